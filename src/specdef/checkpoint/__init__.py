@@ -1,0 +1,1 @@
+"""Safetensors folders: strict headers, streaming rewrite, public manifest, private key."""

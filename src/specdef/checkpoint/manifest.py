@@ -1,0 +1,69 @@
+"""The public record of a lock, ``specdef_lock.json``: method, strength, digests. It names no channel."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from specdef.checkpoint.header import load_json_object
+from specdef.errors import CheckpointError
+
+MANIFEST = "specdef_lock.json"
+CARD = "SPECDEF_LOCK.md"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What anyone may know about a locked folder.
+
+    Attributes:
+        method: ``fold`` or ``inject``.
+        version: version of specdef that wrote it.
+        model_type: the family.
+        strength: multiplier, channels or top-k, direction, layers, counts per pair kind.
+        exactness: in which dtypes and caches the function is the original's, and how closely.
+        checked: what was checked while locking, in words.
+        files: relative path -> BLAKE3 digest of every file but the manifest itself.
+        tensors: tensor name -> BLAKE3 digest of its bytes.
+    """
+
+    method: str
+    version: str
+    model_type: str
+    strength: Mapping[str, Any]
+    exactness: Mapping[str, Any]
+    checked: tuple[str, ...]
+    files: Mapping[str, str]
+    tensors: Mapping[str, str]
+
+    def write(self, folder: Path) -> None:
+        """Write ``specdef_lock.json`` into `folder`."""
+        text = json.dumps({"specdef_lock": FORMAT, **asdict(self)}, indent=1)
+        (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a locked folder.
+
+    Raises:
+        CheckpointError: there is none, or it is malformed or of another format.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise CheckpointError(f"Folder {folder} must hold {MANIFEST}; it does not. Is it a model locked by specdef?")
+    data = load_json_object(path)
+    if data.pop("specdef_lock", None) != FORMAT:
+        raise CheckpointError(f"File {path} must be of format {FORMAT}; it is not. Use the specdef that wrote it.")
+    try:
+        manifest = Manifest(**{**data, "checked": tuple(data.get("checked", ()))})
+    except TypeError:
+        manifest = None
+    if manifest is None or not all(
+        isinstance(part, dict) for part in (manifest.strength, manifest.exactness, manifest.files, manifest.tensors)
+    ):
+        raise CheckpointError(f"File {path} is malformed. Restore it from the published model.")
+    return manifest

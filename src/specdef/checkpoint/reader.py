@@ -1,0 +1,164 @@
+"""Open a model folder: find its shards, refuse what is unsafe or would leak, read tensors on demand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from specdef.checkpoint.header import ShardHeader, TensorInfo, load_json_object, read_header
+from specdef.errors import CheckpointError
+from specdef.linalg.exponent import NUMPY_DTYPES, Stored
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+WEIGHT_SUFFIXES = frozenset(
+    {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".onnx", ".gguf", ".safetensors", ".npz", ".tflite"}
+)
+NOT_WEIGHTS = frozenset({"training_args.bin", "scheduler.pt", "tokenizer.pkl"})
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model folder whose headers have been read and checked; tensor data stays on disk.
+
+    Attributes:
+        folder: the folder, as given.
+        config: the parsed ``config.json``.
+        shards: file name -> header, in the order they are processed.
+        others: every other file, as paths relative to the folder.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    shards: Mapping[str, ShardHeader]
+    others: tuple[str, ...]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Tensor name -> shape."""
+        return {t.name: t.shape for header in self.shards.values() for t in header.tensors}
+
+    def find(self, name: str) -> tuple[str, TensorInfo]:
+        """The shard a tensor lies in, and its entry."""
+        for shard, header in self.shards.items():
+            for tensor in header.tensors:
+                if tensor.name == name:
+                    return shard, tensor
+        raise KeyError(name)
+
+    def locate(self) -> dict[str, tuple[str, TensorInfo]]:
+        """Tensor name -> (shard, entry), for many look-ups."""
+        return {t.name: (shard, t) for shard, header in self.shards.items() for t in header.tensors}
+
+    def map_tensor(self, shard: str, tensor: TensorInfo) -> Stored:
+        """The tensor's stored values as a read-only memory map (bfloat16 as uint16)."""
+        dtype = NUMPY_DTYPES[tensor.dtype]
+        if not tensor.num_bytes:
+            return np.empty(tensor.shape, dtype)
+        return np.memmap(self.folder / shard, dtype=dtype, mode="r", offset=tensor.start, shape=tensor.shape)
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Read and check the headers of a Hugging Face model folder.
+
+    Raises:
+        CheckpointError: not a folder; no safetensors weights (pickle weights: how to convert); a broken shard or
+            index; a file that lies outside the folder; other weight files that would be published unlocked.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"`model` must be a folder, a hub id or smollm2-135m; {folder} is not a folder.")
+    files = sorted(_files(folder))
+    config = load_json_object(folder / "config.json")
+    names = _shard_names(folder, files)
+    shards = {name: read_header(folder / name) for name in names}
+    _check_unique(folder, shards)
+    others = tuple(name for name in files if name not in shards)
+    _refuse_other_weights(folder, others)
+    return Checkpoint(folder, config, shards, others)
+
+
+def _files(folder: Path) -> Iterator[str]:
+    root = folder.resolve()
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name not in {".git", ".cache"})
+        for name in (*folders, *names):
+            path = Path(parent) / name
+            if path.is_symlink() and not _may_link(path, root):
+                raise CheckpointError(
+                    f"File {path} is a link to {path.resolve()}, outside the model folder. "
+                    "Copy the file into the folder."
+                )
+        for name in names:
+            path = Path(parent) / name
+            if not path.is_file():
+                raise CheckpointError(f"File {path} is not a regular file or its link is broken. Remove it.")
+            yield path.relative_to(folder).as_posix()
+
+
+def _may_link(path: Path, root: Path) -> bool:
+    """Links inside the folder are fine, and the hub cache's own snapshot -> blobs links."""
+    target = path.resolve()
+    if target.is_relative_to(root):
+        return True
+    is_snapshot = root.parent.name == "snapshots" and root.parent.parent.name.startswith("models--")
+    return is_snapshot and target.is_relative_to(root.parent.parent / "blobs")
+
+
+def _shard_names(folder: Path, files: list[str]) -> list[str]:
+    if SINGLE in files:
+        return [SINGLE]
+    if INDEX not in files:
+        pickles = [name for name in files if Path(name).suffix in {".bin", ".pt", ".pth"} and name not in NOT_WEIGHTS]
+        if pickles:
+            raise CheckpointError(
+                f"Folder {folder} holds pickle weights ({pickles[0]}), which can run code when read. Convert them: "
+                "`AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW)` writes safetensors."
+            )
+        raise CheckpointError(f"Folder {folder} must hold {SINGLE} or {INDEX}; it has neither.")
+    weight_map = load_json_object(folder / INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()) or not weight_map:
+        raise CheckpointError(f"File {folder / INDEX} must hold a `weight_map` of names. Download it again.")
+    names = list(dict.fromkeys(weight_map.values()))
+    for name in names:
+        if PurePosixPath(name).name != name or "\\" in name or name in {"", ".", ".."}:
+            raise CheckpointError(
+                f"File {folder / INDEX} names the shard {name!r}; a shard must be a plain file name in the same "
+                "folder. Do not trust this checkpoint."
+            )
+        if name not in files:
+            raise CheckpointError(f"Shard {name} named in {folder / INDEX} is missing. Download it again.")
+    for name in names:
+        present = {tensor.name for tensor in read_header(folder / name).tensors}
+        expected = {tensor for tensor, shard in weight_map.items() if shard == name}
+        if present != expected:
+            odd = sorted(present ^ expected)[0]
+            raise CheckpointError(
+                f"Tensor {odd} is in only one of {INDEX} and shard {name} of {folder}. Download both again."
+            )
+    return sorted(names)
+
+
+def _check_unique(folder: Path, shards: Mapping[str, ShardHeader]) -> None:
+    owner: dict[str, str] = {}
+    for shard, header in shards.items():
+        for tensor in header.tensors:
+            if tensor.name in owner:
+                raise CheckpointError(
+                    f"Tensor {tensor.name} is in both {owner[tensor.name]} and {shard} of {folder}. "
+                    "Remove the stale shard."
+                )
+            owner[tensor.name] = shard
+
+
+def _refuse_other_weights(folder: Path, others: tuple[str, ...]) -> None:
+    for name in others:
+        if Path(name).suffix in WEIGHT_SUFFIXES and Path(name).name not in NOT_WEIGHTS:
+            raise CheckpointError(
+                f"Folder {folder} also holds {name}, which would be published beside the locked weights as it is. "
+                "Move it out of the folder."
+            )

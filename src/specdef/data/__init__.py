@@ -1,0 +1,1 @@
+"""Text that ships with the package: an excerpt of Shakespeare, public domain."""

@@ -1,0 +1,154 @@
+"""Channel scales across compensable pairs, and the channels that look locked; weights only, each tensor read once.
+
+A fold lock multiplies a producer channel and divides its consumers by the same power of two. Natural outlier channels
+are large (or small) on one side only, so the evidence used is the smaller of the two opposite deviations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from specdef.architectures.resolve import ResolvedPair, ResolvedSlot
+from specdef.checkpoint.header import TensorInfo
+from specdef.checkpoint.reader import Checkpoint
+from specdef.linalg.exponent import NUMPY_DTYPES, to_float
+
+Norms = npt.NDArray[np.float64]
+BLOCK_ROWS = 512
+MIN_BITS = 2.5
+"""Opposite deviations below this many powers of two on each side are ordinary."""
+SPREAD_FACTOR = 5.0
+"""... and so are those within this many robust standard deviations of the pair's own channels."""
+
+
+@dataclass(frozen=True)
+class ScaledChannel:
+    """A channel whose two sides deviate in opposite directions.
+
+    Attributes:
+        channel: its number in the pair.
+        exponent: estimated power of two by which the producer was scaled (negative: down).
+        producer_bits: log2 of the producer's norm over the pair's median.
+        consumer_bits: the same for the consumers.
+    """
+
+    channel: int
+    exponent: int
+    producer_bits: float
+    consumer_bits: float
+
+
+@dataclass(frozen=True)
+class PairImbalance:
+    """One pair's channel scales.
+
+    Attributes:
+        id: the pair.
+        layer: its layer, None for the final norm.
+        spread: robust standard deviation of log2(producer norm / consumer norm) over channels.
+        largest: the largest opposite deviation, in powers of two.
+        scaled: channels that look scaled, strongest first.
+    """
+
+    id: str
+    kind: str
+    layer: int | None
+    spread: float
+    largest: float
+    scaled: tuple[ScaledChannel, ...]
+
+
+def pair_imbalances(
+    checkpoint: Checkpoint, pairs: Iterable[ResolvedPair], *, progress: Callable[[], None] | None = None
+) -> list[PairImbalance]:
+    """Channel scales of every pair of a checkpoint.
+
+    Args:
+        checkpoint: an opened model folder.
+        pairs: its resolved pairs.
+        progress: called after each pair.
+    """
+    reader = _NormReader(checkpoint)
+    results = []
+    for pair in pairs:
+        results.append(_imbalance(pair, reader))
+        if progress is not None:
+            progress()
+    return results
+
+
+def _imbalance(pair: ResolvedPair, reader: _NormReader) -> PairImbalance:
+    producer = _deviation(reader.channels(pair, pair.producers))
+    consumer = _deviation(reader.channels(pair, pair.consumers)) / pair.degree
+    opposite = np.where(producer * consumer < 0, np.minimum(np.abs(producer), np.abs(consumer)), 0.0)
+    spread = max(_robust_std(producer), _robust_std(consumer))
+    suspicious = np.flatnonzero(opposite > max(MIN_BITS, SPREAD_FACTOR * spread))
+    order = suspicious[np.argsort(-opposite[suspicious], kind="stable")]
+    scaled = tuple(
+        ScaledChannel(
+            channel=int(c),
+            exponent=round(float(producer[c] - consumer[c]) / 2),
+            producer_bits=float(producer[c]),
+            consumer_bits=float(consumer[c]),
+        )
+        for c in order
+    )
+    return PairImbalance(
+        pair.id, pair.kind, pair.layer, _robust_std(producer - consumer), float(opposite.max()), scaled
+    )
+
+
+def _deviation(squared_norms: Norms) -> Norms:
+    """log2 of each channel's norm over the median; dead channels deviate by nothing."""
+    with np.errstate(divide="ignore"):
+        logs = 0.5 * np.log2(squared_norms)
+    alive = np.isfinite(logs)
+    median = np.median(logs[alive]) if alive.any() else 0.0
+    return np.where(alive, logs - median, 0.0)
+
+
+def _robust_std(values: Norms) -> float:
+    return float(1.4826 * np.median(np.abs(values - np.median(values))))
+
+
+class _NormReader:
+    """Squared norms along axes of tensors, each tensor read once."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self._where = checkpoint.locate()
+        self._cache: dict[str, tuple[Norms, ...]] = {}
+
+    def channels(self, pair: ResolvedPair, slots: tuple[ResolvedSlot, ...]) -> Norms:
+        """Squared norm of every channel over the weight slots (biases only where there is nothing else)."""
+        weights = [s for s in slots if not s.tensor.endswith(".bias")] or list(slots)
+        total = np.zeros(pair.size)
+        for slot in weights:
+            along = self._norms(slot)[slot.axis]
+            positions = np.array([list(slot.indices(c)) for c in range(pair.size)])
+            total += along[positions].sum(axis=1)
+        return total
+
+    def _norms(self, slot: ResolvedSlot) -> tuple[Norms, ...]:
+        if slot.tensor not in self._cache:
+            shard, tensor = self._where[slot.tensor]
+            self._cache[slot.tensor] = squared_norms(self._checkpoint, shard, tensor, slot.offset)
+        return self._cache[slot.tensor]
+
+
+def squared_norms(checkpoint: Checkpoint, shard: str, tensor: TensorInfo, offset: float = 0.0) -> tuple[Norms, ...]:
+    """Sum of squares over all other axes, for each axis of a tensor, in float64."""
+    assert tensor.dtype in NUMPY_DTYPES
+    values = checkpoint.map_tensor(shard, tensor)
+    sums = [np.zeros(n) for n in tensor.shape]
+    for first in range(0, len(values), BLOCK_ROWS):
+        block = to_float(np.asarray(values[first : first + BLOCK_ROWS]), tensor.dtype).astype(np.float64) + offset
+        squares = np.square(block)
+        sums[0][first : first + len(block)] = squares.reshape(len(block), -1).sum(axis=1)
+        for axis in range(1, squares.ndim):
+            sums[axis] += squares.sum(axis=tuple(a for a in range(squares.ndim) if a != axis))
+    return tuple(sums)

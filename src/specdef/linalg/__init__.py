@@ -1,0 +1,1 @@
+"""Pure numerics: exact power-of-two scaling, truncated SVD, spectral deformation."""

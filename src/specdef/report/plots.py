@@ -1,0 +1,102 @@
+"""Plots. The one file that imports matplotlib."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from specdef.errors import SpecdefError
+from specdef.inspection import InspectReport
+
+BLUE, RED, GREY = "#2b6cb0", "#c53030", "#718096"
+
+
+def refuse_plot_path(path: Path) -> None:
+    """Raise SpecdefError unless `path` is a PNG in a folder that exists."""
+    if path.suffix.lower() != ".png":
+        raise SpecdefError(f"`plot` must be a file ending in .png; got {path}.")
+    if not path.resolve().parent.is_dir():
+        raise SpecdefError(f"`plot` must be in a folder that exists; {path.parent} does not. Create it first.")
+
+
+def plot_inspection(report: InspectReport, path: Path) -> None:
+    """Top singular value of every matrix by layer, and the largest opposite channel deviation of every pair.
+
+    Args:
+        report: what `inspect_model` measured.
+        path: the PNG to write.
+    """
+    pyplot = _pyplot()
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.6), layout="constrained")
+    _plot_spectra(left, report)
+    _plot_scales(right, report)
+    figure.suptitle(f"{report.model}: {report.verdict.sentence}", fontsize=10, wrap=True)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+def _plot_spectra(axes: Any, report: InspectReport) -> None:
+    by_component: dict[str, list[tuple[int, float]]] = {}
+    for tensor in report.tensors:
+        numbers = [int(part) for part in tensor.name.split(".") if part.isdigit()]
+        if numbers:
+            component = tensor.name.removesuffix(".weight").rsplit(".", 1)[-1]
+            by_component.setdefault(component, []).append((numbers[0], tensor.top[0]))
+    for component, points in sorted(by_component.items()):
+        axes.plot(*zip(*sorted(points), strict=True), marker=".", lw=1, label=component)
+    axes.set(xlabel="layer", ylabel=r"largest singular value $\sigma_1(W)$", yscale="log", title="Spectra")
+    if by_component:
+        axes.legend(fontsize=7, ncols=2)
+    axes.grid(alpha=0.3)
+
+
+def _plot_scales(axes: Any, report: InspectReport) -> None:
+    kinds = sorted({pair.kind for pair in report.pairs})
+    for number, kind in enumerate(kinds):
+        group = [pair for pair in report.pairs if pair.kind == kind]
+        x = [(-1 if pair.layer is None else pair.layer) + 0.15 * number for pair in group]
+        axes.scatter(x, [pair.largest for pair in group], s=14, label=kind)
+    axes.set(xlabel="layer", ylabel="powers of two", title="Largest opposite channel deviation")
+    axes.set_ylim(bottom=0, top=max(6.0, *(1.1 * pair.largest for pair in report.pairs)))
+    axes.legend(fontsize=7)
+    axes.grid(alpha=0.3)
+
+
+def plot_curves(
+    curves: Mapping[str, Sequence[tuple[int, float, float]]], path: Path, *, title: str, loss_label: str
+) -> None:
+    """Loss and perplexity by step, one line per model.
+
+    Args:
+        curves: label -> (step, loss, perplexity) at each evaluation; values that are not finite end a line.
+        path: the PNG to write.
+        title: shown above both panels.
+        loss_label: name of the loss axis.
+    """
+    pyplot = _pyplot()
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for (label, points), color in zip(curves.items(), (BLUE, RED, GREY), strict=False):
+        for axes, column in ((left, 1), (right, 2)):
+            finite = [(p[0], p[column]) for p in points if math.isfinite(p[column])]
+            axes.plot(*zip(*finite, strict=True), marker="o", ms=4, color=color, label=label)
+    left.set(xlabel="step", ylabel=loss_label, yscale="log")
+    right.set(xlabel="step", ylabel="perplexity of general text", yscale="log")
+    for axes in (left, right):
+        axes.grid(alpha=0.3, which="both")
+        axes.legend()
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise SpecdefError("Plots need matplotlib, which is not installed. Run `pip install specdef[plot]`.") from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot

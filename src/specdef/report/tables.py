@@ -1,0 +1,52 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+
+from rich.table import Table
+
+from specdef.imbalance import PairImbalance
+from specdef.inspection import InspectReport, TensorSpectrum
+
+MOST_ROWS = 12
+
+
+def inspection_tables(report: InspectReport) -> list[Table]:
+    """The tables `specdef inspect` prints: spectra by matrix, channel scales by kind of pair."""
+    tables = [_spectra(report.tensors)] if report.tensors else []
+    return [*tables, _scales(report.pairs)]
+
+
+def _spectra(tensors: tuple[TensorSpectrum, ...]) -> Table:
+    shown = sorted(tensors, key=lambda t: -max(t.jump, 1e-9))[:MOST_ROWS]
+    table = Table(title=f"Spectra: the {len(shown)} of {len(tensors)} matrices with the largest jump")
+    for name in ("matrix", "shape", "dtype", "top singular values", "condition", "stable rank", "jump"):
+        table.add_column(name, justify="left" if name in {"matrix", "top singular values"} else "right")
+    for t in shown:
+        top = " ".join(f"{s:.3g}" for s in t.top)
+        condition = "-" if t.condition is None else "inf" if math.isinf(t.condition) else f"{t.condition:.3g}"
+        shape = "x".join(map(str, t.shape))
+        table.add_row(t.name, shape, t.dtype, top, condition, f"{t.stable_rank:.3g}", f"{t.jump:.3g}")
+    return table
+
+
+def _scales(pairs: tuple[PairImbalance, ...]) -> Table:
+    table = Table(title="Channel scales across compensable pairs (powers of two)")
+    for name in ("pairs", "number", "spread", "largest opposite deviation", "scaled channels", "exponents"):
+        table.add_column(name, justify="left" if name == "pairs" else "right")
+    by_kind: dict[str, list[PairImbalance]] = defaultdict(list)
+    for pair in pairs:
+        by_kind[pair.kind].append(pair)
+    for kind, group in by_kind.items():
+        exponents = sorted({channel.exponent for pair in group for channel in pair.scaled})
+        table.add_row(
+            kind,
+            str(len(group)),
+            f"{max(pair.spread for pair in group):.2f}",
+            f"{max(pair.largest for pair in group):.2f}",
+            str(sum(len(pair.scaled) for pair in group)),
+            f"{exponents[0]} to {exponents[-1]}" if exponents else "-",
+        )
+    return table

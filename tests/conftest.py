@@ -1,0 +1,26 @@
+"""Fixtures: shapes are enforced by beartype, every test gets its own cache folder and no network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pico
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("specdef.linalg", "beartype.beartype")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECDEF_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama folder; read only."""
+    return pico.build("llama", tmp_path_factory.mktemp("llama") / "model")

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specdef.errors import PlanError
+from specdef.linalg.exponent import all_finite, exponent_of, parse_multiplier, scale, scale_offset, to_float
+
+DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
+
+
+def _stored(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("exponent", [-60, -3, 0, 5, 60])
+def test_scaling_is_torch_ldexp_and_inverts_to_the_bit(dtype: str, exponent: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(4096, generator=generator).to(DTYPES[dtype])
+    stored = _stored(values)
+    scaled, exact = scale(stored, dtype, exponent)
+    oracle = _stored((values.double() * 2.0**exponent).to(DTYPES[dtype]))
+    assert np.array_equal(scaled[exact], oracle[exact])
+    back, exact_back = scale(scaled[exact], dtype, -exponent)
+    assert exact_back.all()
+    assert np.array_equal(back, stored[exact])
+    if dtype != "F16":
+        assert exact.all()
+
+
+def test_overflow_and_subnormals_are_not_exact() -> None:
+    values = np.array([1.0, 60000.0, 2.0**-14, 0.0], dtype=np.float16)
+    assert scale(values, "F16", 1)[1].tolist() == [True, False, True, True]
+    assert scale(values, "F16", -1)[1].tolist() == [True, True, False, True]
+    assert scale(np.array([1.0, 2.0**100], dtype=np.float32), "F32", 60)[1].tolist() == [True, False]
+
+
+@given(st.floats(min_value=-4, max_value=8, width=32), st.integers(1, 30))
+def test_offset_weights_are_exact_where_claimed(weight: float, exponent: int) -> None:
+    for dtype in ("F32", "BF16"):
+        stored = _stored(torch.tensor([weight], dtype=DTYPES[dtype]))
+        scaled, exact = scale_offset(stored, dtype, exponent, 1.0)
+        before = np.float32(1.0) + to_float(stored, dtype)
+        after = np.float32(1.0) + to_float(scaled, dtype)
+        assert (after == before * np.float32(2.0**exponent)).all() or not exact.all()
+
+
+def test_offset_scaling_is_sometimes_possible_and_sometimes_not() -> None:
+    weights = np.linspace(0.1, 3, 50, dtype=np.float32)
+    assert scale_offset(weights, "F32", 20, 1.0)[1].all()
+    half = _stored(torch.from_numpy(weights).bfloat16())
+    assert not scale_offset(half, "BF16", 20, 1.0)[1].any()
+    assert scale_offset(half, "BF16", 3, 1.0)[1].sum() > 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_finiteness_is_read_from_the_bits(dtype: str, bad: float) -> None:
+    values = torch.full((1000,), torch.finfo(DTYPES[dtype]).max, dtype=DTYPES[dtype])
+    values[::2] *= -1
+    assert all_finite(_stored(values), dtype)
+    values[777] = bad
+    assert not all_finite(_stored(values), dtype)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("2^20", 2.0**20), ("2**3", 8.0), ("1e4", 1e4), (" 1024 ", 1024.0), ("1.5", 1.5)]
+)
+def test_multipliers_are_read_as_typed(text: str, value: float) -> None:
+    assert parse_multiplier(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "2^", "two", "nan", "inf", "1", "0", "-4", "2^9999", "2^-3"])
+def test_other_multipliers_are_refused(text: str) -> None:
+    with pytest.raises(PlanError, match="`multiplier` must be a finite number above 1"):
+        parse_multiplier(text)
+
+
+def test_a_multiplier_between_powers_of_two_names_both_neighbours() -> None:
+    with pytest.raises(PlanError, match=r"2\^13 \(= 8,192\) and 2\^14 \(= 16,384\) fit"):
+        exponent_of(1e4)

@@ -1,0 +1,159 @@
+"""Top-k SVD against torch.linalg.svd in float64, on spectra that trip an iteration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from specdef.errors import SpecdefError
+from specdef.linalg import svd
+from specdef.linalg.svd import residual_of, top_k_svd
+
+EPS = torch.finfo(torch.float64).eps
+
+
+def with_spectrum(m: int, n: int, s: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    u = torch.linalg.qr(torch.randn(m, len(s), generator=generator, dtype=torch.float64))[0]
+    v = torch.linalg.qr(torch.randn(n, len(s), generator=generator, dtype=torch.float64))[0]
+    return ((u * s.double()) @ v.T).to(dtype)
+
+
+def slow(r: int) -> Tensor:
+    return torch.arange(1, r + 1, dtype=torch.float64) ** -0.15
+
+
+SPECTRA = {
+    "slow power law": slow(420),
+    "outliers": slow(420) * 0.1 + torch.exp(-torch.arange(420) / 2.0),
+    "all equal": torch.ones(420),
+    "thirty copies of the largest": torch.cat([torch.full((30,), 5.0), torch.linspace(1, 0.9, 390)]),
+    "rank 10": torch.cat([torch.linspace(3, 1, 10), torch.zeros(410)]),
+}
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+@pytest.mark.parametrize("shape", [(420, 900), (900, 420)])
+def test_matches_the_full_decomposition(name: str, shape: tuple[int, int]) -> None:
+    a = with_spectrum(*shape, SPECTRA[name])
+    top = top_k_svd(a, 25)
+    reference = torch.linalg.svdvals(a.double())[:25]
+    assert top.method == "lanczos"
+    assert top.residual <= 1e-6
+    # Weyl for the two-sided residual: every value found is within ||residual|| of a true one.
+    torch.testing.assert_close(top.s, reference, rtol=0, atol=1e-6 * reference[0].item())
+
+
+def test_residual_is_that_of_the_factors_returned() -> None:
+    a = with_spectrum(420, 900, slow(420))
+    top = top_k_svd(a, 25)
+    wide = a.double()
+    forward = torch.linalg.norm(wide @ top.vh.T - top.u * top.s)
+    backward = torch.linalg.norm(wide.T @ top.u - top.vh.T * top.s)
+    assert top.residual == pytest.approx(max(forward, backward).item() / top.s[0].item(), rel=1e-6)
+    torch.testing.assert_close(top.u.T @ top.u, torch.eye(25, dtype=torch.float64), rtol=0, atol=420 * EPS)
+    torch.testing.assert_close(top.vh @ top.vh.T, torch.eye(25, dtype=torch.float64), rtol=0, atol=900 * EPS)
+
+
+def test_residual_sees_a_wrong_subspace() -> None:
+    a = with_spectrum(420, 900, slow(420))
+    u, s, vh = torch.linalg.svd(a.double(), full_matrices=False)
+    assert residual_of(a, u[:, :5], s[:5], vh[:5]) < 1e-12
+    assert residual_of(a, u[:, :5], s[:5] * 1.001, vh[:5]) > 1e-4
+    rotated = vh[:5] + 1e-3 * vh[100:105]
+    assert residual_of(a, u[:, :5], s[:5], rotated) > 1e-4
+
+
+def test_the_guard_finds_a_larger_value_the_iteration_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    a = with_spectrum(420, 900, slow(420), torch.float64)
+    _, s, vh = torch.linalg.svd(a, full_matrices=False)
+    real, calls = svd._lanczos, []
+
+    def misses_the_largest_once(*arguments: Any) -> Iterator[tuple[Tensor, float, int]]:
+        calls.append(arguments)
+        return iter([(vh[1:34].T, 0.0, 1)]) if len(calls) == 1 else real(*arguments)
+
+    monkeypatch.setattr(svd, "_lanczos", misses_the_largest_once)
+    torch.testing.assert_close(top_k_svd(a, 25).s, s[:25], rtol=0, atol=1e-6)
+    assert len(calls) == 2
+    calls.clear()
+    monkeypatch.setattr(svd, "_larger_than", lambda a, *_: a.new_empty(a.shape[0], 0))
+    blind = top_k_svd(a, 25)
+    assert blind.residual <= 1e-6  # a small residual alone proves nothing: these are the triplets 2 to 26
+    torch.testing.assert_close(blind.s, s[1:26], rtol=0, atol=1e-6)
+
+
+def test_a_tighter_tolerance_is_reached_in_float64() -> None:
+    a = with_spectrum(420, 900, slow(420), torch.float64)
+    top = top_k_svd(a, 25, tol=1e-11)
+    assert top.method == "lanczos"
+    assert top.residual <= 1e-11
+
+
+def test_too_few_passes_end_in_the_full_decomposition() -> None:
+    top = top_k_svd(with_spectrum(420, 900, slow(420)), 25, max_iterations=1)
+    assert top.method == "full"
+    assert top.residual < 1e-12
+
+
+def test_same_matrix_same_bits() -> None:
+    a = with_spectrum(420, 900, slow(420))
+    first, second = top_k_svd(a, 5), top_k_svd(a, 5)
+    assert torch.equal(first.u, second.u)
+    assert torch.equal(first.s, second.s)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_narrow_input_is_widened(dtype: torch.dtype) -> None:
+    a = with_spectrum(420, 500, slow(420)).to(dtype)
+    torch.testing.assert_close(top_k_svd(a, 3).s, torch.linalg.svdvals(a.double())[:3], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("exponent", [-100, 100])
+def test_extreme_magnitudes_do_not_overflow(exponent: int) -> None:
+    a = torch.ldexp(with_spectrum(420, 500, slow(420)), torch.tensor(exponent))
+    top = top_k_svd(a, 5)
+    assert top.method == "lanczos"
+    torch.testing.assert_close(top.s, torch.linalg.svdvals(a.double())[:5], rtol=1e-6, atol=0)
+
+
+def test_zero_matrix() -> None:
+    top = top_k_svd(torch.zeros(400, 500), 3)
+    assert top.s.tolist() == [0.0, 0.0, 0.0]
+    assert top.residual == 0.0
+    u = torch.eye(400)[:, :3]
+    assert residual_of(torch.ones(400, 500), u, torch.zeros(3), torch.eye(500)[:3]) == math.inf
+
+
+@settings(max_examples=25, deadline=None)
+@given(m=st.integers(1, 40), n=st.integers(1, 40), seed=st.integers(0, 2**16), data=st.data())
+def test_small_matrices_of_any_shape(m: int, n: int, seed: int, data: st.DataObject) -> None:
+    k = data.draw(st.integers(1, min(m, n)))
+    a = torch.randn(m, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    top = top_k_svd(a, k)
+    assert (top.u.shape, top.s.shape, top.vh.shape) == ((m, k), (k,), (k, n))
+    torch.testing.assert_close(top.s, torch.linalg.svdvals(a)[:k], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("a", "k", "options", "message"),
+    [
+        (torch.eye(4), 0, {}, r"`k` must be between 1 and 4, the short side of \[4, 4\]; got 0"),
+        (torch.eye(4), 5, {}, "got 5. Lower it"),
+        (torch.ones(0, 4), 1, {}, r"non-empty matrix; got shape \[0, 4\]"),
+        (torch.tensor([[1.0, math.nan]]), 1, {}, "`a` must hold finite numbers; got NaN or inf"),
+        (torch.tensor([[1.0, math.inf]]), 1, {}, "`a` must hold finite numbers; got NaN or inf"),
+        (torch.eye(4), 1, {"tol": 0.0}, "`tol` must be positive; got 0.0"),
+        (torch.eye(4), 1, {"max_iterations": 0}, "`max_iterations` must be at least 1; got 0"),
+    ],
+)
+def test_bad_arguments(a: Tensor, k: int, options: dict[str, float], message: str) -> None:
+    with pytest.raises(SpecdefError, match=message):
+        top_k_svd(a, k, **options)  # type: ignore[arg-type]

@@ -1,0 +1,165 @@
+"""Tiny random checkpoints of every family, written by plain transformers, with no weight at a value that hides a bug.
+
+Norm weights stay away from 1 (or 0 where the runtime adds 1) and biases away from 0, so that a map that forgets one of
+them, or scales the wrong rows, changes the logits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+VOCAB = 96
+TOKENS: dict[str, Any] = {"vocab_size": VOCAB, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+BLOCK: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+}
+DECODER = {**TOKENS, **BLOCK, "num_key_value_heads": 2, "tie_word_embeddings": False}
+WIDE_HEADS = {**DECODER, "head_dim": 16}
+GEMMA = {**WIDE_HEADS, "query_pre_attn_scalar": 16}
+GPT2 = {**TOKENS, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_inner": 48, "n_positions": 64}
+NEOX = {**TOKENS, **BLOCK, "tie_word_embeddings": False}
+OPT = {**NEOX, "ffn_dim": 48, "word_embed_proj_dim": 32}
+MIXTRAL = {**DECODER, "num_local_experts": 3, "num_experts_per_tok": 2}
+QWEN3_MOE = {**WIDE_HEADS, "num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
+GPT_OSS = {
+    **WIDE_HEADS,
+    "num_local_experts": 3,
+    "num_experts_per_tok": 2,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+}
+ENCODER = {**BLOCK, "vocab_size": VOCAB, "type_vocab_size": 2, "pad_token_id": 0}
+DEBERTA = {**ENCODER, "relative_attention": True, "position_buckets": 8, "norm_rel_ebd": "layer_norm"}
+VIT = {**BLOCK, "image_size": 16, "patch_size": 4, "num_labels": 7}
+VIT.pop("max_position_embeddings")
+SIGLIP = {**VIT, "vision_use_head": False}
+
+
+@dataclass(frozen=True)
+class Pico:
+    """How to build one tiny model: transformers' config and model class names, and the config's arguments."""
+
+    config: str
+    model: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+_FAMILIES = {
+    "llama": Pico("LlamaConfig", "LlamaForCausalLM", DECODER),
+    "mistral": Pico("MistralConfig", "MistralForCausalLM", WIDE_HEADS),
+    "qwen2": Pico("Qwen2Config", "Qwen2ForCausalLM", DECODER),
+    "qwen3": Pico("Qwen3Config", "Qwen3ForCausalLM", WIDE_HEADS),
+    "phi3": Pico("Phi3Config", "Phi3ForCausalLM", DECODER),
+    "gemma2": Pico("Gemma2Config", "Gemma2ForCausalLM", GEMMA),
+    "gemma3_text": Pico("Gemma3TextConfig", "Gemma3ForCausalLM", GEMMA),
+    "gpt2": Pico("GPT2Config", "GPT2LMHeadModel", GPT2),
+    "gpt_neox": Pico("GPTNeoXConfig", "GPTNeoXForCausalLM", NEOX),
+    "opt": Pico("OPTConfig", "OPTForCausalLM", OPT),
+    "mixtral": Pico("MixtralConfig", "MixtralForCausalLM", MIXTRAL),
+    "qwen3_moe": Pico("Qwen3MoeConfig", "Qwen3MoeForCausalLM", QWEN3_MOE),
+    "gpt_oss": Pico("GptOssConfig", "GptOssForCausalLM", GPT_OSS),
+    "bert": Pico("BertConfig", "BertForMaskedLM", ENCODER),
+    "roberta": Pico("RobertaConfig", "RobertaForMaskedLM", ENCODER),
+    "deberta-v2": Pico("DebertaV2Config", "DebertaV2ForMaskedLM", {**DEBERTA, "pos_att_type": ["p2c", "c2p"]}),
+    "vit": Pico("ViTConfig", "ViTForImageClassification", VIT),
+}
+_VARIANTS = {
+    "llama-biased": Pico("LlamaConfig", "LlamaForCausalLM", {**DECODER, "attention_bias": True, "mlp_bias": True}),
+    "llama-tied": Pico("LlamaConfig", "LlamaForCausalLM", {**DECODER, "tie_word_embeddings": True}),
+    "llama-bare": Pico("LlamaConfig", "LlamaModel", DECODER),
+    "llama-classifier": Pico("LlamaConfig", "LlamaForSequenceClassification", DECODER),
+    "gemma3-multimodal": Pico(
+        "Gemma3Config",
+        "Gemma3ForConditionalGeneration",
+        {"text_config": GEMMA, "vision_config": SIGLIP, "mm_tokens_per_image": 4},
+    ),
+    "gpt2-bare": Pico("GPT2Config", "GPT2Model", GPT2),
+    "gpt2-relu-untied": Pico(
+        "GPT2Config", "GPT2LMHeadModel", {**GPT2, "activation_function": "relu", "tie_word_embeddings": False}
+    ),
+    "gpt_neox-serial": Pico(
+        "GPTNeoXConfig",
+        "GPTNeoXForCausalLM",
+        {**NEOX, "use_parallel_residual": False, "attention_bias": False, "hidden_act": "relu2"},
+    ),
+    "opt-post-norm": Pico(
+        "OPTConfig", "OPTForCausalLM", {**OPT, "do_layer_norm_before": False, "word_embed_proj_dim": 24}
+    ),
+    "opt-no-bias": Pico(
+        "OPTConfig",
+        "OPTForCausalLM",
+        {**OPT, "enable_bias": False, "layer_norm_elementwise_affine": False, "tie_word_embeddings": True},
+    ),
+    "qwen3_moe-mixed": Pico("Qwen3MoeConfig", "Qwen3MoeForCausalLM", {**QWEN3_MOE, "mlp_only_layers": [0]}),
+    "bert-relu": Pico("BertConfig", "BertModel", {**ENCODER, "hidden_act": "relu"}),
+    "roberta-classifier": Pico("RobertaConfig", "RobertaForSequenceClassification", ENCODER),
+    "deberta-v2-shared-key": Pico(
+        "DebertaV2Config",
+        "DebertaV2ForSequenceClassification",
+        {**DEBERTA, "pos_att_type": ["p2c", "c2p"], "share_att_key": True},
+    ),
+    "vit-bare-relu": Pico("ViTConfig", "ViTModel", {**VIT, "hidden_act": "relu", "qkv_bias": False}),
+}
+PICOS: Mapping[str, Pico] = {**_FAMILIES, **_VARIANTS}
+FAMILIES = list(_FAMILIES)
+VARIANTS = list(_VARIANTS)
+
+
+def build(family_name: str, folder: Path, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
+    """Write a random 2-layer checkpoint with `save_pretrained`; `family_name` is one of FAMILIES or VARIANTS.
+
+    Returns:
+        `folder`, holding config.json and model.safetensors, the same bytes for the same arguments.
+    """
+    pico = PICOS[family_name]
+    model = getattr(transformers, pico.model)(getattr(transformers, pico.config)(**pico.arguments))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(_fill(name, parameter, generator, offset_norms="Gemma" in pico.model))
+    model.to(dtype).save_pretrained(folder)
+    return Path(folder)
+
+
+def _fill(name: str, like: Tensor, generator: torch.Generator, offset_norms: bool) -> Tensor:
+    draw = torch.randn(like.shape, generator=generator)
+    if "norm" in name.lower() or ".ln_" in name or name.startswith("ln_"):
+        if name.endswith("bias"):
+            return 0.3 * draw
+        away = 0.3 + 0.5 * torch.rand(like.shape, generator=generator)
+        return draw.sign() * away + (0.0 if offset_norms and "vision" not in name else 1.0)
+    if name.endswith("bias") or like.ndim == 1:
+        return 0.3 * draw
+    if "embed" in name or "wte" in name or "wpe" in name:
+        return draw
+    return draw * (1.5 / math.sqrt(like.shape[-1]))
+
+
+def inputs(family_name: str, seed: int = 0) -> dict[str, Tensor]:
+    """Probe inputs: 3 sequences of 24 tokens, or 3 images."""
+    generator = torch.Generator().manual_seed(seed)
+    if PICOS[family_name].config == "ViTConfig":
+        return {"pixel_values": torch.randn(3, 3, 16, 16, generator=generator)}
+    return {"input_ids": torch.randint(3, VOCAB, (3, 24), generator=generator)}
+
+
+def run(family_name: str, folder: Path) -> Tensor:
+    """Load `folder` in plain transformers, in its stored dtype, and return logits (or the last hidden state)."""
+    model_class = getattr(transformers, PICOS[family_name].model)
+    model, report = model_class.from_pretrained(folder, dtype="auto", output_loading_info=True)
+    unmatched = {key: value for key, value in report.items() if value}
+    assert not unmatched, f"{family_name}: {unmatched}"
+    with torch.no_grad():
+        output = model.eval()(**inputs(family_name))
+    return output.logits if "logits" in output else output.last_hidden_state
