@@ -21,7 +21,7 @@ ALLOWED = {
     "imbalance": {"errors", "linalg", "architectures", "checkpoint"},
     "equivalence": {"errors", "checkpoint", "models"},
     "inspection": {"errors", "linalg", "architectures", "checkpoint", "imbalance", "models"},
-    "publish": {"errors", "linalg", "architectures", "checkpoint", "locks", ""},
+    "publish": {"errors", "linalg", "architectures", "checkpoint", "locks", "models", ""},
     "verification": {"errors", "checkpoint", "locks", "equivalence", "imbalance", "inspection", "models"},
     "api": {"errors", "linalg", "locks", "models", "publish"},
     "report": {"errors", "imbalance", "inspection"},

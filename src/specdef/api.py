@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specdef.errors import PlanError
-from specdef.linalg.exponent import parse_multiplier
+from specdef.linalg.multiplier import exponent_of, parse_multiplier
 from specdef.locks.plan import FoldOptions
 
 if TYPE_CHECKING:
@@ -55,12 +55,12 @@ def lock(
     Raises:
         SpecdefError: bad input; nothing is left behind.
     """
-    from specdef.models import find_model
-    from specdef.publish import lock_folder
-
     options = make_options(
         preset, multiplier, layers=layers, num_layers=num_layers, seed=seed, method_options=method_options
     )
+    from specdef.models import find_model
+    from specdef.publish import lock_folder
+
     return lock_folder(
         find_model(str(model)),
         Path(out),
@@ -103,6 +103,8 @@ def make_options(
     if multiplier is not None:
         common["multiplier"] = parse_multiplier(str(multiplier))
     if preset == "exact":
+        if multiplier is not None:
+            exponent_of(common["multiplier"])
         return FoldOptions(**common, **given)
     from specdef.locks.inject import InjectOptions
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,14 +30,23 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 Model = Annotated[str, typer.Argument(help="A model folder, a hub id, or smollm2-135m.")]
 
 
+class _Interrupted(BaseException):
+    """Ctrl-C, under a name typer does not swallow."""
+
+
+def _interrupt(*_: Any) -> None:
+    raise _Interrupted
+
+
 def main() -> None:
     """Entry point: bad input exits with code 2 and one sentence, a failed check with 1."""
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         app()
     except SpecdefError as error:
         err_console.print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except _Interrupted:
         err_console.print("Interrupted; nothing was left behind.")
         sys.exit(130)
 

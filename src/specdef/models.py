@@ -6,7 +6,7 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -128,13 +128,7 @@ def load(folder: Path, *, dtype: torch.dtype | None = None) -> nn.Module:
     """
     import transformers
 
-    config = load_json_object(folder / "config.json")
-    names = config.get("architectures") or []
-    model_class: Any = getattr(transformers, names[0], None) if names else transformers.AutoModel
-    if model_class is None:
-        raise CheckpointError(
-            f"Class {names[0]} of {folder / 'config.json'} is not in transformers. Update transformers."
-        )
+    model_class = _model_class(folder)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     try:
@@ -142,6 +136,41 @@ def load(folder: Path, *, dtype: torch.dtype | None = None) -> nn.Module:
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise CheckpointError(f"Model {folder} could not be loaded by transformers: {error}".splitlines()[0]) from error
     return model.eval()  # type: ignore[no-any-return]
+
+
+def _model_class(folder: Path) -> Any:
+    import transformers
+
+    names = load_json_object(folder / "config.json").get("architectures") or ["AutoModel"]
+    model_class = getattr(transformers, str(names[0]), None)
+    if model_class is None:
+        raise CheckpointError(
+            f"Class {names[0]} of {folder / 'config.json'} is not in transformers. Update transformers."
+        )
+    return model_class
+
+
+def refuse_renamed_modules(folder: Path, modules: Iterable[str]) -> None:
+    """Refuse modules whose path in memory is not their tensors' name, so a locked folder could not be loaded.
+
+    Raises:
+        CheckpointError: transformers names one of `modules` differently (ViT, multimodal wrappers).
+    """
+    import torch
+    from transformers import AutoConfig
+
+    model_class = _model_class(folder)
+    with torch.device("meta"):
+        build = model_class.from_config if model_class.__name__.startswith("Auto") else model_class
+        model = build(AutoConfig.from_pretrained(folder, local_files_only=True))
+    prefix = f"{model.base_model_prefix}."
+    paths = {name for name, _ in model.named_modules()}
+    for module in modules:
+        if paths.isdisjoint({module, module.removeprefix(prefix), prefix + module}):
+            raise CheckpointError(
+                f"Tensor {module}.weight becomes a module of another name in {type(model).__name__}, so an inject lock "
+                "could not be loaded. Use preset exact."
+            )
 
 
 def probe_inputs(config: Mapping[str, Any], *, num_probes: int, length: int, seed: int) -> dict[str, torch.Tensor]:

@@ -39,7 +39,7 @@ class DeformedLinear(nn.Module):
 
     Example:
         >>> linear = nn.Linear(6, 4)
-        >>> locked = DeformedLinear.from_linear(linear, deform(linear.weight.detach(), 2, 1e4))
+        >>> locked = DeformedLinear.from_linear(linear, deform(linear.weight.detach(), 2, 1e6))
         >>> x = torch.randn(3, 6)
         >>> torch.allclose(locked(x), linear(x), atol=1e-6)
         True

@@ -169,8 +169,11 @@ def _prepare_fold(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOpt
 
 def _prepare_inject(checkpoint: Checkpoint, model: ResolvedModel, options: InjectOptions, spool: Path) -> _Prepared:
     from specdef.locks import inject
+    from specdef.models import refuse_renamed_modules
 
-    plan = inject.plan_inject(checkpoint, model, options, spool)
+    names = inject.choose_matrices(model, options)
+    refuse_renamed_modules(checkpoint.folder, [name.removesuffix(".weight") for name in names])
+    plan = inject.plan_inject(checkpoint, model, options, names, spool)
     strength, exactness = inject.describe(plan)
     edits = inject.inject_edits(checkpoint, plan)
     return _Prepared(

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specdef.errors import PlanError
-from specdef.linalg.exponent import all_finite, exponent_of, parse_multiplier, scale, scale_offset, to_float
+from specdef.linalg.exponent import all_finite, scale, scale_offset, to_float
+from specdef.linalg.multiplier import exponent_of, parse_multiplier
 
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
 

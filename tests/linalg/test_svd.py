@@ -19,6 +19,15 @@ from specdef.linalg.svd import residual_of, top_k_svd
 EPS = torch.finfo(torch.float64).eps
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Matrices this small only wait for their second thread, very long where the machine is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def with_spectrum(m: int, n: int, s: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     generator = torch.Generator().manual_seed(1)
     u = torch.linalg.qr(torch.randn(m, len(s), generator=generator, dtype=torch.float64))[0]

@@ -39,7 +39,8 @@ class Deformation:
     """A deformed weight and what undoes it.
 
     Math: side "output": W = C W~, y = C (W~ x); side "input": W = W~ C, y = W~ (C x).
-    dense: C; low_rank: C = I + basis diag(scale - 1) basis^T; diagonal: C = I but C[index, index] = factor.
+    dense: C; low_rank: C = I + basis diag(scale) basis^T with scale = 1 / alpha - 1; diagonal: C = I but
+    C[index, index] = factor.
 
     Attributes:
         weight: W~ as stored [out, in].
@@ -220,7 +221,7 @@ def compensate(x: Float[Tensor, "*batch n"], tensors: Mapping[str, Tensor]) -> F
         return functional.linear(x, tensors["compensation"])
     if "compensation_basis" in tensors:
         basis, scale = tensors["compensation_basis"], tensors["compensation_scale"]
-        return x + functional.linear((x @ basis) * (scale - 1), basis)
+        return x + functional.linear((x @ basis) * scale, basis)
     factors = torch.ones(x.shape[-1], dtype=x.dtype, device=x.device)
     return x * factors.index_copy(0, tensors["compensation_index"], tensors["compensation_factor"])
 
@@ -327,9 +328,9 @@ def _plan_low_rank(
 
     def build(dtype: torch.dtype) -> Built:
         stored = basis.to(dtype).contiguous()
-        scale = torch.full((k,), 1 / multiplier, dtype=dtype, device=source.device)
-        wide, diagonal = stored.double(), (scale - 1).double()
-        inner = torch.diag(1 / diagonal) + wide.T @ wide
+        scale = torch.full((k,), 1 / multiplier - 1, dtype=dtype, device=source.device)
+        wide = stored.double()
+        inner = torch.diag(1 / scale.double()) + wide.T @ wide
         tall = source if output else source.T
         deformed = tall - wide @ torch.linalg.solve(inner, wide.T @ tall)  # Woodbury: (I + U D U^T)^-1 W
         locked = _store(deformed if output else deformed.T, stored_dtype, multiplier)
@@ -359,8 +360,9 @@ def _energy(norms: Tensor, k: int) -> float:
 
 
 def _candidates(stored_dtype: torch.dtype, basis: Basis, multiplier: float) -> tuple[torch.dtype, ...]:
-    if basis == "axis" and math.frexp(multiplier)[0] == 0.5 and 1 / multiplier >= torch.finfo(stored_dtype).tiny:
-        return (stored_dtype,)  # the factor and every product with it are exact
+    exact = basis == "axis" and math.frexp(multiplier)[0] == 0.5 and multiplier <= 2.0**60
+    if exact and stored_dtype != torch.float16:  # x / 2^e is exact where the exponent has 8 bits, not in float16
+        return (stored_dtype,)
     return (torch.float64,) if stored_dtype == torch.float64 else (torch.float32, torch.float64)
 
 
@@ -402,7 +404,8 @@ def _refusal(found: Deformation, stored_dtype: torch.dtype, *, chosen: bool) -> 
     dtype = _name(found.compensation_dtype)
     reached = f"{found.function_error:.1e} with C in {dtype}" + ("" if chosen else ", the widest there is")
     fits = max(1.0, found.multiplier * found.tolerance / found.function_error)
-    options = [f"a multiplier of at most about {fits:.1g}"] if fits >= 2 else []
+    grows = found.form == "low_rank" or (found.form == "dense" and stored_dtype in (torch.float32, torch.float64))
+    options = [f"a multiplier of at most about {fits:.1g}"] if grows and fits >= 2 else []
     options += ["`compensation_dtype` float64"] if chosen and found.compensation_dtype != torch.float64 else []
     options += ["`form` dense"] if found.form == "low_rank" else []
     options += ["`basis` axis"] if found.basis == "svd" else ["a power of two as multiplier"]

@@ -1,4 +1,4 @@
-"""Exact scaling by powers of two, on the stored bits. Standard library and numpy only, so that planning stays light.
+"""Exact scaling by powers of two, on the stored bits. Needs numpy only, so that planning stays light.
 
 A factor ``2^e`` moves only the exponent field of a floating-point number, so ``(2^e v) (W / 2^e)`` is the product
 ``v W`` to the last bit, in any order of summation, until the exponent range ends. Everything here checks that end.
@@ -6,14 +6,10 @@ A factor ``2^e`` moves only the exponent field of a floating-point number, so ``
 
 from __future__ import annotations
 
-import math
-import re
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from specdef.errors import PlanError
 
 Stored = npt.NDArray[Any]
 """Raw stored values: float16, float32, float64, or bfloat16 as its uint16 bit pattern."""
@@ -23,46 +19,6 @@ NUMPY_DTYPES = {"F16": np.float16, "BF16": np.uint16, "F32": np.float32, "F64": 
 
 MAX_EXPONENT = 60
 """With 8 exponent bits, activations, gradients and squared gradients stay finite up to about this power."""
-
-
-def parse_multiplier(text: str) -> float:
-    """The multiplier (alpha) a user typed: ``2^20``, ``2**20``, ``1048576`` or ``1e4``.
-
-    Raises:
-        PlanError: not a finite number greater than 1.
-
-    Example:
-        >>> parse_multiplier("2^10"), parse_multiplier("1e4")
-        (1024.0, 10000.0)
-    """
-    match = re.fullmatch(r"\s*2\s*(?:\^|\*\*)\s*(\d{1,4})\s*", text)
-    try:
-        value = math.ldexp(1.0, int(match.group(1))) if match else float(text)
-    except (ValueError, OverflowError):
-        value = math.nan
-    if not (math.isfinite(value) and value > 1):
-        raise PlanError(f"`multiplier` must be a finite number above 1, such as 2^20 or 1e4; got {text!r}.")
-    return value
-
-
-def exponent_of(multiplier: float) -> int:
-    """The whole number e with ``2^e == multiplier``.
-
-    Raises:
-        PlanError: not a power of two; the message names the two that enclose it.
-
-    Example:
-        >>> exponent_of(1024.0)
-        10
-    """
-    mantissa, exponent = math.frexp(multiplier)
-    if mantissa != 0.5:
-        low = exponent - 1
-        raise PlanError(
-            f"`multiplier` must be a power of two for an exact lock; got {multiplier:g}. "
-            f"2^{low} (= {2**low:,}) and 2^{low + 1} (= {2 ** (low + 1):,}) fit."
-        )
-    return exponent - 1
 
 
 def to_float(stored: Stored, dtype: str) -> npt.NDArray[np.floating[Any]]:

@@ -24,10 +24,10 @@ from specdef.linalg.exponent import (
     NUMPY_DTYPES,
     Stored,
     all_finite,
-    exponent_of,
     scale,
     scale_offset,
 )
+from specdef.linalg.multiplier import exponent_of
 from specdef.locks.plan import Edit, FoldOptions, LockPlan, check_pair_kinds, select_layers
 
 FP16_ACTIVATION_EXPONENT = 10

@@ -84,16 +84,24 @@ class InjectPlan:
     layers: tuple[LayerPlan, ...]
 
 
-def plan_inject(checkpoint: Checkpoint, model: ResolvedModel, options: InjectOptions, spool: Path) -> InjectPlan:
+def plan_inject(
+    checkpoint: Checkpoint, model: ResolvedModel, options: InjectOptions, names: Sequence[str], spool: Path
+) -> InjectPlan:
     """Deform every chosen matrix and measure its error; new tensors wait in `spool` until they are written.
 
+    Args:
+        checkpoint: the source.
+        model: its resolved architecture.
+        options: what was asked.
+        names: weight tensors to lock, from `choose_matrices`.
+        spool: an existing scratch folder.
+
     Raises:
-        PlanError: an unknown component or layer, k too large, or no dtype of C keeps the function; nothing of the
-            output has been written by then.
+        PlanError: k too large, or no dtype of C keeps the function; nothing of the output has been written by then.
     """
     plans = []
     where = checkpoint.locate()
-    for number, name in enumerate(_choose(model, options)):
+    for number, name in enumerate(names):
         shard, tensor = where[name]
         deformation = _deform(checkpoint, shard, tensor, model.architecture.transposed, options)
         path = spool / f"{number}.safetensors"
@@ -113,7 +121,12 @@ def plan_inject(checkpoint: Checkpoint, model: ResolvedModel, options: InjectOpt
     return InjectPlan(options, tuple(plans))
 
 
-def _choose(model: ResolvedModel, options: InjectOptions) -> list[str]:
+def choose_matrices(model: ResolvedModel, options: InjectOptions) -> list[str]:
+    """Names of the weight tensors to lock: all of `components` in `layers`, or a seeded draw.
+
+    Raises:
+        PlanError: an unknown component or layer, or more matrices than there are.
+    """
     known = list(dict.fromkeys(component for component, _ in model.linears))
     if not known:
         raise PlanError(

@@ -1,0 +1,77 @@
+"""The fold lock on SmolLM2-135M, float32 and bfloat16: same bits, same text, same speed, same files after unlocking.
+
+The comparison runs in a process that never imports specdef: plain transformers loads both folders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from specdef import fetch, lock, unlock
+
+PROMPTS = Path(__file__).with_name("prompts.txt")
+CHILD = """
+import json, statistics, sys, time
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+original, locked, prompts = sys.argv[1:]
+lines = open(prompts).read().splitlines()
+tokenizer = AutoTokenizer.from_pretrained(original)
+models = [AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval() for folder in (original, locked)]
+same_logits = same_text = numbers = 0
+with torch.inference_mode():
+    for line in lines:
+        ids = tokenizer(line, return_tensors="pt").input_ids
+        a, b = (model(ids).logits for model in models)
+        same_logits += torch.equal(a, b)
+        numbers += a.numel()
+    tokenizer.padding_side = "left"
+    for first in range(0, len(lines), 16):
+        batch = tokenizer(lines[first : first + 16], return_tensors="pt", padding=True)
+        x, y = (model.generate(**batch, max_new_tokens=16, do_sample=False, pad_token_id=2) for model in models)
+        same_text += int((x == y).all(dim=1).sum())
+    seconds = [[], []]
+    ids = tokenizer(lines[0], return_tensors="pt").input_ids
+    for _ in range(5):
+        for model, times in zip(models, seconds):
+            started = time.perf_counter()
+            model.generate(ids, max_new_tokens=32, min_new_tokens=32, do_sample=False, pad_token_id=2)
+            times.append(time.perf_counter() - started)
+assert not any(name.split(".")[0] == "specdef" for name in sys.modules)
+first, second = (statistics.median(times) for times in seconds)
+print(json.dumps(dict(prompts=len(lines), same_logits=same_logits, same_text=same_text, numbers=numbers,
+                      dtype=str(models[1].dtype), speed_ratio=first / second)))
+"""
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file."""
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
+
+
+def main() -> None:
+    """Fetch, lock, compare, unlock, print."""
+    columns = ("identical logits", "identical text", "numbers compared")
+    print(f"{'dtype':10s}" + "".join(f"{name:>18s}" for name in columns) + "  speed  unlocked")
+    for dtype in ("fp32", "bf16"):
+        with tempfile.TemporaryDirectory() as work:
+            original, locked, back = (Path(work) / name for name in ("original", "locked", "back"))
+            fetch("smollm2-135m", original, dtype=dtype)
+            report = lock(original, locked, preset="exact", multiplier="2^20")
+            command = [sys.executable, "-c", CHILD, str(original), str(locked), str(PROMPTS)]
+            result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            assert report.key is not None
+            unlock(locked, back, report.key)
+            restored = "SHA-256 equal" if hashes(back) == hashes(original) else "DIFFERENT"
+        n = result["prompts"]
+        logits, text = f"{result['same_logits']}/{n}", f"{result['same_text']}/{n}"
+        print(f"{dtype:10s}{logits:>18s}{text:>18s}{result['numbers']:>18,} {result['speed_ratio']:6.3f}  {restored}")
+
+
+if __name__ == "__main__":
+    main()

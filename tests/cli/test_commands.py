@@ -1,0 +1,140 @@
+"""The command line as a newcomer meets it: exit codes, one-sentence errors, nothing heavy imported to say no."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pico
+import pytest
+from typer.testing import CliRunner
+
+from specdef.cli import app
+
+PROBE = """
+import sys
+from specdef.cli import main
+sys.argv = ["specdef", *sys.argv[1:]]
+try:
+    main()
+except SystemExit as stop:
+    code = stop.code
+heavy = {"torch", "transformers", "matplotlib", "scipy"} & sys.modules.keys()
+print("HEAVY", sorted(heavy), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", PROBE, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["lock", "nowhere", "OUT"], "`model` must be a folder, a hub id such as org/name, or smollm2-135m"),
+        (["lock", "MODEL", "MODEL/inside"], "`out` must lie outside the model folder"),
+        (["lock", "MODEL", "MODEL"], "`out` must be a new folder"),
+        (["lock", "MODEL", "OUT", "--multiplier", "1e4"], "`multiplier` must be a power of two for an exact lock"),
+        (["lock", "MODEL", "OUT", "--multiplier", "many"], "`multiplier` must be a finite number above 1"),
+        (["lock", "MODEL", "OUT", "--layers", "5"], "`layers` must lie between 0 and 1; got 5"),
+        (["lock", "MODEL", "OUT", "--layers", "a,b"], "`layers` must be numbers such as 3,7"),
+        (["lock", "MODEL", "OUT", "--pairs", "norm,xyz"], "`pairs` must be drawn from"),
+        (["lock", "MODEL", "OUT", "--preset", "magic"], "`preset` must be exact or paper"),
+        (["lock", "MODEL", "OUT", "--key", "OUT/key"], "`key` must lie outside the locked folder"),
+        (["unlock", "MODEL", "OUT", "--key", "nokey"], "`key` must be a specdef key file"),
+        (["verify", "MODEL"], "must hold specdef_lock.json"),
+        (["inspect", "MODEL", "--plot", "x.pdf"], "`plot` must be a file ending in .png"),
+        (["fetch", "gpt-5", "OUT"], "`name` must be smollm2-135m"),
+    ],
+)
+def test_bad_input_exits_2_with_one_sentence_and_nothing_heavy(
+    arguments: list[str], sentence: str, llama: Path, tmp_path: Path
+) -> None:
+    filled = [a.replace("MODEL", str(llama)).replace("OUT", str(tmp_path / "out")) for a in arguments]
+    result = run(*filled, cwd=tmp_path)
+    assert result.returncode == 2
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "HEAVY []" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["lock", "--help"], ["no-such-verb"], ["lock"], ["lock", "a", "b", "--bad"]]
+)
+def test_help_and_usage_errors_import_nothing_heavy(arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.returncode == (0 if "--help" in arguments else 2)
+    assert "HEAVY []" in result.stderr
+
+
+def test_the_flags_are_frozen() -> None:
+    """Scripts depend on these; changing one is a decision, not a side effect."""
+    golden = json.loads(Path(__file__).with_name("flags.json").read_text())
+    import typer
+
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    found = {
+        name: sorted(option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts))
+        for name, command in commands.items()
+    }
+    assert found == golden
+
+
+def test_the_whole_path(llama: Path, tmp_path: Path) -> None:
+    runner = CliRunner()
+    locked, back = tmp_path / "locked", tmp_path / "back"
+    result = runner.invoke(app, ["lock", str(llama), str(locked), "--multiplier", "2^30", "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["strength"]["multiplier"] == "2^30"
+    result = runner.invoke(app, ["verify", str(locked), "--original", str(llama), "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["passed"]
+    result = runner.invoke(app, ["inspect", str(locked), "--json", "--plot", str(tmp_path / "plot.png")])
+    assert result.exit_code == 0, result.output
+    verdict = json.loads(result.stdout)["verdict"]
+    assert (verdict["locked"], verdict["method"], verdict["exponent"]) == (True, "fold", 30)
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    result = runner.invoke(app, ["unlock", str(locked), str(back), "--key", f"{locked}.specdef-key"])
+    assert result.exit_code == 0, result.output
+    assert (back / "model.safetensors").read_bytes() == (llama / "model.safetensors").read_bytes()
+
+
+def test_a_failed_check_exits_1(llama: Path, tmp_path: Path) -> None:
+    runner = CliRunner()
+    assert runner.invoke(app, ["lock", str(llama), str(tmp_path / "locked")]).exit_code == 0
+    with (tmp_path / "locked" / "generation_config.json").open("a") as file:
+        file.write("\n")
+    result = runner.invoke(app, ["verify", str(tmp_path / "locked")])
+    assert result.exit_code == 1
+    assert "1 changed (generation_config.json)" in result.output
+
+
+def test_the_original_must_be_the_model_that_was_locked(llama: Path, tmp_path: Path) -> None:
+    other = pico.build("qwen3", tmp_path / "other")
+    assert CliRunner().invoke(app, ["lock", str(llama), str(tmp_path / "locked")]).exit_code == 0
+    result = run("verify", tmp_path / "locked", "--original", other)
+    assert result.returncode == 2
+    assert "`original` must be the model that was locked" in result.stderr
+
+
+def test_a_model_named_like_a_hub_id_says_when_the_hub_is_out_of_reach(tmp_path: Path) -> None:
+    result = run("lock", "org/name", tmp_path / "out")
+    assert result.returncode == 2
+    assert "could not be fetched from the hub" in result.stderr
+
+
+def test_a_hub_id_in_the_local_cache_is_used(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = tmp_path / "hub" / "models--org--name" / "snapshots" / "abc"
+    shutil.copytree(llama, snapshot)
+    (tmp_path / "hub" / "models--org--name" / "refs").mkdir()
+    (tmp_path / "hub" / "models--org--name" / "refs" / "main").write_text("abc")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    result = run("lock", "org/name", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out" / "model.safetensors").exists()

@@ -1,0 +1,120 @@
+"""Killed at any instant, out of disk, no permission: no half-written folder is ever visible under its final name."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from specdef import lock, verify
+from specdef.checkpoint.header import write_header
+from specdef.errors import CheckpointError
+
+LOCK = "import sys; from specdef import lock; lock(sys.argv[1], sys.argv[2])"
+LIMITED = """
+import resource, signal, sys
+from specdef.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+sys.argv = ["specdef", "lock", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint big enough (60 MB) that a kill lands while shards are being written."""
+    folder = tmp_path_factory.mktemp("larger") / "model"
+    folder.mkdir()
+    shapes = {
+        "embed_tokens.weight": (15000, 1000),
+        "layers.0.self_attn.q_proj.weight": (64, 1000),
+        "layers.0.self_attn.k_proj.weight": (64, 1000),
+        "layers.0.self_attn.v_proj.weight": (64, 1000),
+        "layers.0.self_attn.o_proj.weight": (1000, 64),
+        "layers.0.mlp.gate_proj.weight": (100, 1000),
+        "layers.0.mlp.up_proj.weight": (100, 1000),
+        "layers.0.mlp.down_proj.weight": (1000, 100),
+        "layers.0.input_layernorm.weight": (1000,),
+        "layers.0.post_attention_layernorm.weight": (1000,),
+    }
+    rng = np.random.default_rng(0)
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(write_header({"model." + name: ("F32", shape) for name, shape in shapes.items()}, None))
+        for shape in shapes.values():
+            file.write(rng.standard_normal(shape).astype(np.float32).tobytes())
+    (folder / "config.json").write_text(
+        '{"model_type": "llama", "hidden_size": 1000, "num_hidden_layers": 1, "num_attention_heads": 1,'
+        ' "head_dim": 64, "intermediate_size": 100, "tie_word_embeddings": true}'
+    )
+    return folder
+
+
+def test_kill_9_at_many_instants_leaves_nothing_or_everything(larger: Path, tmp_path: Path) -> None:
+    started = time.perf_counter()
+    lock(larger, tmp_path / "whole")
+    whole = time.perf_counter() - started
+    seen = set()
+    for number in range(12):
+        out = tmp_path / f"out{number}"
+        child = subprocess.Popen([sys.executable, "-c", LOCK, larger, out])
+        time.sleep(0.15 + number * whole / 8)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        seen.add(out.exists())
+        if out.exists():
+            assert verify(out).passed
+            assert out.with_name(f"{out.name}.specdef-key").exists()
+        else:
+            out.with_name(f"{out.name}.specdef-key").unlink(missing_ok=True)
+            lock(larger, out)
+            assert verify(out).passed
+    assert not list(tmp_path.glob(".*.specdef-*")), "what a killed run left is removed by the next"
+    assert False in seen
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(larger: Path, tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", LIMITED, larger, tmp_path / "out"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert "failed (File too large); nothing was left behind" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_space_left(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("specdef.publish.write_shards", full)
+    with pytest.raises(CheckpointError, match=r"failed \(No space left on device\); nothing was left behind"):
+        lock(llama, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_read_only_target(llama: Path, tmp_path: Path) -> None:
+    """/sys, where not even root may create a folder."""
+    with pytest.raises(CheckpointError, match=r"Writing /sys/out failed .*; nothing was left behind"):
+        lock(llama, Path("/sys/out"), key=tmp_path / "key")
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_cleans_up(larger: Path, tmp_path: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import sys; from specdef.cli import main; main()", "lock", larger, tmp_path / "out"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while child.poll() is None and not list(tmp_path.glob(".out.specdef-*")):
+        time.sleep(0.005)
+    child.send_signal(signal.SIGINT)
+    _, message = child.communicate()
+    assert child.returncode in (130, 0)
+    if child.returncode == 130:
+        assert "Interrupted; nothing was left behind" in message
+        assert not list(tmp_path.iterdir())
