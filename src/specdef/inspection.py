@@ -15,8 +15,9 @@ import numpy as np
 from specdef.architectures.resolve import ResolvedModel, resolve
 from specdef.checkpoint.header import TensorInfo
 from specdef.checkpoint.reader import Checkpoint, open_checkpoint
+from specdef.errors import CheckpointError
 from specdef.imbalance import PairImbalance, pair_imbalances
-from specdef.linalg.exponent import NUMPY_DTYPES, to_float
+from specdef.linalg.exponent import NUMPY_DTYPES, all_finite, to_float
 
 if TYPE_CHECKING:
     import torch
@@ -110,7 +111,7 @@ def inspect_model(
     from specdef.models import find_model
 
     folder = find_model(str(model))
-    checkpoint = open_checkpoint(folder)
+    checkpoint = open_checkpoint(folder, publishing=False)
     resolved = resolve_locked(checkpoint)
     matrices = _matrices(checkpoint) if spectra else []
     total, done = len(resolved.pairs) + len(matrices), 0
@@ -166,7 +167,10 @@ def _spectrum(checkpoint: Checkpoint, shard: str, tensor: TensorInfo, top_k: int
 
     from specdef.linalg.svd import top_k_svd
 
-    values = to_float(np.asarray(checkpoint.map_tensor(shard, tensor)), tensor.dtype)
+    stored = np.asarray(checkpoint.map_tensor(shard, tensor))
+    if not all_finite(stored, tensor.dtype):
+        raise CheckpointError(f"Weights must be finite; tensor {tensor.name} of file {shard} holds NaN or infinity.")
+    values = to_float(stored, tensor.dtype)
     matrix: torch.Tensor = torch.from_numpy(np.array(values, dtype=np.float32))
     k = min(top_k, *tensor.shape)
     condition = None
@@ -215,4 +219,4 @@ def _verdict(checkpoint: Checkpoint, pairs: list[PairImbalance], tensors: list[T
 
 
 def _layers(names: tuple[str, ...]) -> set[int]:
-    return {int(part) for name in names for part in name.split(".") if part.isdigit()}
+    return {int(part) for name in names for part in name.split(".") if part.isascii() and part.isdigit()}

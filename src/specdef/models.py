@@ -32,8 +32,11 @@ def find_model(name: str) -> Path:
         CheckpointError: nothing of that name, or the hub cannot be reached.
     """
     path = Path(name)
-    if path.is_dir():
-        return path
+    try:
+        if path.is_dir():
+            return path
+    except OSError as error:
+        raise CheckpointError(f"`model` must be a folder; {name[:60]!r} is not usable ({error.strerror}).") from error
     if name == BUNDLED:
         cached = cache_folder() / f"{BUNDLED}-fp32"
         if not cached.is_dir():
@@ -133,21 +136,30 @@ def load(folder: Path, *, dtype: torch.dtype | None = None) -> nn.Module:
     transformers.utils.logging.disable_progress_bar()
     try:
         model = model_class.from_pretrained(folder, dtype="auto" if dtype is None else dtype, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise CheckpointError(f"Model {folder} could not be loaded by transformers: {error}".splitlines()[0]) from error
+    except Exception as error:  # whatever a stranger's config makes transformers raise
+        raise unusable(folder, error) from error
     return model.eval()  # type: ignore[no-any-return]
+
+
+def unusable(folder: Path, error: Exception) -> CheckpointError:
+    """The user's sentence for a folder transformers cannot load or run."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return CheckpointError(
+        f"Model {folder} cannot be loaded and run by transformers ({reason}). Repair its config.json."
+    )
 
 
 def _model_class(folder: Path) -> Any:
     import transformers
 
     names = load_json_object(folder / "config.json").get("architectures") or ["AutoModel"]
-    model_class = getattr(transformers, str(names[0]), None)
-    if model_class is None:
-        raise CheckpointError(
-            f"Class {names[0]} of {folder / 'config.json'} is not in transformers. Update transformers."
-        )
-    return model_class
+    name = str(names[0]) if isinstance(names, list) else str(names)
+    model_class = getattr(transformers, name, None)
+    if name == "AutoModel" or (isinstance(model_class, type) and issubclass(model_class, transformers.PreTrainedModel)):
+        return model_class
+    raise CheckpointError(
+        f"`architectures` in {folder / 'config.json'} must name a model class of transformers; got {name!r}. Update it."
+    )
 
 
 def refuse_renamed_modules(folder: Path, modules: Iterable[str]) -> None:
@@ -160,9 +172,12 @@ def refuse_renamed_modules(folder: Path, modules: Iterable[str]) -> None:
     from transformers import AutoConfig
 
     model_class = _model_class(folder)
-    with torch.device("meta"):
-        build = model_class.from_config if model_class.__name__.startswith("Auto") else model_class
-        model = build(AutoConfig.from_pretrained(folder, local_files_only=True))
+    build = model_class.from_config if model_class.__name__ == "AutoModel" else model_class
+    try:
+        with torch.device("meta"):
+            model = build(AutoConfig.from_pretrained(folder, local_files_only=True))
+    except Exception as error:  # whatever a stranger's config makes transformers raise
+        raise unusable(folder, error) from error
     prefix = f"{model.base_model_prefix}."
     paths = {name for name, _ in model.named_modules()}
     for module in modules:
@@ -183,9 +198,16 @@ def probe_inputs(config: Mapping[str, Any], *, num_probes: int, length: int, see
 
     generator = torch.Generator().manual_seed(seed)
     inner = config.get("text_config", config)
-    if "image_size" in inner and "vocab_size" not in inner:
-        size = inner["image_size"]
-        shape = (num_probes, inner.get("num_channels", 3), size, size)
-        return {"pixel_values": torch.randn(shape, generator=generator)}
-    length = min(length, inner.get("max_position_embeddings", length) - 2)
-    return {"input_ids": torch.randint(inner["vocab_size"], (num_probes, length), generator=generator)}
+    try:
+        if "image_size" in inner and "vocab_size" not in inner:
+            size = inner["image_size"]
+            height, width = size if isinstance(size, list) else (size, size)
+            pixels = (num_probes, inner.get("num_channels", 3), height, width)
+            return {"pixel_values": torch.randn(pixels, generator=generator)}
+        longest = inner.get("max_position_embeddings") or length + 2
+        tokens = (num_probes, max(1, min(length, longest - 2)))
+        return {"input_ids": torch.randint(inner["vocab_size"], tokens, generator=generator)}
+    except (TypeError, ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(
+            f"config.json must give usable sizes (vocab_size or image_size); it does not ({error!r}). Repair it."
+        ) from error

@@ -15,16 +15,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from specdef.errors import PlanError, SpecdefError
-from specdef.linalg.deform import TENSOR_NAMES, Basis, Deformation, Form, compensate, deform
+from specdef.linalg.deform import TENSOR_NAMES, Basis, Deformation, Form, compensate, compute_dtype, deform
 from specdef.locks.entry import FORMAT_VERSION, QUANT_METHOD, LayerEntry, quantization_config
 
 
 class DeformedLinear(nn.Module):
     """A linear layer whose weight is deformed and whose compensation is a layer of its own.
 
-    Math: y = C (W~ x) + b on the output side, y = W~ (C x) + b on the input side. Both products run in the widest of
-    the dtypes of x, W~ and C, autocast off, and the result is cast back to x's dtype: rounding W~ x in a narrow dtype
-    could not be undone. TensorFloat-32, where a program enables it, is such a narrow dtype.
+    Math: y = C (W~ x) + b on the output side, y = W~ (C x) + b on the input side. Both products run in
+    `specdef.linalg.deform.compute_dtype`, autocast off, and the result is cast back to x's dtype: rounding W~ x in a
+    narrow dtype could not be undone. TensorFloat-32, where a program enables it, is such a narrow dtype for the
+    float32 products of a bfloat16 checkpoint.
 
     W~ keeps the parameter name ``weight`` and b ``bias``; C is held under the names of
     `specdef.linalg.deform.TENSOR_NAMES`, trainable like the injected layer of the paper (the index is a buffer).
@@ -113,20 +114,19 @@ class DeformedLinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         """Apply the layer to the last axis of x; the result has x's dtype."""
-        tensors = self.tensors()
-        dtype = tensors[TENSOR_NAMES[self.entry.form][-1]].dtype
-        dtype = torch.promote_types(torch.promote_types(x.dtype, dtype), self.weight.dtype)
+        e, tensors = self.entry, self.tensors()
+        dtype = compute_dtype(x.dtype, self.weight.dtype, tensors[TENSOR_NAMES[e.form][-1]].dtype, e.form)
         with _without_autocast(x.device.type):
-            tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
-            weight = (self.weight.T if self.entry.transposed else self.weight).to(dtype)
+            wide = x.to(dtype)
+            weight = (self.weight.T if e.transposed else self.weight).to(dtype)
             bias = None if self.bias is None else self.bias.to(dtype)
-            if self.entry.side == "input":
-                return functional.linear(compensate(x.to(dtype), tensors), weight, bias).to(x.dtype)
-            if self.entry.form == "diagonal" and bias is not None:
+            if e.side == "input":
+                return functional.linear(compensate(wide, tensors), weight, bias).to(x.dtype)
+            if e.form == "diagonal" and bias is not None:
                 # Scaled like its row, the bias enters the same fused sum as in the original: exact for powers of two.
                 bias = bias / compensate(torch.ones_like(bias), tensors)
-                return compensate(functional.linear(x.to(dtype), weight, bias), tensors).to(x.dtype)
-            y = compensate(functional.linear(x.to(dtype), weight), tensors)
+                return compensate(functional.linear(wide, weight, bias), tensors).to(x.dtype)
+            y = compensate(functional.linear(wide, weight), tensors)
             return (y if bias is None else y + bias).to(x.dtype)
 
     def extra_repr(self) -> str:
@@ -209,7 +209,7 @@ def lock_module(
         multiplier: alpha.
         basis: "svd" or "axis".
         form: "dense" or "low_rank" for the svd basis.
-        compensation_dtype: dtype of C; None takes the narrowest that meets the tolerance.
+        compensation_dtype: dtype of C; None lets `specdef.linalg.deform.deform` choose.
         tolerance: see `specdef.linalg.deform.deform`.
         generator: for the SVD's start blocks.
 
@@ -223,8 +223,8 @@ def lock_module(
     Example:
         >>> model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
         >>> report = lock_module(model, targets=["0"], k=2)
-        >>> type(model[0]).__name__, report.layers[0].entry.dtype
-        ('DeformedLinear', 'float64')
+        >>> type(model[0]).__name__, report.layers[0].entry.side
+        ('DeformedLinear', 'output')
     """
     planned = []
     for name in _matching(module, targets):

@@ -26,7 +26,7 @@ from specdef.checkpoint.writer import (
     scratch_folder,
     write_shards,
 )
-from specdef.errors import CheckpointError, KeyFileError, SpecdefError
+from specdef.errors import CheckpointError, KeyFileError, PlanError, SpecdefError
 from specdef.linalg.exponent import NUMPY_DTYPES, Stored
 from specdef.locks.card import model_card
 from specdef.locks.fold import check_finite, inverse, plan_fold, shard_edits
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int], None]
 MAY_CHANGE = ("config.json", INDEX)
 """Small files an inject lock rewrites."""
+MISFIT = "The key does not fit the locked model's tensors. Give the key written with it."
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,11 @@ def lock_folder(
     key = default_key_path(out) if key is None else key
     if not dry_run:
         refuse_target(out, model)
-        refuse_key_path(key, out)
+        refuse_key_path(key, out, model)
     checkpoint = open_checkpoint(model)
-    if MANIFEST in checkpoint.others:
-        raise CheckpointError(f"`model` must be an unlocked model; {model} holds {MANIFEST}. Unlock it first.")
+    for name in (MANIFEST, CARD):
+        if name in checkpoint.others:
+            raise CheckpointError(f"`model` must be an unlocked model; {model} holds {name}. Unlock it first.")
     resolved = resolve(checkpoint.config, checkpoint.shapes)
     if isinstance(options, FoldOptions):
         return _lock(checkpoint, out, key, _prepare_fold(checkpoint, resolved, options), dry_run, progress)
@@ -126,28 +128,41 @@ def _lock(
     p = prepared
     if dry_run:
         return LockReport(None, None, p.method, p.strength, p.exactness, p.num_values, p.left_out)
-    with new_folder(out, source=checkpoint.folder) as folder:
-        files = copy_others(checkpoint, folder)
-        originals = dict(files)
-        (folder / CARD).write_text(model_card(p.method, p.strength, p.exactness), encoding="utf-8")
-        for name, data in p.changed_files.items():
-            (folder / name).write_bytes(data)
-        files |= {name: file_digest(folder / name) for name in (CARD, *p.changed_files)}
-        digests = write_shards(checkpoint, folder, p.edits, check=check_finite, progress=progress)
-        files |= {shard: digest.target for shard, digest in digests.items()}
-        originals |= {shard: digest.source for shard, digest in digests.items()}
-        Manifest(
-            method=p.method,
-            version=__version__,
-            model_type=str(checkpoint.config["model_type"]),
-            strength=p.strength,
-            exactness=p.exactness,
-            checked=("every weight read is finite", *p.checked),
-            files=dict(sorted(files.items())),
-            tensors={name: digest for d in digests.values() for name, digest in d.tensors.items()},
-        ).write(folder)
-        write_key(Key(p.method, files, originals, p.key_edits, p.blobs), key)
+    key_written = False
+    try:
+        with new_folder(out, source=checkpoint.folder) as folder:
+            secret = _write_locked(checkpoint, folder, p, progress)
+            write_key(secret, key)
+            key_written = True
+    except BaseException:
+        if key_written:  # without its folder the key unlocks nothing
+            key.unlink(missing_ok=True)
+        raise
     return LockReport(out, key, p.method, p.strength, p.exactness, p.num_values, p.left_out)
+
+
+def _write_locked(checkpoint: Checkpoint, folder: Path, p: _Prepared, progress: Progress | None) -> Key:
+    """Everything that goes into the locked folder; returns the key to it."""
+    files = copy_others(checkpoint, folder)
+    originals = dict(files)
+    (folder / CARD).write_text(model_card(p.method, p.strength, p.exactness), encoding="utf-8")
+    for name, data in p.changed_files.items():
+        (folder / name).write_bytes(data)
+    files |= {name: file_digest(folder / name) for name in (CARD, *p.changed_files)}
+    digests = write_shards(checkpoint, folder, p.edits, check=check_finite, progress=progress)
+    files |= {shard: digest.target for shard, digest in digests.items()}
+    originals |= {shard: digest.source for shard, digest in digests.items()}
+    Manifest(
+        method=p.method,
+        version=__version__,
+        model_type=str(checkpoint.config["model_type"]),
+        strength=p.strength,
+        exactness=p.exactness,
+        checked=("every weight read is finite", *p.checked),
+        files=dict(sorted(files.items())),
+        tensors={name: digest for d in digests.values() for name, digest in d.tensors.items()},
+    ).write(folder)
+    return Key(p.method, files, originals, p.key_edits, p.blobs)
 
 
 def _prepare_fold(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions) -> _Prepared:
@@ -171,6 +186,11 @@ def _prepare_inject(checkpoint: Checkpoint, model: ResolvedModel, options: Injec
     from specdef.locks import inject
     from specdef.models import refuse_renamed_modules
 
+    if checkpoint.config.get("quantization_config"):
+        raise PlanError(
+            "`quantization_config` in config.json must be absent for an inject lock, which needs that entry itself; "
+            f"{checkpoint.folder} has one. Use preset exact."
+        )
     names = inject.choose_matrices(model, options)
     refuse_renamed_modules(checkpoint.folder, [name.removesuffix(".weight") for name in names])
     plan = inject.plan_inject(checkpoint, model, options, names, spool)
@@ -204,7 +224,7 @@ def unlock(locked: Path | str, out: Path | str, key: Path | str, *, progress: Pr
 
     Raises:
         SpecdefError: the key is wrong or tampered with, the locked files were changed, or `out` is not usable;
-            nothing is left behind.
+            nothing is left behind. Files added to the folder after locking are not carried over.
     """
     locked, out, key = Path(locked), Path(out), Path(key)
     refuse_target(out, locked)
@@ -215,10 +235,14 @@ def unlock(locked: Path | str, out: Path | str, key: Path | str, *, progress: Pr
     checkpoint = open_checkpoint(locked)
     with new_folder(out, source=locked) as folder:
         small = {name: secret.blobs[f"file:{name}"] for name in MAY_CHANGE if f"file:{name}" in secret.blobs}
-        copy_others(checkpoint, folder, skip=(MANIFEST, CARD, *small))
+        strangers = [name for name in checkpoint.others if name not in secret.locked_files]
+        copy_others(checkpoint, folder, skip=(MANIFEST, CARD, *small, *strangers))
         for name, data in small.items():
             (folder / name).write_bytes(data)
-        digests = write_shards(checkpoint, folder, _undo_edits(checkpoint, secret), progress=progress)
+        try:
+            digests = write_shards(checkpoint, folder, _undo_edits(checkpoint, secret), progress=progress)
+        except (IndexError, ValueError) as error:
+            raise KeyFileError(MISFIT) from error
         _check_restored(folder, locked, secret, digests)
     return out
 
@@ -238,7 +262,7 @@ def _undo_edits(checkpoint: Checkpoint, secret: Key) -> dict[str, ShardEdits]:
             return shard_edits(inverse(edits), where, originals)
         return {shard: _undo_injection(checkpoint, shard, secret) for shard in checkpoint.shards}
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise KeyFileError("The key does not fit the locked model's tensors. Give the key written with it.") from error
+        raise KeyFileError(MISFIT) from error
 
 
 def _undo_injection(checkpoint: Checkpoint, shard: str, secret: Key) -> ShardEdits:
@@ -293,12 +317,16 @@ def _describe(plan: LockPlan, model: ResolvedModel) -> tuple[dict[str, Any], dic
         "pairs": counts,
         "num_layers": len(plan.layers),
     }
-    half = dtypes == ["F16"]
+    half = "F16" in dtypes
+    names = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
+    portable = not half and not any(edit.offset for edit in plan.edits)
+    exact_in = ["bfloat16", "float32"] if portable else [names[dtype] for dtype in dtypes]
     exactness = {
-        "bit_exact": True,
+        "bit_exact": not half,
+        "closeness": "identical while no activation leaves float16's normal range" if half else "bit-identical",
         "stored_dtypes": dtypes,
-        "exact_in": ["float16"] if half else ["bfloat16", "float32"],
-        "not_exact_in": [] if half else ["float16"],
+        "exact_in": exact_in,
+        "not_exact_in": [name for name in ("bfloat16", "float16", "float32") if name not in exact_in],
         "kv_cache": (
             "a cache in the model's own dtype is exact; a float16 or fp8 cache overflows on scaled value channels"
             if plan.options.direction == "up"
@@ -306,6 +334,7 @@ def _describe(plan: LockPlan, model: ResolvedModel) -> tuple[dict[str, Any], dic
         ),
         "quantisation": "quantising the locked model afterwards damages the channels it divides",
         "headroom": dict(plan.headroom),
+        "left_out": dict(plan.left_out),
     }
     return strength, exactness
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from specdef.checkpoint.manifest import MANIFEST, Manifest, read_manifest
 from specdef.checkpoint.reader import Checkpoint, open_checkpoint
-from specdef.checkpoint.writer import file_digest
+from specdef.checkpoint.writer import file_digest, read_digests
 from specdef.equivalence import Equivalence, compare
 from specdef.errors import CheckpointError
-from specdef.imbalance import pair_imbalances
+from specdef.imbalance import ScaledChannel, pair_imbalances, scaled_channels
 from specdef.inspection import resolve_locked
+from specdef.models import find_model
 
+MEDIAN_TOLERANCE = 2
+"""How far, in powers of two, the typical recomputed exponent may lie from the claim."""
 TELLING_EXPONENT = 6
 """Smaller powers of two drown in the natural spread of channel norms."""
 
@@ -64,62 +68,79 @@ def verify(
     say = progress or (lambda stage: None)
     manifest = read_manifest(folder)
     say("digests")
-    checks = [_integrity(folder, manifest)]
+    checkpoint = open_checkpoint(folder, publishing=False)
+    source = None if original is None else find_model(str(original))
+    unlocked = None if source is None else _open_original(source, checkpoint)
+    checks = [_integrity(checkpoint, manifest)]
     say("lock in the weights")
-    checkpoint = open_checkpoint(folder)
-    checks.append(_lock_present(checkpoint, manifest))
+    checks.append(_lock_present(checkpoint, manifest, unlocked))
     equivalence = None
-    if original is not None:
-        from specdef.models import find_model
-
+    if source is not None:
         say("function, against the original")
-        source = find_model(str(original))
-        _refuse_other_model(source, checkpoint)
         equivalence = compare(source, folder)
         checks.append(_function(equivalence, manifest))
     return VerifyReport(tuple(checks), equivalence)
 
 
-def _integrity(folder: Path, manifest: Manifest) -> Check:
-    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {MANIFEST}
-    found = {name for name in found if not name.startswith((".git/", ".cache/"))}
-    missing, extra = sorted(manifest.files.keys() - found), sorted(found - manifest.files.keys())
-    changed = sorted(
-        name for name in manifest.files.keys() & found if file_digest(folder / name) != manifest.files[name]
-    )
-    faults = [
-        f"{len(names)} {word} ({names[0]})" for names, word in ((missing, "missing"), (changed, "changed")) if names
-    ]
+def _integrity(checkpoint: Checkpoint, manifest: Manifest) -> Check:
+    files = {name: file_digest(checkpoint.folder / name) for name in checkpoint.others if name != MANIFEST}
+    tensors: dict[str, str] = {}
+    for shard in checkpoint.shards:
+        digests = read_digests(checkpoint, shard)
+        files[shard] = digests.source
+        tensors |= digests.tensors
+    missing, extra = sorted(manifest.files.keys() - files), sorted(files.keys() - manifest.files.keys())
+    changed = sorted(name for name in files if name in manifest.files and files[name] != manifest.files[name])
+    changed += sorted(n for n in tensors.keys() | manifest.tensors.keys() if tensors.get(n) != manifest.tensors.get(n))
+    unknown = [name for name in extra if not _may_be_added(name)]
+    found = ((missing, "missing"), (changed, "changed"), (unknown, "unknown"))
+    faults = [f"{len(names)} {word} ({', '.join(names[:3])})" for names, word in found if names]
     if faults:
-        return Check("integrity", False, f"files are not as published: {', '.join(faults)}")
-    added = f"; {len(extra)} file(s) the manifest does not know ({extra[0]})" if extra else ""
-    return Check("integrity", True, f"all {len(manifest.files)} files match their BLAKE3 digests{added}")
+        return Check("integrity", False, f"not as published: {'; '.join(faults)}")
+    added = f"; added since: {', '.join(extra)}" if extra else ""
+    numbers = f"all {len(manifest.files)} files and {len(tensors)} tensors match their BLAKE3 digests"
+    return Check("integrity", True, numbers + added)
 
 
-def _lock_present(checkpoint: Checkpoint, manifest: Manifest) -> Check:
+def _may_be_added(name: str) -> bool:
+    """Files a hub or a publisher adds that no runtime reads."""
+    return name == ".gitattributes" or name.endswith((".md", ".png", ".jpg")) or Path(name).name.startswith("LICENSE")
+
+
+def _lock_present(checkpoint: Checkpoint, manifest: Manifest, original: Checkpoint | None) -> Check:
     if manifest.method != "fold":
         from specdef.locks.inject import lock_present
 
-        passed, detail = lock_present(checkpoint, manifest.strength)
-        return Check("lock", passed, detail)
-    resolved = resolve_locked(checkpoint)
-    exponent = int(manifest.strength["exponent"])
-    sign = 1 if manifest.strength["direction"] == "up" else -1
-    counts: dict[str, int] = {}
-    for pair in pair_imbalances(checkpoint, resolved.pairs):
-        near = [c for c in pair.scaled if abs(c.exponent - sign * exponent) <= max(3, exponent // 2)]
-        counts[pair.kind] = counts.get(pair.kind, 0) + bool(near)
-    claimed = {str(k): int(v) for k, v in manifest.strength["pairs"].items()}
-    found = {kind: min(counts.get(kind, 0), number) for kind, number in claimed.items()}
-    words = ", ".join(f"{found[kind]}/{claimed[kind]} {kind}" for kind in claimed)
-    passed = all(found[kind] == number for kind, number in claimed.items())
-    if not passed and exponent < TELLING_EXPONENT:
-        return Check("lock", True, f"2^{exponent} is too small to be told from natural channel scales; not recomputed")
-    return Check("lock", passed, f"scaled channels near 2^{sign * exponent} found in {words} pairs")
+        return Check("lock", *lock_present(checkpoint, manifest.strength))
+    pairs = resolve_locked(checkpoint).pairs
+    exponent = int(manifest.strength["exponent"]) * (1 if manifest.strength["direction"] == "up" else -1)
+    claimed = {str(kind): int(number) for kind, number in manifest.strength["pairs"].items()}
+    if original is not None:
+        scaled = [pair for pair in pairs if scaled_channels(original, checkpoint, pair, exponent)]
+        how, counted = "equal the original's times", [str(pair.kind) for pair in scaled]
+        agrees = True
+    else:
+        found = [(pair.kind, _nearest(pair.scaled, exponent)) for pair in pair_imbalances(checkpoint, pairs)]
+        how, counted = "look scaled by about", [str(kind) for kind, nearest in found if nearest is not None]
+        nearest = [channel for _, channel in found if channel is not None]
+        agrees = bool(nearest) and abs(statistics.median(nearest) - exponent) <= MEDIAN_TOLERANCE
+    counts = {kind: min(counted.count(kind), number) for kind, number in claimed.items()}
+    words = ", ".join(f"{counts[kind]}/{claimed[kind]} {kind}" for kind in claimed)
+    passed = agrees and counts == claimed
+    hint = ""
+    if not passed and original is None and abs(exponent) < TELLING_EXPONENT:
+        hint = "; so small a multiplier cannot be told from natural scales without --original"
+    return Check("lock", passed, f"channels {how} 2^{exponent} in {words} pairs{hint}")
 
 
-def _refuse_other_model(original: Path, locked: Checkpoint) -> None:
-    source = open_checkpoint(original)
+def _nearest(channels: Iterable[ScaledChannel], exponent: int) -> int | None:
+    """The scaled channel's exponent nearest to the claim, if any is near."""
+    near = [c.exponent for c in channels if abs(c.exponent - exponent) <= max(3, min(8, abs(exponent) // 2))]
+    return min(near, key=lambda found: abs(found - exponent), default=None)
+
+
+def _open_original(original: Path, locked: Checkpoint) -> Checkpoint:
+    source = open_checkpoint(original, publishing=False)
     shapes = {name: shape for name, shape in locked.shapes.items() if ".compensation" not in name}
     if source.shapes != shapes:
         odd = sorted(
@@ -128,6 +149,7 @@ def _refuse_other_model(original: Path, locked: Checkpoint) -> None:
         raise CheckpointError(
             f"`original` must be the model that was locked; {original} differs in tensor {odd[0]}. Give that model."
         )
+    return source
 
 
 def _function(equivalence: Equivalence, manifest: Manifest) -> Check:

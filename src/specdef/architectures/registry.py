@@ -49,7 +49,7 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture:
         ArchitectureError: ``model_type`` is absent or has no declared map; no other family's map is ever tried.
     """
     model_type = config.get("model_type")
-    if model_type in _BY_TYPE:
+    if isinstance(model_type, str) and model_type in _BY_TYPE:
         return _BY_TYPE[model_type]
     near = difflib.get_close_matches(str(model_type), _BY_TYPE, n=3)
     hint = f" Near matches: {', '.join(near)}." if near else ""

@@ -14,6 +14,8 @@ from specdef.architectures.spec import Architecture, Config, Dims, Exclusion, Pa
 from specdef.errors import ArchitectureError
 
 Shapes = Mapping[str, tuple[int, ...]]
+HEADED_CLASSES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+"""Model classes whose output is the output embedding's, never the bare final norm's."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ def resolve(config: Config, shapes: Shapes) -> ResolvedModel:
     family = architecture_of(config)
     refuse_quantized(config, family)
     inner = config[family.text_config] if family.text_config and family.text_config in config else config
+    if not isinstance(inner, Mapping):
+        raise ArchitectureError(f"`{family.text_config}` in config.json must be an object; got {inner!r}. Repair it.")
     refuse_quantized(inner, family)
     dims = read_dims({**family.config_defaults, **inner})
     prefix = _find_prefix(family, shapes)
@@ -202,6 +206,9 @@ def _why_withheld(
     absent = [name for slot in pair.consumers if (name := _full_name(slot.tensor, prefix)) not in shapes]
     if absent:
         return f"the checkpoint does not hold {absent[0]}"
+    classes = [names for config in configs if isinstance(names := config.get("architectures"), list) and names]
+    if not classes or not all(str(name).endswith(HEADED_CLASSES) for names in classes for name in names):
+        return "config.json names no class that applies the output embedding to every output"
     templates = [slot.tensor for slot in (*pair.producers, *pair.consumers)] + list(family.roots)
     known = re.compile("|".join(_name_pattern(_full_name(template, prefix)) for template in templates))
     stem = re.compile(_stem_pattern(family, prefix))
@@ -210,12 +217,12 @@ def _why_withheld(
 
 
 def _stem_pattern(family: Architecture, prefix: str) -> str:
-    return re.escape(prefix + family.layer_stem).replace(r"\{layer\}", r"(\d+)")
+    return re.escape(prefix + family.layer_stem).replace(r"\{layer\}", "([0-9]{1,6})")
 
 
 def _name_pattern(template: str) -> str:
     """Regex for a name template: numbers where a layer or expert stands, shell wildcards elsewhere."""
-    return fnmatch.translate(re.sub(r"\{\w+\}", "\0", template)).replace("\0", r"\d+")
+    return fnmatch.translate(re.sub(r"\{\w+\}", "\0", template)).replace("\0", "[0-9]+")
 
 
 def _instances(pair: Pair, config: Config, dims: Dims, prefix: str, shapes: Shapes) -> Iterator[ResolvedPair]:

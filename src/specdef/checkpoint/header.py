@@ -14,6 +14,9 @@ from specdef.errors import CheckpointError
 MAX_HEADER_BYTES = 100_000_000
 """The limit of the safetensors format itself."""
 
+MAX_RANK = 32
+"""More axes than any model has; a longer list is an attack on our arithmetic."""
+
 DTYPE_BITS = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
@@ -99,6 +102,8 @@ def _parse(path: Path, text: bytes) -> tuple[Mapping[str, str] | None, list[Tens
         raise _broken(path, "its header is not valid JSON") from None
     if not isinstance(entries, dict):
         raise _broken(path, "its header is not a JSON object")
+    if not all(_is_encodable(name) for name in entries):
+        raise _broken(path, "a tensor's name is not valid Unicode")
     metadata = entries.pop("__metadata__", None)
     if metadata is not None and not _is_string_map(metadata):
         raise _broken(path, "its __metadata__ is not a map of strings")
@@ -176,6 +181,14 @@ def load_json_object(path: Path) -> dict[str, Any]:
     return value
 
 
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _is_string_map(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
 
@@ -188,10 +201,10 @@ def _tensor_info(path: Path, name: str, entry: Any, data_start: int) -> TensorIn
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         raise _broken(path, f"the entry of tensor {name} is malformed")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if dtype not in DTYPE_BITS:
+    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
         raise _broken(path, f"tensor {name} has the unknown dtype {dtype!r}")
-    if not isinstance(shape, list) or not all(_is_size(n) for n in shape):
-        raise _broken(path, f"tensor {name} has the malformed shape {shape!r}")
+    if not isinstance(shape, list) or len(shape) > MAX_RANK or not all(_is_size(n) for n in shape):
+        raise _broken(path, f"tensor {name} has the malformed shape {str(shape)[:60]}")
     if not (isinstance(offsets, list) and len(offsets) == 2 and all(_is_size(n) for n in offsets)):
         raise _broken(path, f"tensor {name} has malformed data offsets {offsets!r}")
     start, end = offsets

@@ -42,8 +42,10 @@ class Key:
     blobs: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def refuse_key_path(path: Path, locked: Path) -> None:
-    """Raise KeyFileError unless `path` is a new file outside the locked folder, in a folder that exists."""
+def refuse_key_path(path: Path, locked: Path, model: Path | None = None) -> None:
+    """Raise KeyFileError unless `path` is a new file outside both model folders, in a folder that exists."""
+    if model is not None and path.resolve().is_relative_to(model.resolve()):
+        raise KeyFileError(f"`key` must lie outside the model folder; got {path}, inside {model}. Move it.")
     if path.resolve().is_relative_to(locked.resolve()):
         raise KeyFileError(f"`key` must lie outside the locked folder, which gets published; got {path}. Move it.")
     if path.exists() or path.is_symlink():

@@ -60,10 +60,30 @@ def read_manifest(folder: Path) -> Manifest:
         raise CheckpointError(f"File {path} must be of format {FORMAT}; it is not. Use the specdef that wrote it.")
     try:
         manifest = Manifest(**{**data, "checked": tuple(data.get("checked", ()))})
-    except TypeError:
-        manifest = None
-    if manifest is None or not all(
-        isinstance(part, dict) for part in (manifest.strength, manifest.exactness, manifest.files, manifest.tensors)
-    ):
+        well_formed = _is_well_formed(manifest)
+    except (TypeError, KeyError, ValueError):
+        well_formed = False
+    if not well_formed:
         raise CheckpointError(f"File {path} is malformed. Restore it from the published model.")
     return manifest
+
+
+def _is_well_formed(manifest: Manifest) -> bool:
+    """Types and claims that hang together, so that readers may rely on them."""
+    maps = (manifest.strength, manifest.exactness, manifest.files, manifest.tensors)
+    if not all(isinstance(part, dict) for part in maps) or not manifest.files or not manifest.tensors:
+        return False
+    strength = manifest.strength
+    if manifest.method == "fold":
+        exponent, pairs = strength["exponent"], strength["pairs"]
+        counts = list(pairs.values()) if isinstance(pairs, dict) else []
+        numbers = [exponent, *counts]
+        return (
+            bool(counts)
+            and all(type(number) is int and number >= 1 for number in numbers)
+            and strength["direction"] in ("up", "down")
+            and strength["multiplier"] == f"2^{exponent}"
+        )
+    names = strength["matrices"]
+    listed = isinstance(names, list) and bool(names) and all(isinstance(name, str) for name in names)
+    return manifest.method == "inject" and listed and float(strength["multiplier"]) > 1 and strength["top_k"] >= 1

@@ -16,9 +16,10 @@ from specdef.linalg.exponent import NUMPY_DTYPES, Stored
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-WEIGHT_SUFFIXES = frozenset(
-    {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".onnx", ".gguf", ".safetensors", ".npz", ".tflite"}
-)
+_PYTORCH, _OTHERS = ".bin .pt .pth .ckpt .pkl .safetensors", ".h5 .keras .pb .tflite .msgpack .onnx .onnx_data .mlmodel"
+_REST = ".gguf .ggml .npz .npy .ot .nemo .zip .tar .gz .xz .7z"
+WEIGHT_SUFFIXES = frozenset(f"{_PYTORCH} {_OTHERS} {_REST}".split())
+"""Endings, anywhere in a name (``x.safetensors.bak`` too), of files that may hold the unlocked weights."""
 NOT_WEIGHTS = frozenset({"training_args.bin", "scheduler.pt", "tokenizer.pkl"})
 
 
@@ -63,8 +64,12 @@ class Checkpoint:
         return np.memmap(self.folder / shard, dtype=dtype, mode="r", offset=tensor.start, shape=tensor.shape)
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
+def open_checkpoint(folder: Path, *, publishing: bool = True) -> Checkpoint:
     """Read and check the headers of a Hugging Face model folder.
+
+    Args:
+        folder: the model folder.
+        publishing: refuse folders with other weight files, which a copy of the folder would publish as they are.
 
     Raises:
         CheckpointError: not a folder; no safetensors weights (pickle weights: how to convert); a broken shard or
@@ -78,7 +83,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     shards = {name: read_header(folder / name) for name in names}
     _check_unique(folder, shards)
     others = tuple(name for name in files if name not in shards)
-    _refuse_other_weights(folder, others)
+    if publishing:
+        _refuse_other_weights(folder, others)
     return Checkpoint(folder, config, shards, others)
 
 
@@ -130,6 +136,8 @@ def _shard_names(folder: Path, files: list[str]) -> list[str]:
                 f"File {folder / INDEX} names the shard {name!r}; a shard must be a plain file name in the same "
                 "folder. Do not trust this checkpoint."
             )
+        if not name.endswith(".safetensors"):
+            raise CheckpointError(f"File {folder / INDEX} names the shard {name}, which must end in .safetensors.")
         if name not in files:
             raise CheckpointError(f"Shard {name} named in {folder / INDEX} is missing. Download it again.")
     for name in names:
@@ -141,6 +149,14 @@ def _shard_names(folder: Path, files: list[str]) -> list[str]:
                 f"Tensor {odd} is in only one of {INDEX} and shard {name} of {folder}. Download both again."
             )
     return sorted(names)
+
+
+def looks_like_safetensors(path: Path) -> bool:
+    """Whether a file starts as a safetensors file does: a plausible length, then a JSON object."""
+    with path.open("rb") as file:
+        start = file.read(16)
+    length = int.from_bytes(start[:8], "little")
+    return start[8:9] == b"{" and 2 <= length <= path.stat().st_size - 8
 
 
 def _check_unique(folder: Path, shards: Mapping[str, ShardHeader]) -> None:
@@ -157,7 +173,10 @@ def _check_unique(folder: Path, shards: Mapping[str, ShardHeader]) -> None:
 
 def _refuse_other_weights(folder: Path, others: tuple[str, ...]) -> None:
     for name in others:
-        if Path(name).suffix in WEIGHT_SUFFIXES and Path(name).name not in NOT_WEIGHTS:
+        path = folder / name
+        endings = {suffix.lower() for suffix in Path(name).suffixes}
+        is_weights = (bool(endings & WEIGHT_SUFFIXES) and not name.endswith(".json")) or looks_like_safetensors(path)
+        if is_weights and Path(name).name not in NOT_WEIGHTS:
             raise CheckpointError(
                 f"Folder {folder} also holds {name}, which would be published beside the locked weights as it is. "
                 "Move it out of the folder."

@@ -27,6 +27,7 @@ BLOCK_BYTES = 4 << 20
 EditBlock = Callable[[Stored, int], None]
 """Edit a block of a tensor's rows in place; the second argument is the number of the block's first row."""
 CheckBlock = Callable[[str, TensorInfo, Stored], None]
+"""Called with (shard, tensor, some of its stored values, flat)."""
 Progress = Callable[[int], None]
 
 
@@ -211,6 +212,20 @@ def file_digest(path: Path) -> str:
     return hasher.hexdigest()
 
 
+def read_digests(checkpoint: Checkpoint, shard: str) -> Digests:
+    """Digests of a shard as it is on disk, in one pass; `source` and `target` are the same."""
+    header = checkpoint.shards[shard]
+    tensors = {}
+    with (checkpoint.folder / shard).open("rb", buffering=0) as source:
+        whole = blake3(source.read(len(header.raw)))
+        for tensor in header.tensors:
+            hasher = blake3()
+            for _, block in _read_blocks(source, tensor, whole, None, by_rows=False):
+                hasher.update(block)
+            tensors[tensor.name] = hasher.hexdigest()
+    return Digests(whole.hexdigest(), whole.hexdigest(), tensors)
+
+
 class _Output:
     """A file being written, hashed whole and per tensor as it goes."""
 
@@ -249,7 +264,7 @@ def _write_shard(
         read_hash = blake3(source.read(len(header.raw)))
         output.raw(edits.header or _new_header(header, edits))
         for tensor in header.tensors:
-            blocks = _read_blocks(source, tensor, read_hash, progress)
+            blocks = _read_blocks(source, tensor, read_hash, progress, by_rows=tensor.name in edits.blocks)
             if check is not None:
                 blocks = _checked(blocks, shard, tensor, check)
             if tensor.name in edits.dropped or tensor.name in edits.replaced:
@@ -287,15 +302,15 @@ def _produce(new: NewTensor) -> bytes:
 
 
 def _read_blocks(
-    source: Any, tensor: TensorInfo, read_hash: blake3, progress: Progress | None
+    source: Any, tensor: TensorInfo, read_hash: blake3, progress: Progress | None, *, by_rows: bool
 ) -> Iterator[tuple[int, memoryview]]:
-    """Blocks of whole rows (axis 0), as views of one reused buffer, with the number of their first row."""
+    """Blocks of a tensor as views of one reused buffer: whole rows (axis 0) with the number of the first, or bytes."""
     num_rows = tensor.shape[0] if tensor.shape else 1
-    row_bytes = tensor.num_bytes // num_rows if num_rows else 0
-    rows_per_block = max(1, BLOCK_BYTES // row_bytes) if row_bytes else max(1, num_rows)
-    buffer = memoryview(bytearray(min(rows_per_block, num_rows) * row_bytes))
-    for first in range(0, num_rows if row_bytes else 0, rows_per_block):
-        block = buffer[: min(rows_per_block, num_rows - first) * row_bytes]
+    row_bytes = tensor.num_bytes // num_rows if by_rows and num_rows else 1
+    rows_per_block = max(1, BLOCK_BYTES // max(1, row_bytes))
+    buffer = memoryview(bytearray(min(rows_per_block * row_bytes, tensor.num_bytes)))
+    for start in range(0, tensor.num_bytes, max(1, len(buffer))):
+        block = buffer[: min(len(buffer), tensor.num_bytes - start)]
         position = 0
         while position < len(block):
             count = source.readinto(block[position:])
@@ -305,7 +320,7 @@ def _read_blocks(
         read_hash.update(block)
         if progress is not None:
             progress(len(block))
-        yield first, block
+        yield start // row_bytes, block
 
 
 def as_array(block: memoryview, tensor: TensorInfo) -> Stored:
@@ -318,7 +333,7 @@ def _checked(
 ) -> Iterator[tuple[int, memoryview]]:
     for first, block in blocks:
         if tensor.dtype in NUMPY_DTYPES:
-            check(shard, tensor, as_array(block, tensor))
+            check(shard, tensor, np.frombuffer(block, dtype=NUMPY_DTYPES[tensor.dtype]))
         yield first, block
 
 

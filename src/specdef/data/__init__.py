@@ -1,1 +1,1 @@
-"""Text that ships with the package: an excerpt of Shakespeare, public domain."""
+"""Text that ships with the package: openings of books and speeches in the public domain."""

@@ -32,6 +32,8 @@ TENSOR_NAMES: Mapping[Form, tuple[str, ...]] = {
 """State-dict names of the tensors each form stores."""
 
 NUM_PROBES = 64
+COMFORT = 1 / 16
+"""Share of the tolerance a narrow C may use up; above it a wider C is taken where that halves the error."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Deformation:
         multiplier: alpha.
         weight_error: ||C W~ - W||_F / ||W||_F in float64, for both as stored.
         function_error: relative difference from the original layer on Gaussian inputs, both in the dtype C is
-            applied in, so that rounding during inference counts too.
+            applied in (`compute_dtype`), so that rounding during inference counts too.
         tolerance: what function_error was held to.
     """
 
@@ -69,7 +71,7 @@ class Deformation:
 
     @property
     def compensation_dtype(self) -> torch.dtype:
-        """The dtype C is stored and applied in."""
+        """The dtype C is stored in."""
         return self.tensors[TENSOR_NAMES[self.form][-1]].dtype
 
     @property
@@ -135,7 +137,8 @@ def deform(
         basis: "svd" or "axis".
         form: how to store C for the svd basis, "dense" or "low_rank".
         stored_dtype: dtype of W~; None keeps the weight's.
-        compensation_dtype: dtype of C; None takes the narrowest that meets the tolerance.
+        compensation_dtype: dtype of C; None takes the narrowest with an error under a sixteenth of the tolerance or
+            within twice of the best there is.
         tolerance: largest function_error; None takes ``default_tolerance(stored_dtype)``; math.inf refuses nothing.
         generator: for the SVD's start block, on the weight's device; None is deterministic.
 
@@ -168,22 +171,27 @@ def deform(
         candidates: tuple[torch.dtype, ...] = (compensation_dtype,)
     else:
         candidates = _candidates(stored_dtype, basis, multiplier)
-    best: Deformation | None = None
+    found: list[Deformation] = []
     for dtype in candidates:
         locked, tensors, side = build(dtype)
         weight_error = _relative(effective_weight(locked, tensors, side), source)
-        function_error = _probe_error(source, stored_dtype, locked, tensors, side)
-        best = Deformation(locked, tensors, side, basis, form, k, multiplier, weight_error, function_error, limit)
-        if function_error <= limit:
-            return best
-    assert best is not None
-    raise PlanError(_refusal(best, stored_dtype, chosen=compensation_dtype is not None))
+        function_error = _probe_error(source, stored_dtype, locked, tensors, side, form)
+        found.append(
+            Deformation(locked, tensors, side, basis, form, k, multiplier, weight_error, function_error, limit)
+        )
+        if function_error <= COMFORT * limit:
+            break
+    best = min(d.function_error for d in found)
+    chosen = next(d for d in found if d.function_error <= max(COMFORT * limit, 2 * best))
+    if not chosen.function_error <= limit:
+        raise PlanError(_refusal(chosen, stored_dtype, chosen=compensation_dtype is not None))
+    return chosen
 
 
 def choose_compensation_dtype(
     weight: Float[Tensor, "out in"], k: int, multiplier: float, **options: Any
 ) -> torch.dtype:
-    """The narrowest dtype of C that keeps this weight's function within tolerance; nothing is written.
+    """The dtype of C that `deform` would choose for this weight; nothing is written.
 
     Args:
         weight: W [out, in].
@@ -202,12 +210,35 @@ def choose_compensation_dtype(
     return deform(weight, k, multiplier, **options).compensation_dtype
 
 
+def compute_dtype(x: torch.dtype, weight: torch.dtype, compensation: torch.dtype, form: Form) -> torch.dtype:
+    """The dtype a locked layer's products run in: the widest of the three, and for the svd basis wider than W~.
+
+    W~ x is about alpha times larger than what remains of it after C, so each of its roundings is amplified by alpha.
+    A product in the dtype W~ is stored in would lose more there than storing W~ and C in it does (20 times more for
+    float32 at k = 25), so float32 weights are multiplied in float64. Scaling rows or columns amplifies nothing.
+
+    Args:
+        x: dtype of the activations.
+        weight: dtype of W~.
+        compensation: dtype of C.
+        form: how C is stored; "diagonal" is the axis basis.
+
+    Example:
+        >>> compute_dtype(torch.bfloat16, torch.bfloat16, torch.float32, "dense")
+        torch.float32
+        >>> compute_dtype(torch.float32, torch.float32, torch.float32, "dense")
+        torch.float64
+    """
+    widest = torch.promote_types(torch.promote_types(x, weight), compensation)
+    return torch.float64 if form != "diagonal" and weight == torch.float32 else widest
+
+
 def compensate(x: Float[Tensor, "*batch n"], tensors: Mapping[str, Tensor]) -> Float[Tensor, "*batch n"]:
     """Apply C to the last axis of x, in the dtype of x.
 
     Args:
         x: activations [..., n].
-        tensors: one form's tensors, already in x's dtype.
+        tensors: one form's tensors, as stored.
 
     Returns:
         C x for every vector of the batch [..., n].
@@ -218,12 +249,12 @@ def compensate(x: Float[Tensor, "*batch n"], tensors: Mapping[str, Tensor]) -> F
         [3.0, 2.0]
     """
     if "compensation" in tensors:
-        return functional.linear(x, tensors["compensation"])
+        return functional.linear(x, tensors["compensation"].to(x.dtype))
     if "compensation_basis" in tensors:
-        basis, scale = tensors["compensation_basis"], tensors["compensation_scale"]
+        basis, scale = tensors["compensation_basis"].to(x.dtype), tensors["compensation_scale"].to(x.dtype)
         return x + functional.linear((x @ basis) * scale, basis)
     factors = torch.ones(x.shape[-1], dtype=x.dtype, device=x.device)
-    return x * factors.index_copy(0, tensors["compensation_index"], tensors["compensation_factor"])
+    return x * factors.index_copy(0, tensors["compensation_index"], tensors["compensation_factor"].to(x.dtype))
 
 
 def effective_weight(
@@ -239,11 +270,10 @@ def effective_weight(
     Returns:
         float64 matrix [out, in].
     """
-    wide = {name: t.double() if t.is_floating_point() else t for name, t in tensors.items()}
     if side == "output":
-        return compensate(locked.double().T, wide).T
-    wide = {name: t.T if name == "compensation" else t for name, t in wide.items()}  # row vectors: (C^T w^T)^T
-    return compensate(locked.double(), wide)
+        return compensate(locked.double().T, tensors).T
+    transposed = {name: t.T if name == "compensation" else t for name, t in tensors.items()}  # C acts on rows: C^T
+    return compensate(locked.double(), transposed)
 
 
 @dataclass(frozen=True)
@@ -378,18 +408,18 @@ def _store(deformed: Tensor, dtype: torch.dtype, multiplier: float) -> Tensor:
 
 
 def _probe_error(
-    source: Tensor, stored_dtype: torch.dtype, locked: Tensor, tensors: Mapping[str, Tensor], side: Side
+    source: Tensor, stored_dtype: torch.dtype, locked: Tensor, tensors: Mapping[str, Tensor], side: Side, form: Form
 ) -> float:
     """Relative output difference from the original on Gaussian inputs, both in the dtype C is applied in."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(NUM_PROBES, source.shape[1], generator=generator).to(source.device, stored_dtype)
-    dtype = next(t.dtype for t in tensors.values() if t.is_floating_point())
-    x, locked = x.to(dtype), locked.to(dtype)
+    dtype = compute_dtype(stored_dtype, locked.dtype, tensors[TENSOR_NAMES[form][-1]].dtype, form)
+    x = x.to(dtype)
     reference = functional.linear(x, source.to(dtype))
     if side == "output":
-        y = compensate(functional.linear(x, locked), tensors)
+        y = compensate(functional.linear(x, locked.to(dtype)), tensors)
     else:
-        y = functional.linear(compensate(x, tensors), locked)
+        y = functional.linear(compensate(x, tensors), locked.to(dtype))
     return _relative(y.double(), reference.double())
 
 

@@ -38,8 +38,8 @@ def _from_float(values: npt.NDArray[np.floating[Any]], dtype: str) -> Stored:
 def scale(stored: Stored, dtype: str, exponent: int) -> tuple[Stored, npt.NDArray[np.bool_]]:
     """Multiply stored values by ``2^exponent``.
 
-    Math: ``y = x * 2^e``; exact where ``y * 2^-e == x`` bit for bit and ``y`` is zero or normal (a subnormal may be
-    flushed by the hardware that runs the model).
+    Math: ``y = x * 2^e``; exact where ``y * 2^-e == x`` bit for bit and both are zero or normal (a subnormal may be
+    flushed by the hardware that runs the model), so the inverse scaling is exact whenever this one is.
 
     Args:
         stored: raw values, any shape; bfloat16 as uint16.
@@ -60,7 +60,8 @@ def scale(stored: Stored, dtype: str, exponent: int) -> tuple[Stored, npt.NDArra
         y = np.ldexp(x, exponent)
         back = np.ldexp(y, -exponent)
     tiny = np.finfo(x.dtype).tiny
-    exact = np.isfinite(y) & (back == x) & ((np.abs(y) >= tiny) | (x == 0))
+    normal = (np.abs(x) >= tiny) & (np.abs(y) >= tiny)
+    exact = np.isfinite(y) & (back == x) & (normal | (x == 0))
     return _from_float(y, dtype), exact
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,6 @@ from specdef.checkpoint.writer import EditBlock, ShardEdits
 from specdef.errors import PlanError
 from specdef.linalg.exponent import (
     MAX_EXPONENT,
-    NUMPY_DTYPES,
     Stored,
     all_finite,
     scale,
@@ -34,6 +34,7 @@ FP16_ACTIVATION_EXPONENT = 10
 """Assumed bound 2^10 on unscaled activations; float16 ends at 2^16, so `up` may add at most 2^5."""
 FP16_MAX_EXPONENT = 15 - FP16_ACTIVATION_EXPONENT
 FIRST_CANDIDATES = 64
+LOCKABLE_DTYPES = ("F32", "BF16", "F16")
 
 Locations = Mapping[str, tuple[str, TensorInfo]]
 
@@ -64,7 +65,13 @@ def plan_fold(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions
     layers = select_layers(model.dims.num_layers, options.layers, options.num_layers, options.seed)
     pairs = _select_pairs(model, options, layers)
     where = checkpoint.locate()
-    headroom = _check_dtypes(pairs, where, options, exponent)
+    for pair in pairs:
+        if exponent * pair.degree > MAX_EXPONENT:
+            raise PlanError(
+                f"`multiplier` must be at most 2^{MAX_EXPONENT // pair.degree} for pair {pair.id}, whose activation is "
+                f"homogeneous of degree {pair.degree}; got 2^{exponent}. Use that, or leave the pair out with `pairs`."
+            )
+    headroom = _check_dtypes(pairs, where, options, exponent, _runs_in_float16(checkpoint.config))
     channels: dict[str, tuple[int, ...]] = {}
     left_out: dict[str, str] = {}
     for pair in pairs:
@@ -137,18 +144,18 @@ def _select_pairs(model: ResolvedModel, options: FoldOptions, layers: Sequence[i
 
 
 def _check_dtypes(
-    pairs: Iterable[ResolvedPair], where: Locations, options: FoldOptions, exponent: int
+    pairs: Iterable[ResolvedPair], where: Locations, options: FoldOptions, exponent: int, half: bool
 ) -> dict[str, str]:
     headroom: dict[str, str] = {}
     for pair in pairs:
         for slot in pair.slots:
             shard, tensor = where[slot.tensor]
-            if tensor.dtype not in NUMPY_DTYPES:
+            if tensor.dtype not in LOCKABLE_DTYPES:
                 raise PlanError(
                     f"Tensor {tensor.name} of file {shard} is stored as {tensor.dtype}; a lock needs F32, BF16 or F16. "
                     "Lock the model before quantising it."
                 )
-            if tensor.dtype == "F16" and (options.direction == "down" or exponent > FP16_MAX_EXPONENT):
+            if (half or tensor.dtype == "F16") and (options.direction == "down" or exponent > FP16_MAX_EXPONENT):
                 raise PlanError(
                     f"`multiplier` must be at most 2^{FP16_MAX_EXPONENT}, direction up, for float16 tensors "
                     f"(activations up to 2^{FP16_ACTIVATION_EXPONENT} must stay below 65504, and scaled-down ones "
@@ -157,10 +164,17 @@ def _check_dtypes(
                 )
             headroom[tensor.dtype] = (
                 f"at most 2^{FP16_MAX_EXPONENT} up, assuming unscaled activations below 2^{FP16_ACTIVATION_EXPONENT}"
-                if tensor.dtype == "F16"
+                if half or tensor.dtype == "F16"
                 else f"at most 2^{MAX_EXPONENT} either way; every touched weight checked exact and normal"
             )
     return headroom
+
+
+def _runs_in_float16(config: Mapping[str, Any]) -> bool:
+    """Whether config.json makes transformers load the model in float16, whatever its weights are stored in."""
+    inner = config.get("text_config")
+    places = (config, inner if isinstance(inner, Mapping) else {})
+    return any("float16" in str(place.get(key)).split(".") for place in places for key in ("dtype", "torch_dtype"))
 
 
 def _signed(pair: ResolvedPair, direction: str, exponent: int) -> list[tuple[ResolvedSlot, int]]:
@@ -201,6 +215,8 @@ def _usable(
     """Which candidate channels are alive on both sides and exactly scalable in every slot."""
     usable = np.ones(len(candidates), dtype=bool)
     for slot, exponent in signed:
+        if not usable.any():
+            break
         shard, tensor = where[slot.tensor]
         positions = np.array([list(slot.indices(c)) for c in candidates])
         values = np.take(checkpoint.map_tensor(shard, tensor), positions.reshape(-1), axis=slot.axis)

@@ -19,18 +19,18 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from specdef.architectures.resolve import ResolvedModel
-from specdef.checkpoint.header import TensorInfo
+from specdef.checkpoint.header import TensorInfo, load_json_object
 from specdef.checkpoint.reader import INDEX, Checkpoint
 from specdef.checkpoint.writer import NewTensor, ShardEdits
-from specdef.errors import PlanError
+from specdef.errors import CheckpointError, PlanError
 from specdef.linalg.deform import TENSOR_NAMES, Basis, Deformation, Form, deform, measure_lock
 from specdef.locks.entry import LayerEntry, quantization_config
 from specdef.locks.plan import select_layers
 
 TORCH_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
 STORED_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()} | {torch.int64: "I64"}
-STRENGTH_FACTOR = 2.0
-"""How far the recomputed multiplier may lie from the claimed one."""
+STRENGTH_TOLERANCE = 0.05
+"""Relative; how far the recomputed multiplier may lie from the claimed one."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,9 @@ def changed_files(checkpoint: Checkpoint, plan: InjectPlan, edits: Mapping[str, 
     config["quantization_config"] = quantization_config({layer.module: layer.entry for layer in plan.layers})
     files = {"config.json": _json_bytes(config)}
     if INDEX in checkpoint.others:
-        index = json.loads((checkpoint.folder / INDEX).read_text())
+        index = load_json_object(checkpoint.folder / INDEX)
+        if not isinstance(index.get("weight_map"), dict):
+            raise CheckpointError(f"File {checkpoint.folder / INDEX} must hold a `weight_map`. Download it again.")
         for shard, edit in edits.items():
             index["weight_map"] |= dict.fromkeys(edit.added, shard)
             extra = sum(len(new.data()) for new in edit.added.values())
@@ -266,30 +268,40 @@ def lock_present(checkpoint: Checkpoint, strength: Mapping[str, Any]) -> tuple[b
     Returns:
         Whether every locked matrix shows the claimed multiplier, and what was found, in words.
     """
-    modules = (checkpoint.config.get("quantization_config") or {}).get("modules") or {}
+    modules = _locked_modules(checkpoint)
     where = checkpoint.locate()
-    claimed = float(strength["multiplier"])
+    claimed, top_k = float(strength["multiplier"]), int(strength["top_k"])
+    if sorted(modules) != sorted(strength["matrices"]):
+        return False, f"{len(modules)} locked matrices in config.json, {len(strength['matrices'])} in the manifest"
     found: list[float] = []
-    for module, values in modules.items():
-        entry = LayerEntry.parse(module, values)
+    for module, entry in modules.items():
         names = [f"{module}.{part}" for part in ("weight", *TENSOR_NAMES[entry.form])]
         if any(name not in where for name in names):
             return False, f"tensors of the locked layer {module} are missing"
+        if entry.rank != top_k:
+            return False, f"layer {module} has rank {entry.rank}, the manifest claims top-k {top_k}"
         tensors = {name.rsplit(".", 1)[-1]: _read_any(checkpoint, *where[name]) for name in names}
         found.append(_multiplier(tensors.pop("weight"), tensors, entry))
-    if sorted(modules) != sorted(strength["matrices"]):
-        return False, f"{len(modules)} locked matrices in config.json, {len(strength['matrices'])} in the manifest"
-    passed = bool(found) and all(claimed / STRENGTH_FACTOR <= value <= claimed * STRENGTH_FACTOR for value in found)
-    spread = f"{min(found):.3g} to {max(found):.3g}" if found else "none"
+    passed = all(abs(value / claimed - 1) <= STRENGTH_TOLERANCE for value in found)
+    spread = f"{min(found):.4g} to {max(found):.4g}"
     return passed, f"multipliers recomputed from {len(found)} matrices: {spread}, claimed {claimed:g}"
+
+
+def _locked_modules(checkpoint: Checkpoint) -> dict[str, LayerEntry]:
+    quantization = checkpoint.config.get("quantization_config")
+    modules = quantization.get("modules") if isinstance(quantization, dict) else None
+    if not isinstance(modules, dict) or not all(isinstance(entry, dict) for entry in modules.values()):
+        raise CheckpointError(
+            "`quantization_config.modules` in config.json must describe the locked layers. Restore it."
+        )
+    return {str(module): LayerEntry.parse(module, entry) for module, entry in modules.items()}
 
 
 def _multiplier(weight: torch.Tensor, tensors: dict[str, torch.Tensor], entry: LayerEntry) -> float:
     if entry.form == "diagonal":
         return float(1 / tensors["compensation_factor"].double().median())
     matrix = weight.T if entry.transposed else weight
-    k = max(1, min(entry.rank, 5))
-    return float(measure_lock(matrix, tensors, entry.side, k).ratio.median())
+    return float(measure_lock(matrix, tensors, entry.side, entry.rank).ratio.median())
 
 
 def _read_any(checkpoint: Checkpoint, shard: str, tensor: TensorInfo) -> torch.Tensor:

@@ -40,7 +40,7 @@ def plot_inspection(report: InspectReport, path: Path) -> None:
 def _plot_spectra(axes: Any, report: InspectReport) -> None:
     by_component: dict[str, list[tuple[int, float]]] = {}
     for tensor in report.tensors:
-        numbers = [int(part) for part in tensor.name.split(".") if part.isdigit()]
+        numbers = [int(part) for part in tensor.name.split(".") if part.isascii() and part.isdigit()]
         if numbers:
             component = tensor.name.removesuffix(".weight").rsplit(".", 1)[-1]
             by_component.setdefault(component, []).append((numbers[0], tensor.top[0]))
