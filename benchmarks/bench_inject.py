@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from specdef.errors import PlanError
+from specdef.models import BUNDLED, find_model
 from specdef.modules import ModuleLock, lock_module
 
 MULTIPLIERS = (1e3, 1e4, 1e6, 1e9)
@@ -169,13 +170,14 @@ def layer_table(model: Any, targets: list[str]) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", nargs="?", default=BUNDLED, help="a folder, or smollm2-135m")
     parser.add_argument("--tokens", type=int, default=320)
     parser.add_argument("--modules", type=int, default=5)
     parser.add_argument("--only", choices=("kl", "choice", "cost"))
     arguments = parser.parse_args()
-    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
-    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval()
+    folder = find_model(arguments.model)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     text = Path(__file__).with_name("prompts.txt").read_text()
     tokens = tokenizer(text, return_tensors="pt").input_ids[:, : arguments.tokens]
     targets = draw_targets(model, arguments.modules, seed=0)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from specdef.errors import PlanError
 from specdef.linalg.multiplier import exponent_of, parse_multiplier
+from specdef.locks.matrices import InjectOptions
 from specdef.locks.plan import FoldOptions
 
 if TYPE_CHECKING:
-    from specdef.locks.inject import InjectOptions
     from specdef.publish import LockReport
 
 PRESETS = ("exact", "paper")
@@ -106,6 +106,4 @@ def make_options(
         if multiplier is not None:
             exponent_of(common["multiplier"])
         return FoldOptions(**common, **given)
-    from specdef.locks.inject import InjectOptions
-
     return InjectOptions(**common, **given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -30,10 +30,8 @@ from specdef.errors import CheckpointError, KeyFileError, PlanError, SpecdefErro
 from specdef.linalg.exponent import NUMPY_DTYPES, Stored
 from specdef.locks.card import model_card
 from specdef.locks.fold import check_finite, inverse, plan_fold, shard_edits
+from specdef.locks.matrices import InjectOptions, choose_matrices
 from specdef.locks.plan import Edit, FoldOptions, LockPlan
-
-if TYPE_CHECKING:
-    from specdef.locks.inject import InjectOptions
 
 Progress = Callable[[int], None]
 MAY_CHANGE = ("config.json", INDEX)
@@ -183,15 +181,15 @@ def _prepare_fold(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOpt
 
 
 def _prepare_inject(checkpoint: Checkpoint, model: ResolvedModel, options: InjectOptions, spool: Path) -> _Prepared:
-    from specdef.locks import inject
-    from specdef.models import refuse_renamed_modules
-
     if checkpoint.config.get("quantization_config"):
         raise PlanError(
             "`quantization_config` in config.json must be absent for an inject lock, which needs that entry itself; "
             f"{checkpoint.folder} has one. Use preset exact."
         )
-    names = inject.choose_matrices(model, options)
+    names = choose_matrices(model, options)
+    from specdef.locks import inject
+    from specdef.models import refuse_renamed_modules
+
     refuse_renamed_modules(checkpoint.folder, [name.removesuffix(".weight") for name in names])
     plan = inject.plan_inject(checkpoint, model, options, names, spool)
     strength, exactness = inject.describe(plan)

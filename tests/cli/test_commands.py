@@ -45,6 +45,7 @@ def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Completed
         (["lock", "MODEL", "OUT", "--layers", "a,b"], "`layers` must be numbers such as 3,7"),
         (["lock", "MODEL", "OUT", "--pairs", "norm,xyz"], "`pairs` must be drawn from"),
         (["lock", "MODEL", "OUT", "--preset", "magic"], "`preset` must be exact or paper"),
+        (["lock", "MODEL", "OUT", "--preset", "paper", "--components", "x"], "`components` must be drawn from q_proj"),
         (["lock", "MODEL", "OUT", "--key", "OUT/key"], "`key` must lie outside the locked folder"),
         (["unlock", "MODEL", "OUT", "--key", "nokey"], "`key` must be a specdef key file"),
         (["verify", "MODEL"], "must hold specdef_lock.json"),

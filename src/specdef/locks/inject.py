@@ -7,7 +7,6 @@ Each chosen weight W becomes W~ under the same name, and its compensation C is a
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,39 +22,14 @@ from specdef.checkpoint.header import TensorInfo, load_json_object
 from specdef.checkpoint.reader import INDEX, Checkpoint
 from specdef.checkpoint.writer import NewTensor, ShardEdits
 from specdef.errors import CheckpointError, PlanError
-from specdef.linalg.deform import TENSOR_NAMES, Basis, Deformation, Form, deform, measure_lock
+from specdef.linalg.deform import TENSOR_NAMES, Deformation, deform, measure_lock
 from specdef.locks.entry import LayerEntry, quantization_config
-from specdef.locks.plan import select_layers
+from specdef.locks.matrices import InjectOptions
 
 TORCH_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
 STORED_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()} | {torch.int64: "I64"}
 STRENGTH_TOLERANCE = 0.05
 """Relative; how far the recomputed multiplier may lie from the claimed one."""
-
-
-@dataclass(frozen=True)
-class InjectOptions:
-    """What the user asked of an inject lock; the defaults are the paper's.
-
-    Attributes:
-        multiplier: alpha, any number above 1.
-        top_k: k, singular values scaled per matrix.
-        components: matrices to draw from; the family's default (gate, output and value projections) when None.
-        layers: lock every one of `components` in these layers; None to draw.
-        num_layers: how many matrices to draw when `layers` is None (5 when None).
-        basis: ``svd`` or ``axis``.
-        form: C stored ``dense`` or ``low_rank``.
-        seed: decides every random draw.
-    """
-
-    multiplier: float = 1e4
-    top_k: int = 25
-    components: tuple[str, ...] | None = None
-    layers: tuple[int, ...] | None = None
-    num_layers: int | None = None
-    basis: Basis = "svd"
-    form: Form = "dense"
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,36 +93,6 @@ def plan_inject(
             )
         )
     return InjectPlan(options, tuple(plans))
-
-
-def choose_matrices(model: ResolvedModel, options: InjectOptions) -> list[str]:
-    """Names of the weight tensors to lock: all of `components` in `layers`, or a seeded draw.
-
-    Raises:
-        PlanError: an unknown component or layer, or more matrices than there are.
-    """
-    known = list(dict.fromkeys(component for component, _ in model.linears))
-    if not known:
-        raise PlanError(
-            f"The {model.architecture.name} family has no matrices an inject lock can replace. Use preset exact."
-        )
-    components = options.components or model.architecture.inject_default
-    for component in components:
-        if component not in known:
-            raise PlanError(f"`components` must be drawn from {', '.join(known)} for this model; got {component!r}.")
-    layers = select_layers(model.dims.num_layers, options.layers, None, options.seed)
-    candidates = [key for key in model.linears if key[0] in components and key[1] in layers]
-    if options.layers is not None and options.num_layers is None:
-        return [model.linears[key] for key in candidates]
-    number = 5 if options.num_layers is None else options.num_layers
-    if options.num_layers is None:
-        number = min(number, len(candidates))
-    if not 1 <= number <= len(candidates):
-        raise PlanError(
-            f"`num_layers` must lie between 1 and {len(candidates)}, the matrices to draw from; got {number}."
-        )
-    drawn = random.Random(f"inject:{options.seed}").sample(candidates, number)
-    return [model.linears[key] for key in candidates if key in drawn]
 
 
 def _deform(
