@@ -36,7 +36,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 
 experiment: $(STAMP)
-	@test -n "$(NAME)" || { echo "Usage: make experiment NAME=..., one of:"; ls experiments/*.py; exit 2; }
+	@test -f "experiments/$(NAME).py" || { echo "Usage: make experiment NAME=...; see experiments/README.md"; exit 2; }
 	$(BIN)/python -m experiments.$(NAME)
 
 clean:

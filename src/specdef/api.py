@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from specdef.errors import PlanError
 from specdef.linalg.multiplier import exponent_of, parse_multiplier
-from specdef.locks.matrices import InjectOptions
-from specdef.locks.plan import FoldOptions
+from specdef.locks.matrices import InjectOptions, check_options
+from specdef.locks.plan import FoldOptions, check_pair_kinds
 
 if TYPE_CHECKING:
     from specdef.publish import LockReport
@@ -105,5 +105,9 @@ def make_options(
     if preset == "exact":
         if multiplier is not None:
             exponent_of(common["multiplier"])
+        if "pairs" in given:
+            check_pair_kinds(given["pairs"])
         return FoldOptions(**common, **given)
-    return InjectOptions(**common, **given)
+    options = InjectOptions(**common, **given)
+    check_options(options)
+    return options

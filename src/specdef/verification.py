@@ -69,7 +69,7 @@ def verify(
     manifest = read_manifest(folder)
     say("digests")
     checkpoint = open_checkpoint(folder, publishing=False)
-    source = None if original is None else find_model(str(original))
+    source = None if original is None else find_model(str(original), argument="original")
     unlocked = None if source is None else _open_original(source, checkpoint)
     checks = [_integrity(checkpoint, manifest)]
     say("lock in the weights")
@@ -140,6 +140,8 @@ def _nearest(channels: Iterable[ScaledChannel], exponent: int) -> int | None:
 
 
 def _open_original(original: Path, locked: Checkpoint) -> Checkpoint:
+    if (original / MANIFEST).exists():
+        raise CheckpointError(f"`original` must be the unlocked model; {original} is locked itself. Give the original.")
     source = open_checkpoint(original, publishing=False)
     shapes = {name: shape for name, shape in locked.shapes.items() if ".compensation" not in name}
     if source.shapes != shapes:
@@ -148,6 +150,13 @@ def _open_original(original: Path, locked: Checkpoint) -> Checkpoint:
         )
         raise CheckpointError(
             f"`original` must be the model that was locked; {original} differs in tensor {odd[0]}. Give that model."
+        )
+    dtypes, stored = ({t.name: t.dtype for h in c.shards.values() for t in h.tensors} for c in (source, locked))
+    other = sorted(name for name in dtypes if dtypes[name] != stored[name])
+    if other:
+        raise CheckpointError(
+            f"`original` must be the model that was locked; tensor {other[0]} is {dtypes[other[0]]} in {original} and "
+            f"{stored[other[0]]} in the locked model. Give that model."
         )
     return source
 

@@ -63,6 +63,16 @@ class ResolvedModel:
     linears: Mapping[tuple[str, int], str]
     withheld: tuple[Exclusion, ...] = ()
 
+    def layer_of(self, tensor: str) -> int | None:
+        """The layer a tensor belongs to; None for embeddings, final norm and heads."""
+        match = re.match(_stem_pattern(self.architecture, self.prefix), tensor)
+        return None if match is None else int(match.group(1))
+
+    def component_of(self, tensor: str) -> str:
+        """A tensor's name without prefix, layer and expert numbers: ``self_attn.v_proj``."""
+        short = re.sub(_stem_pattern(self.architecture, self.prefix), "", tensor, count=1).removeprefix(self.prefix)
+        return re.sub(r"\.[0-9]+\.", ".*.", short).removesuffix(".weight")
+
 
 def resolve(config: Config, shapes: Shapes) -> ResolvedModel:
     """Bind the declared family of `config` to tensors.

@@ -44,14 +44,6 @@ class Checkpoint:
         """Tensor name -> shape."""
         return {t.name: t.shape for header in self.shards.values() for t in header.tensors}
 
-    def find(self, name: str) -> tuple[str, TensorInfo]:
-        """The shard a tensor lies in, and its entry."""
-        for shard, header in self.shards.items():
-            for tensor in header.tensors:
-                if tensor.name == name:
-                    return shard, tensor
-        raise KeyError(name)
-
     def locate(self) -> dict[str, tuple[str, TensorInfo]]:
         """Tensor name -> (shard, entry), for many look-ups."""
         return {t.name: (shard, t) for shard, header in self.shards.items() for t in header.tensors}

@@ -21,8 +21,8 @@ from specdef.checkpoint.reader import Checkpoint
 from specdef.errors import CheckpointError
 from specdef.linalg.exponent import NUMPY_DTYPES, Stored
 
-BLOCK_BYTES = 4 << 20
-"""Small enough to stay in cache while a block is scanned, edited and hashed."""
+BLOCK_BYTES = 512 << 10
+"""Small enough to stay in the second-level cache while a block is scanned, edited and hashed three times."""
 
 EditBlock = Callable[[Stored, int], None]
 """Edit a block of a tensor's rows in place; the second argument is the number of the block's first row."""

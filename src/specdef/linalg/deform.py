@@ -449,7 +449,7 @@ def _refusal(found: Deformation, stored_dtype: torch.dtype, *, chosen: bool) -> 
 def _check(weight: Tensor, k: int, multiplier: float, basis: str, form: str) -> None:
     if basis not in ("svd", "axis"):
         raise PlanError(f"`basis` must be svd or axis; got {basis!r}. Use svd for the paper's lock.")
-    if form not in TENSOR_NAMES:
+    if form not in ("dense", "low_rank") and (basis, form) != ("axis", "diagonal"):
         raise PlanError(f"`form` must be dense or low_rank; got {form!r}. Use dense for the paper's lock.")
     if weight.ndim != 2:
         raise PlanError(f"`weight` must be a matrix [out, in]; got shape {list(weight.shape)}. Choose a linear layer.")

@@ -7,12 +7,12 @@ from typing import Any
 
 _TEMPLATE = """# This model is locked by specdef
 
-Its function is the original's; fine-tuning it as usual is made to diverge. Method `{method}`, multiplier {multiplier}.
+{function} Fine-tuning it as usual is made to diverge. Method `{method}`, multiplier {multiplier}.
 
-- Exact in: {exact_in}. Not in: {not_exact_in}.
+- Function claimed in: {exact_in}. Not claimed in: {not_exact_in}.
 - {kv_cache}.
 - {quantisation}.
-{extra}
+{left_out}
 A lock raises the cost of fine-tuning for people who do not look. It is not security: anyone who studies the weights can
 find the scaling and undo it, at linear cost, and lower learning rates or adapters on other layers may get past it. Ask
 the publisher for the certificate, and read what it did not try.
@@ -21,14 +21,32 @@ the publisher for the certificate, and read what it did not try.
 """
 
 
-def model_card(method: str, strength: Mapping[str, Any], exactness: Mapping[str, Any], extra: str = "") -> str:
-    """The Markdown text for a locked folder."""
+_FUNCTION = {
+    "fold": "Its function is the original's ({closeness}), in anything that loads the original.",
+    "inject": (
+        "Its function is the original's {closeness}. Load it with transformers after `import specdef`; without that "
+        "import the model that loads is broken."
+    ),
+}
+
+
+def model_card(method: str, strength: Mapping[str, Any], exactness: Mapping[str, Any]) -> str:
+    """The Markdown text for a locked folder.
+
+    Args:
+        method: ``fold`` or ``inject``.
+        strength: as in the manifest.
+        exactness: as in the manifest.
+    """
+    left_out = exactness.get("left_out") or {}
+    reason = f" ({next(iter(left_out.values()))})" if left_out else ""
     return _TEMPLATE.format(
+        function=_FUNCTION[method].format(closeness=exactness["closeness"]),
         method=method,
         multiplier=strength["multiplier"],
         exact_in=", ".join(exactness["exact_in"]),
-        not_exact_in=", ".join(exactness["not_exact_in"]) or "none known",
+        not_exact_in=", ".join(exactness["not_claimed_in"]) or "any other dtype",
         kv_cache=exactness["kv_cache"].capitalize(),
         quantisation=exactness["quantisation"].capitalize(),
-        extra=extra,
+        left_out=f"- Left out: {len(left_out)} pairs{reason}\n" if left_out else "",
     )

@@ -33,7 +33,7 @@ from specdef.locks.plan import Edit, FoldOptions, LockPlan, check_pair_kinds, se
 FP16_ACTIVATION_EXPONENT = 10
 """Assumed bound 2^10 on unscaled activations; float16 ends at 2^16, so `up` may add at most 2^5."""
 FP16_MAX_EXPONENT = 15 - FP16_ACTIVATION_EXPONENT
-FIRST_CANDIDATES = 64
+FIRST_CANDIDATES, SPARE_CANDIDATES = 64, 3
 LOCKABLE_DTYPES = ("F32", "BF16", "F16")
 
 Locations = Mapping[str, tuple[str, TensorInfo]]
@@ -48,6 +48,14 @@ def plan_fold(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions
 
     The choice is a pure function of the weights and the seed: each pair draws its channels in a seeded order and skips
     those that are dead (all-zero on one side) or where the factor is not exact in the stored dtype.
+
+    Args:
+        checkpoint: the source.
+        model: its resolved architecture.
+        options: what was asked.
+
+    Returns:
+        The plan; pairs without an exact channel are left out with their reason, unless asked for by kind.
 
     Raises:
         PlanError: the multiplier is not a power of two or beyond the dtype's headroom, an unknown pair kind or layer,
@@ -125,7 +133,8 @@ def _select_pairs(model: ResolvedModel, options: FoldOptions, layers: Sequence[i
     wanted = available if options.pairs is None else set(check_pair_kinds(options.pairs))
     missing = sorted(wanted - available)
     if missing:
-        reasons = "; ".join(f"{e.what}: {e.reason}" for e in model.architecture.exclusions)
+        excluded = (*model.withheld, *model.architecture.exclusions)
+        reasons = "; ".join(f"{e.what}: {e.reason}" for e in excluded)
         raise PlanError(
             f"`pairs` must be drawn from {', '.join(sorted(available))} for this {model.architecture.name} checkpoint; "
             f"got {', '.join(missing)}. Left out there: {reasons}."
@@ -192,17 +201,20 @@ def _choose_channels(
             f"`channels` must be at most {pair.size}, the channels of pair {pair.id}; got {options.channels}."
         )
     rng = random.Random(f"{options.seed}:{pair.id}")
-    first = rng.sample(range(pair.size), min(pair.size, FIRST_CANDIDATES + options.channels))
+    candidates = rng.sample(range(pair.size), min(pair.size, FIRST_CANDIDATES + options.channels))
     signed = _signed(pair, options.direction, exponent)
-    usable = _usable(checkpoint, where, signed, first)
-    if usable.sum() < options.channels and len(first) < pair.size:
-        rest = sorted(set(range(pair.size)) - set(first))
+    few = candidates[: options.channels + SPARE_CANDIDATES]
+    usable = _usable(checkpoint, where, signed, few)
+    if usable.sum() < options.channels:
+        few, usable = candidates, _usable(checkpoint, where, signed, candidates)
+    if usable.sum() < options.channels and len(candidates) < pair.size:
+        rest = sorted(set(range(pair.size)) - set(candidates))
         rng.shuffle(rest)
-        first = first + rest
-        usable = _usable(checkpoint, where, signed, first)
-    chosen = [channel for channel, fine in zip(first, usable, strict=True) if fine][: options.channels]
+        few = candidates + rest
+        usable = _usable(checkpoint, where, signed, few)
+    chosen = [channel for channel, fine in zip(few, usable, strict=True) if fine][: options.channels]
     if len(chosen) < options.channels:
-        raise _too_few(checkpoint, where, pair, options, exponent, first)
+        raise _too_few(checkpoint, where, pair, options, exponent, few)
     return tuple(sorted(chosen))
 
 

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from specdef.architectures.resolve import ResolvedModel
-from specdef.checkpoint.header import TensorInfo, load_json_object
+from specdef.checkpoint.header import TensorInfo, load_json_object, num_bytes
 from specdef.checkpoint.reader import INDEX, Checkpoint
 from specdef.checkpoint.writer import NewTensor, ShardEdits
 from specdef.errors import CheckpointError, PlanError
@@ -27,7 +27,6 @@ from specdef.locks.entry import LayerEntry, quantization_config
 from specdef.locks.matrices import InjectOptions
 
 TORCH_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
-STORED_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()} | {torch.int64: "I64"}
 STRENGTH_TOLERANCE = 0.05
 """Relative; how far the recomputed multiplier may lie from the claimed one."""
 
@@ -38,7 +37,6 @@ class LayerPlan:
 
     module: str
     entry: LayerEntry
-    weight_error: float
     function_error: float
     num_parameters: int
     num_extra: int
@@ -85,7 +83,6 @@ def plan_inject(
             LayerPlan(
                 module=name.removesuffix(".weight"),
                 entry=LayerEntry.of(deformation, transposed=model.architecture.transposed),
-                weight_error=deformation.weight_error,
                 function_error=deformation.function_error,
                 num_parameters=deformation.weight.numel(),
                 num_extra=deformation.num_extra_parameters,
@@ -167,7 +164,7 @@ def changed_files(checkpoint: Checkpoint, plan: InjectPlan, edits: Mapping[str, 
             raise CheckpointError(f"File {checkpoint.folder / INDEX} must hold a `weight_map`. Download it again.")
         for shard, edit in edits.items():
             index["weight_map"] |= dict.fromkeys(edit.added, shard)
-            extra = sum(len(new.data()) for new in edit.added.values())
+            extra = sum(num_bytes(new.dtype, new.shape) for new in edit.added.values())
             if isinstance(index.get("metadata"), dict) and isinstance(index["metadata"].get("total_size"), int):
                 index["metadata"]["total_size"] += extra
         files[INDEX] = _json_bytes(index)
@@ -190,7 +187,7 @@ def describe(plan: InjectPlan) -> tuple[dict[str, Any], dict[str, Any]]:
         "form": sorted({layer.entry.form for layer in plan.layers})[0],
         "matrices": [layer.module for layer in plan.layers],
         "compensation_dtype": ", ".join(dtypes),
-        "extra_parameters": sum(layer.num_extra for layer in plan.layers) / num_own,
+        "extra_ratio": round(sum(layer.num_extra for layer in plan.layers) / num_own, 6),
     }
     worst = max(layer.function_error for layer in plan.layers)
     exactness = {
@@ -199,7 +196,7 @@ def describe(plan: InjectPlan) -> tuple[dict[str, Any], dict[str, Any]]:
         "function_error": worst,
         "stored_dtypes": stored,
         "exact_in": stored,
-        "not_exact_in": [],
+        "not_claimed_in": [],
         "kv_cache": "activations outside the locked layers keep their range, so any cache the model allows works",
         "quantisation": "quantising the locked layers destroys the function; loading needs `import specdef`",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,12 +37,41 @@ class InjectOptions:
     seed: int = 0
 
 
-def choose_matrices(model: ResolvedModel, options: InjectOptions) -> list[str]:
+def check_options(options: InjectOptions) -> None:
+    """Raise PlanError for options no matrix could satisfy."""
+    if options.top_k < 1:
+        raise PlanError(f"`top_k` must be at least 1; got {options.top_k}.")
+    if options.basis not in ("svd", "axis"):
+        raise PlanError(f"`basis` must be svd or axis; got {options.basis!r}. Use svd for the paper's lock.")
+    if options.form not in ("dense", "low_rank"):
+        raise PlanError(f"`form` must be dense or low_rank; got {options.form!r}. Use dense for the paper's lock.")
+    if options.basis == "axis" and options.form == "low_rank":
+        raise PlanError("`form` must be left out with basis axis, whose compensation is diagonal; got 'low_rank'.")
+
+
+def choose_matrices(model: ResolvedModel, options: InjectOptions, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Names of the weight tensors to lock: all of `components` in `layers`, or a seeded draw.
 
+    Args:
+        model: the resolved architecture.
+        options: what was asked.
+        shapes: tensor name -> shape.
+
     Raises:
-        PlanError: an unknown component or layer, or more matrices than there are.
+        PlanError: an unknown component or layer, more matrices than there are, or top_k beyond a matrix's rank.
     """
+    names = _draw(model, options)
+    for name in names:
+        limit = max(shapes[name]) if options.basis == "axis" else min(shapes[name])
+        if options.top_k > limit:
+            raise PlanError(
+                f"`top_k` must be at most {limit} for tensor {name} of shape {list(shapes[name])}; "
+                f"got {options.top_k}. Lower it, or choose other components."
+            )
+    return names
+
+
+def _draw(model: ResolvedModel, options: InjectOptions) -> list[str]:
     known = list(dict.fromkeys(component for component, _ in model.linears))
     if not known:
         raise PlanError(

@@ -38,15 +38,19 @@ def plot_inspection(report: InspectReport, path: Path) -> None:
 
 
 def _plot_spectra(axes: Any, report: InspectReport) -> None:
-    by_component: dict[str, list[tuple[int, float]]] = {}
+    if not report.tensors:
+        axes.text(0.5, 0.5, "spectra not computed", ha="center", transform=axes.transAxes, color=GREY)
+        axes.set_axis_off()
+        return
+    by_component: dict[str, dict[int, float]] = {}
     for tensor in report.tensors:
-        numbers = [int(part) for part in tensor.name.split(".") if part.isascii() and part.isdigit()]
-        if numbers:
-            component = tensor.name.removesuffix(".weight").rsplit(".", 1)[-1]
-            by_component.setdefault(component, []).append((numbers[0], tensor.top[0]))
+        if tensor.layer is not None:
+            layers = by_component.setdefault(tensor.component, {})
+            layers[tensor.layer] = max(tensor.top[0], layers.get(tensor.layer, 0.0))
     for component, points in sorted(by_component.items()):
-        axes.plot(*zip(*sorted(points), strict=True), marker=".", lw=1, label=component)
+        axes.plot(*zip(*sorted(points.items()), strict=True), marker=".", lw=1, label=component)
     axes.set(xlabel="layer", ylabel=r"largest singular value $\sigma_1(W)$", yscale="log", title="Spectra")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     if by_component:
         axes.legend(fontsize=7, ncols=2)
     axes.grid(alpha=0.3)
@@ -60,6 +64,7 @@ def _plot_scales(axes: Any, report: InspectReport) -> None:
         axes.scatter(x, [pair.largest for pair in group], s=14, label=kind)
     axes.set(xlabel="layer", ylabel="powers of two", title="Largest opposite channel deviation")
     axes.set_ylim(bottom=0, top=max(6.0, *(1.1 * pair.largest for pair in report.pairs)))
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(fontsize=7)
     axes.grid(alpha=0.3)
 
@@ -89,6 +94,11 @@ def plot_curves(
     figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
+
+
+def require_matplotlib() -> None:
+    """Raise SpecdefError when plots cannot be drawn."""
+    _pyplot()
 
 
 def _pyplot() -> Any:

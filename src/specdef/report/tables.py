@@ -22,13 +22,14 @@ def inspection_tables(report: InspectReport) -> list[Table]:
 def _spectra(tensors: tuple[TensorSpectrum, ...]) -> Table:
     shown = sorted(tensors, key=lambda t: -max(t.jump, 1e-9))[:MOST_ROWS]
     table = Table(title=f"Spectra: the {len(shown)} of {len(tensors)} matrices with the largest jump")
-    for name in ("matrix", "shape", "dtype", "top singular values", "condition", "stable rank", "jump"):
-        table.add_column(name, justify="left" if name in {"matrix", "top singular values"} else "right")
+    table.add_column("matrix", overflow="fold")
+    for name in ("shape", "largest two singular values", "condition", "jump"):
+        table.add_column(name, justify="right")
     for t in shown:
-        top = " ".join(f"{s:.3g}" for s in t.top)
         condition = "-" if t.condition is None else "inf" if math.isinf(t.condition) else f"{t.condition:.3g}"
-        shape = "x".join(map(str, t.shape))
-        table.add_row(t.name, shape, t.dtype, top, condition, f"{t.stable_rank:.3g}", f"{t.jump:.3g}")
+        where = t.component if t.layer is None else f"{t.layer}: {t.component}"
+        top = " ".join(f"{s:.3g}" for s in t.top[:2])
+        table.add_row(where, "x".join(map(str, t.shape)), top, condition, f"{t.jump:.3g}")
     return table
 
 
