@@ -6,6 +6,7 @@ them, or scales the wrong rows, changes the logits.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 VOCAB = 96
@@ -163,3 +165,18 @@ def run(family_name: str, folder: Path) -> Tensor:
     with torch.no_grad():
         output = model.eval()(**inputs(family_name))
     return output.logits if "logits" in output else output.last_hidden_state
+
+
+def shard(folder: Path) -> list[str]:
+    """Turn a folder's single weight file into two shards with an index; returns the shards' names."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = list(tensors)
+    halves = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for name, members in halves.items():
+        save_file({member: tensors[member] for member in members}, folder / name, {"format": "pt", "note": "keep"})
+    total = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    weight_map = {member: name for name, members in halves.items() for member in members}
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return list(halves)

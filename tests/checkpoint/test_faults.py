@@ -8,12 +8,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pico
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from specdef import lock
 from specdef.checkpoint.header import write_header
+from specdef.checkpoint.reader import INDEX
 from specdef.errors import CheckpointError, PlanError, SpecdefError
 
 
@@ -44,19 +46,6 @@ def _rewrite_header(model: Path, change: Callable[[str], str]) -> None:
     length = int.from_bytes(raw[:8], "little")
     text = change(raw[8 : 8 + length].decode()).encode()
     _shard(model).write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + length :])
-
-
-def _split(model: Path) -> Path:
-    """Turn the single file into two shards with an index; returns the index."""
-    tensors = load_file(_shard(model))
-    names = sorted(tensors)
-    halves = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
-    for shard, members in halves.items():
-        save_file({name: tensors[name] for name in members}, model / shard)
-    _shard(model).unlink()
-    index = model / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": {n: s for s, members in halves.items() for n in members}}))
-    return index
 
 
 def test_a_truncated_shard(model: Path) -> None:
@@ -102,7 +91,8 @@ def test_an_unknown_dtype(model: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../x.safetensors", "/etc/x.safetensors", "sub/x.safetensors", "..", ""])
 def test_an_index_that_points_elsewhere(model: Path, name: str) -> None:
-    index = _split(model)
+    pico.shard(model)
+    index = model / INDEX
     entries = json.loads(index.read_text())
     entries["weight_map"] = dict.fromkeys(entries["weight_map"], name)
     index.write_text(json.dumps(entries))
@@ -110,13 +100,14 @@ def test_an_index_that_points_elsewhere(model: Path, name: str) -> None:
 
 
 def test_a_missing_shard(model: Path) -> None:
-    _split(model)
+    pico.shard(model)
     (model / "b.safetensors").unlink()
     _refused(model, CheckpointError, r"Shard b.safetensors named in .* is missing")
 
 
 def test_a_tensor_in_two_shards(model: Path) -> None:
-    index = _split(model)
+    pico.shard(model)
+    index = model / INDEX
     first = load_file(model / "a.safetensors")
     name = next(iter(first))
     second = load_file(model / "b.safetensors") | {name: first[name]}
@@ -126,7 +117,8 @@ def test_a_tensor_in_two_shards(model: Path) -> None:
 
 
 def test_a_tensor_twice_in_the_index(model: Path) -> None:
-    index = _split(model)
+    pico.shard(model)
+    index = model / INDEX
     name = next(iter(json.loads(index.read_text())["weight_map"]))
     index.write_text(index.read_text().replace('"weight_map": {', f'"weight_map": {{"{name}": "b.safetensors", ', 1))
     _refused(model, CheckpointError, f"gives the name {name} twice")

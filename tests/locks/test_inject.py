@@ -61,15 +61,7 @@ def test_a_wrong_compensation_is_caught(llama: Path, tmp_path: Path) -> None:
 
 def test_a_sharded_checkpoint_keeps_its_split_and_index(llama: Path, tmp_path: Path) -> None:
     model = Path(shutil.copytree(llama, tmp_path / "model"))
-    tensors = load_file(model / "model.safetensors")
-    (model / "model.safetensors").unlink()
-    names = list(tensors)
-    shards = {"model-1.safetensors": names[:9], "model-2.safetensors": names[9:]}
-    for shard, members in shards.items():
-        save_file({n: tensors[n] for n in members}, model / shard, {"format": "pt"})
-    total = sum(t.numel() * t.element_size() for t in tensors.values())
-    index = {"metadata": {"total_size": total}, "weight_map": {n: s for s, m in shards.items() for n in m}}
-    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    shards = pico.shard(model)
     report = lock(model, tmp_path / "locked", preset="paper", top_k=4)
     assert verify(tmp_path / "locked", original=model).passed
     locked = {s: load_file(tmp_path / "locked" / s) for s in shards}
