@@ -22,6 +22,7 @@ ALLOWED = {
     "equivalence": {"errors", "checkpoint", "models"},
     "inspection": {"errors", "linalg", "architectures", "checkpoint", "imbalance", "models"},
     "publish": {"errors", "linalg", "architectures", "checkpoint", "locks", "models", ""},
+    "restore": {"errors", "linalg", "checkpoint", "locks"},
     "verification": {"errors", "checkpoint", "locks", "equivalence", "imbalance", "inspection", "models"},
     "api": {"errors", "linalg", "locks", "models", "publish"},
     "report": {"errors", "imbalance", "inspection"},

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from specdef.models import fetch as fetch
     from specdef.modules import lock_module as lock_module
     from specdef.publish import LockReport as LockReport
-    from specdef.publish import unlock as unlock
+    from specdef.restore import unlock as unlock
     from specdef.verification import VerifyReport as VerifyReport
     from specdef.verification import verify as verify
 
@@ -27,7 +27,7 @@ __version__ = "0.1.0"
 _HOMES = {
     # locking
     "lock": "specdef.api",
-    "unlock": "specdef.publish",
+    "unlock": "specdef.restore",
     "lock_module": "specdef.modules",
     "LockReport": "specdef.publish",
     # checking

@@ -82,6 +82,14 @@ def make_options(
 ) -> FoldOptions | InjectOptions:
     """A preset with the user's changes.
 
+    Args:
+        preset: ``exact`` or ``paper``.
+        multiplier: as typed; the preset's own when None.
+        layers: layer numbers, or None.
+        num_layers: how many to draw, or None.
+        seed: decides every draw.
+        method_options: the preset's own options; None values count as not given.
+
     Raises:
         PlanError: an unknown preset, or an option that belongs to the other one.
     """

@@ -74,10 +74,10 @@ def _bytes_bar(label: str, folder: Path, quiet: bool) -> Iterator[Any]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     total = sum(path.stat().st_size for path in folder.glob("*.safetensors") if path.is_file())
-    columns = (TextColumn(label), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err_console, disable=quiet, transient=True) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda count: bar.update(task, advance=count)
+        task = bar.add_task("planning", total=total)
+        yield lambda count: bar.update(task, advance=count, description=label)
 
 
 def _version(wanted: bool) -> None:
@@ -165,7 +165,7 @@ def unlock(
 ) -> None:
     """Restore the original files, byte for byte."""
     from specdef.checkpoint.writer import refuse_target
-    from specdef.publish import unlock as unlock_model
+    from specdef.restore import unlock as unlock_model
 
     refuse_target(out, locked)
     with _bytes_bar("unlocking", locked, False) as progress:

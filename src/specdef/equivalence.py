@@ -46,6 +46,16 @@ class Equivalence:
 def compare(original: Path, locked: Path, *, num_probes: int = 16, length: int = 48, seed: int = 0) -> Equivalence:
     """Run both models on the same probes, one after the other in memory, and compare their outputs.
 
+    Args:
+        original: folder of the first model; its dtype is the one both run in.
+        locked: folder of the second.
+        num_probes: random sequences (or images).
+        length: tokens per sequence, shortened to what the model allows.
+        seed: of the probes.
+
+    Returns:
+        Bit identity, largest error and KL divergence.
+
     Raises:
         CheckpointError: a model cannot be loaded.
     """

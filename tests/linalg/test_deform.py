@@ -14,7 +14,6 @@ from torch import Tensor
 from specdef.errors import PlanError
 from specdef.linalg.deform import (
     Deformation,
-    choose_compensation_dtype,
     compensate,
     default_tolerance,
     deform,
@@ -174,7 +173,7 @@ def test_the_narrowest_dtype_within_tolerance_is_chosen(
     weight: torch.dtype, multiplier: float, form: str, expected: torch.dtype
 ) -> None:
     w = random_weight((60, 24), weight)
-    assert choose_compensation_dtype(w, 5, multiplier, form=form) == expected
+    assert deform(w, 5, multiplier, form=form).compensation_dtype == expected
     d = deform(w, 5, multiplier, form=form)  # type: ignore[arg-type]
     assert d.function_error <= d.tolerance == default_tolerance(weight)
 

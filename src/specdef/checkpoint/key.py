@@ -57,6 +57,10 @@ def refuse_key_path(path: Path, locked: Path, model: Path | None = None) -> None
 def write_key(key: Key, path: Path) -> None:
     """Write a key with mode 0600 under a temporary name, then move it into place without overwriting.
 
+    Args:
+        key: what to write.
+        path: a file that does not exist yet.
+
     Raises:
         KeyFileError: the path exists.
         CheckpointError: it cannot be written.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -186,28 +186,6 @@ def deform(
     if not chosen.function_error <= limit:
         raise PlanError(_refusal(chosen, stored_dtype, chosen=compensation_dtype is not None))
     return chosen
-
-
-def choose_compensation_dtype(
-    weight: Float[Tensor, "out in"], k: int, multiplier: float, **options: Any
-) -> torch.dtype:
-    """The dtype of C that `deform` would choose for this weight; nothing is written.
-
-    Args:
-        weight: W [out, in].
-        k: number of directions.
-        multiplier: alpha.
-        options: the other options of `deform`.
-
-    Raises:
-        PlanError: no dtype meets the tolerance.
-
-    Example:
-        >>> w = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
-        >>> choose_compensation_dtype(w, 2, 1e9), choose_compensation_dtype(w, 2, 2.0**20, basis="axis")
-        (torch.float64, torch.float32)
-    """
-    return deform(weight, k, multiplier, **options).compensation_dtype
 
 
 def compute_dtype(x: torch.dtype, weight: torch.dtype, compensation: torch.dtype, form: Form) -> torch.dtype:

@@ -71,6 +71,12 @@ def scale_offset(stored: Stored, dtype: str, exponent: int, offset: float) -> tu
     Math: find ``w'`` in the stored dtype with ``fl32(offset + w') == 2^e * fl32(offset + w)``; Gemma's norms have
     offset 1. Exact only where such a ``w'`` exists.
 
+    Args:
+        stored: raw values, any shape; bfloat16 as uint16.
+        dtype: safetensors dtype of the tensor.
+        exponent: e, in powers of two.
+        offset: what the runtime adds.
+
     Returns:
         The candidate raw values and a boolean array that is true where the runtime value is exactly scaled.
     """

@@ -206,6 +206,10 @@ def describe(plan: InjectPlan) -> tuple[dict[str, Any], dict[str, Any]]:
 def lock_present(checkpoint: Checkpoint, strength: Mapping[str, Any]) -> tuple[bool, str]:
     """Recompute the lock from the stored W~ and C.
 
+    Args:
+        checkpoint: the locked folder.
+        strength: the manifest's claims: multiplier, top_k, matrices.
+
     Returns:
         Whether every locked matrix shows the claimed multiplier, and what was found, in words.
     """

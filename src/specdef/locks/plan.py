@@ -91,6 +91,12 @@ class LockPlan:
 def select_layers(num_layers: int, layers: Sequence[int] | None, draw: int | None, seed: int) -> tuple[int, ...]:
     """The layers a lock touches: those named, or `draw` at random, or all.
 
+    Args:
+        num_layers: layers the model has.
+        layers: numbers, each once, or None.
+        draw: how many to draw, or None.
+        seed: of the draw.
+
     Raises:
         PlanError: a number out of range, given twice, or both options at once.
 
