@@ -112,7 +112,7 @@ def _batches(folder: Path) -> Batches:
     text = tokenizer(files("specdef.data").joinpath("prose.txt").read_text()).input_ids
     import torch
 
-    return Batches(facts, torch.tensor(text[: 12 * 128]).view(12, 128))
+    return Batches(facts, torch.tensor(text[: 6 * 128]).view(6, 128))
 
 
 def _fine_tune(name: str, folder: Path, steps: int, console: Console) -> list[tuple[int, float, float]]:
