@@ -121,35 +121,31 @@ def lock(
 ) -> None:
     """Write a locked copy of MODEL and the private key that undoes it."""
     from specdef.api import lock as lock_model
-    from specdef.checkpoint.key import refuse_key_path
-    from specdef.checkpoint.writer import refuse_target
-    from specdef.models import find_model
-    from specdef.publish import default_key_path
+    from specdef.api import make_options
 
-    chosen_layers = _numbers(layers, "layers")
-    if not dry_run:
-        refuse_target(out, None)
-        refuse_key_path(key or default_key_path(out), out)
-    folder = find_model(model)
+    method_options: dict[str, Any] = {
+        "top_k": top_k,
+        "channels": channels,
+        "components": _words(components),
+        "pairs": _words(pairs),
+        "direction": direction,
+        "basis": basis,
+        "form": form,
+    }
+    choice: dict[str, Any] = {"layers": _numbers(layers, "layers"), "num_layers": num_layers, "seed": seed}
+    make_options(preset, multiplier, **choice, method_options=method_options)  # a typing mistake is answered first
+    folder = _existing_model(model, out, key, dry_run)
     with _bytes_bar("locking", folder, json_) as progress:
         report = lock_model(
             folder,
             out,
             preset=preset,
             multiplier=multiplier,
-            layers=chosen_layers,
-            num_layers=num_layers,
-            seed=seed,
             key=key,
             dry_run=dry_run,
             progress=progress,
-            top_k=top_k,
-            channels=channels,
-            components=_words(components),
-            pairs=_words(pairs),
-            direction=direction,
-            basis=basis,
-            form=form,
+            **choice,
+            **method_options,
         )
     if json_:
         _print_json(asdict(report))
@@ -260,6 +256,22 @@ def demo(
         raise PlanError(f"`steps` must be at least 1; got {steps}.")
     if not run_demo(out, out_console, steps=steps):
         raise typer.Exit(1)
+
+
+def _existing_model(model: str, out: Path, key: Path | None, dry_run: bool) -> Path:
+    """The model's folder; what would stop the lock later is refused before anything is unpacked or downloaded."""
+    from specdef.models import BUNDLED, find_model
+
+    if model != BUNDLED and "/" not in model:
+        find_model(model)
+    if not dry_run:
+        from specdef.checkpoint.key import refuse_key_path
+        from specdef.checkpoint.writer import refuse_target
+        from specdef.publish import default_key_path
+
+        refuse_target(out, None)
+        refuse_key_path(key or default_key_path(out), out)
+    return find_model(model)
 
 
 def _print_lock(report: LockReport, model: str) -> None:

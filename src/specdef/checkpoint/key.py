@@ -17,7 +17,7 @@ from typing import Any
 from blake3 import blake3
 
 from specdef.checkpoint.header import read_header, write_header
-from specdef.checkpoint.writer import unwritable
+from specdef.checkpoint.writer import remove_stale, unwritable
 from specdef.errors import CheckpointError, KeyFileError
 
 FORMAT = 1
@@ -80,7 +80,8 @@ def write_key(key: Key, path: Path) -> None:
         {"body": body, "checksum": _checksum(body, key.blobs)},
     )
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        remove_stale(path)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.specdef-{os.getpid()}-", dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(header)

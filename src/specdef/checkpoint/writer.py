@@ -80,7 +80,7 @@ def new_folder(target: Path, *, source: Path | None = None) -> Iterator[Path]:
         CheckpointError: `target` exists, lies inside `source`, cannot be written, or the disk is full.
     """
     refuse_target(target, source)
-    _remove_stale(target)
+    remove_stale(target)
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.specdef-{os.getpid()}-", dir=target.parent))
     except OSError as error:
@@ -128,13 +128,13 @@ def unwritable(target: Path, error: OSError) -> CheckpointError:
     )
 
 
-def _remove_stale(target: Path) -> None:
+def remove_stale(target: Path) -> None:
     """Remove what killed runs left beside `target`."""
     pattern = re.compile(re.escape(f".{target.name}.specdef-") + r"(\d+)-\w+$")
     for path in target.resolve().parent.glob(f".{_glob_escape(target.name)}.specdef-*"):
         match = pattern.match(path.name)
         if match and not _is_alive(int(match.group(1))):
-            shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _glob_escape(name: str) -> str:
