@@ -160,7 +160,7 @@ def unlock(
     key: Annotated[Path, typer.Option(help="The private key that lock wrote.")],
 ) -> None:
     """Restore the original files, byte for byte."""
-    from specdef.checkpoint.writer import refuse_target
+    from specdef.checkpoint.target import refuse_target
     from specdef.restore import unlock as unlock_model
 
     refuse_target(out, locked)
@@ -260,15 +260,11 @@ def demo(
 
 def _existing_model(model: str, out: Path, key: Path | None, dry_run: bool) -> Path:
     """The model's folder; what would stop the lock later is refused before anything is unpacked or downloaded."""
-    from specdef.models import BUNDLED, find_model
+    from specdef.checkpoint.key import default_key_path, refuse_key_path
+    from specdef.checkpoint.target import refuse_target
+    from specdef.models import find_model
 
-    if model != BUNDLED and "/" not in model:
-        find_model(model)
     if not dry_run:
-        from specdef.checkpoint.key import refuse_key_path
-        from specdef.checkpoint.writer import refuse_target
-        from specdef.publish import default_key_path
-
         refuse_target(out, None)
         refuse_key_path(key or default_key_path(out), out)
     return find_model(model)

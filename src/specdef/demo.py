@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from specdef.api import lock
-from specdef.checkpoint.writer import new_folder
+from specdef.checkpoint.target import new_folder
 from specdef.models import BUNDLED, find_model, load
 from specdef.report.plots import plot_curves, require_matplotlib
 from specdef.verification import verify

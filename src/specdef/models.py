@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from specdef.checkpoint.header import load_json_object
+from specdef.checkpoint.target import new_folder, refuse_target
 from specdef.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -94,8 +95,6 @@ def fetch(name: str, out: Path | str, *, dtype: DtypeName = "fp32") -> Path:
     assert spec is not None
     assert spec.submodule_search_locations
     source = Path(spec.submodule_search_locations[0])
-    from specdef.checkpoint.writer import new_folder, refuse_target
-
     out = Path(out)
     refuse_target(out, None)
     with new_folder(out) as folder:

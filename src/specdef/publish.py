@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,26 +11,17 @@ import numpy as np
 
 from specdef import __version__
 from specdef.architectures.resolve import ResolvedModel, resolve
-from specdef.checkpoint.key import Key, refuse_key_path, write_key
+from specdef.checkpoint.key import Key, default_key_path, refuse_key_path, write_key
 from specdef.checkpoint.manifest import CARD, MANIFEST, Manifest
 from specdef.checkpoint.reader import Checkpoint, open_checkpoint
-from specdef.checkpoint.writer import (
-    ShardEdits,
-    copy_others,
-    file_digest,
-    new_folder,
-    refuse_target,
-    scratch_folder,
-    write_shards,
-)
+from specdef.checkpoint.target import new_folder, refuse_target, scratch_folder
+from specdef.checkpoint.writer import Progress, ShardEdits, copy_others, file_digest, write_shards
 from specdef.errors import CheckpointError, PlanError
 from specdef.linalg.exponent import Stored
 from specdef.locks.card import model_card
 from specdef.locks.fold import check_finite, plan_fold, shard_edits
 from specdef.locks.matrices import InjectOptions, choose_matrices
 from specdef.locks.plan import FoldOptions, LockPlan
-
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -54,11 +45,6 @@ class LockReport:
     exactness: Mapping[str, Any]
     num_values: int
     left_out: Mapping[str, str]
-
-
-def default_key_path(out: Path) -> Path:
-    """Where the private key goes unless told otherwise: beside the locked folder, not in it."""
-    return out.with_name(out.name + ".specdef-key")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,22 +11,13 @@ from specdef.checkpoint.header import read_header_bytes
 from specdef.checkpoint.key import Key, read_key
 from specdef.checkpoint.manifest import CARD, MANIFEST, read_manifest
 from specdef.checkpoint.reader import INDEX, Checkpoint, open_checkpoint
-from specdef.checkpoint.writer import (
-    Digests,
-    NewTensor,
-    ShardEdits,
-    copy_others,
-    file_digest,
-    new_folder,
-    refuse_target,
-    write_shards,
-)
+from specdef.checkpoint.target import new_folder, refuse_target
+from specdef.checkpoint.writer import Digests, NewTensor, Progress, ShardEdits, copy_others, file_digest, write_shards
 from specdef.errors import CheckpointError, KeyFileError, SpecdefError
 from specdef.linalg.exponent import NUMPY_DTYPES
 from specdef.locks.fold import inverse, shard_edits
 from specdef.locks.plan import Edit
 
-Progress = Callable[[int], None]
 MAY_CHANGE = ("config.json", INDEX)
 """Small files an inject lock rewrites."""
 MISFIT = "The key does not fit the locked model's tensors. Give the key written with it."

@@ -17,7 +17,7 @@ from typing import Any
 from blake3 import blake3
 
 from specdef.checkpoint.header import read_header, write_header
-from specdef.checkpoint.writer import remove_stale, unwritable
+from specdef.checkpoint.target import remove_stale, unwritable
 from specdef.errors import CheckpointError, KeyFileError
 
 FORMAT = 1
@@ -40,6 +40,11 @@ class Key:
     original_files: Mapping[str, str]
     edits: tuple[Mapping[str, Any], ...] = ()
     blobs: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def default_key_path(out: Path) -> Path:
+    """Where the private key goes unless told otherwise: beside the locked folder, not in it."""
+    return out.with_name(out.name + ".specdef-key")
 
 
 def refuse_key_path(path: Path, locked: Path, model: Path | None = None) -> None:
