@@ -1,0 +1,1 @@
+"""Attacks on a model: fine-tuning in all its forms."""

@@ -1,0 +1,1 @@
+"""Grids of attacks, their results, and the verdict."""

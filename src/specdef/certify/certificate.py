@@ -1,0 +1,182 @@
+"""`certify_model`: run the threat models against a model and write the certificate."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from specdef.certify.executors import Executor
+from specdef.certify.store import Store, StoredCell, environment, write_json
+from specdef.certify.study import Study
+from specdef.certify.sweep import OnCell, sweep
+from specdef.certify.threats import SEEDS, THREATS, Known, Plan, window
+from specdef.certify.verdict import ThreatVerdict, attack_of, judge_threat
+from specdef.errors import SpecdefError
+
+CERTIFICATE = "certificate.json"
+CONTAINS = {"T0": ("T0",), "T1": ("T0", "T1"), "T2": ("T2",), "T3": ("T3",)}
+"""The cells each threat model's verdict is read from: whoever searches learning rates also tries the ordinary ones."""
+UNTRIED = (
+    "attacks that rewrite the weights before training (merging, rebalancing, layer injection): threat model T4",
+    "more steps, larger batches and longer data than the budget above",
+    "sampling attacks, prompting, activation steering, distillation",
+)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A finished certificate: `content` is what ``certificate.json`` holds."""
+
+    content: dict[str, Any]
+    cells: list[StoredCell]
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """Threat model -> verdict."""
+        return {name: str(entry["verdict"]) for name, entry in self.content["threat_models"].items()}
+
+
+Stage = Callable[[str], None]
+
+
+def certify_study(
+    study: Study,
+    store: Store,
+    executor: Executor,
+    *,
+    threats: Sequence[str] = tuple(THREATS),
+    on_cell: OnCell | None = None,
+    on_stage: Stage | None = None,
+) -> Certificate:
+    """Run the threat models in order and judge them.
+
+    Args:
+        study: what is certified.
+        store: finished cells; those it holds are not run again.
+        executor: where cells run.
+        threats: which threat models; a stronger one uses what the weaker ones found.
+        on_cell: called after every cell.
+        on_stage: called with the name of each stage.
+
+    Raises:
+        SpecdefError: unknown threat model, or the task measures nothing: the undefended model does not reach the
+            target within the utility budget at two adjacent learning rates of the window.
+    """
+    unknown = sorted(set(threats) - set(THREATS))
+    if unknown:
+        raise SpecdefError(f"`threats` must be any of {', '.join(THREATS)}; got {', '.join(unknown)}.")
+    started = time.perf_counter()
+    known = Known()
+
+    def follow(name: str, plan: Plan) -> None:
+        if on_stage is not None:
+            on_stage(name)
+        found: list[StoredCell] | None = None
+        while True:
+            try:
+                cells = next(plan) if found is None else plan.send(found)
+            except StopIteration:
+                return
+            found = sweep(cells, store, executor, on_cell=on_cell)
+            known.results.setdefault(name, []).extend(found)
+
+    follow("unlocked", window(study, known))
+    _require_calibrated(study, known)
+    for name, plan in THREATS.items():
+        if name in threats:
+            follow(name, plan(study, known))
+    seconds = time.perf_counter() - started
+    content = _content(study, known, threats, seconds)
+    cells = list({cell.key: cell for found in known.results.values() for cell in found}.values())
+    write_json(store.folder / CERTIFICATE, content)
+    return Certificate(content, cells)
+
+
+def _require_calibrated(study: Study, known: Known) -> None:
+    if len(known.working) >= 2:
+        return
+    outcomes = ", ".join(
+        f"lr {cell.attack['recipe']['lr']:g}: {cell.result['outcome']}" for cell in known.results["unlocked"]
+    )
+    raise SpecdefError(
+        f"Task {study.spec.name} measures nothing on this model: undefended, it must reach {study.task.target:g} "
+        f"within the utility budget at two learning rates or more ({outcomes}). Give more steps or another task."
+    )
+
+
+def _content(study: Study, known: Known, threats: Sequence[str], seconds: float) -> dict[str, Any]:
+    unlocked = judge_threat(known.results["unlocked"], unlocked_steps=None, reference=known.reference, not_tried=())
+    verdicts: dict[str, ThreatVerdict] = {}
+    for name in threats:
+        cells = [cell for part in CONTAINS[name] for cell in known.results.get(part, [])]
+        verdicts[name] = judge_threat(
+            cells,
+            unlocked_steps=unlocked.steps,
+            reference=known.reference,
+            not_tried=known.not_tried.get(name, ()),
+        )
+    return {
+        "specdef_certificate": 1,
+        "subject": {"name": Path(study.locked.path).name, "digest": study.locked.digest, "method": study.method},
+        "multiplier": study.multiplier,
+        "original": {"name": Path(study.original.path).name, "digest": study.original.digest},
+        "task": {
+            "name": study.spec.name,
+            "digest": study.task_digest,
+            "target": study.task.target,
+            "chance": study.task.chance,
+            "samples": len(study.task.samples),
+        },
+        "utility": {
+            "text_digest": study.text_digest,
+            "reference_perplexity": known.reference,
+            "factor": study.utility_factor,
+        },
+        "recipe": asdict(study.recipe),
+        "unlocked": {"working_learning_rates": list(known.working), **unlocked.to_json()},
+        "threat_models": {name: verdict.to_json() for name, verdict in verdicts.items()},
+        "cells": [_row(name, cell) for name, found in known.results.items() for cell in _unique(found)],
+        "not_tried": [*(f"threat model {name}" for name in THREATS if name not in threats), *UNTRIED],
+        "seeds": list(SEEDS),
+        "environment": {**environment(study.device), "commit": _commit(), "threads_per_cell": study.threads},
+        "seconds": round(seconds, 1),
+        "cell_seconds": round(sum(c.measured["seconds"] or 0 for found in known.results.values() for c in found), 1),
+    }
+
+
+def _row(name: str, cell: StoredCell) -> dict[str, Any]:
+    result, recipe = cell.result, cell.attack["recipe"]
+    return {
+        "threat_model": name,
+        "cell": cell.key,
+        "attack": attack_of(cell).label,
+        "optimizer": recipe["optimizer"],
+        "lr": recipe["lr"],
+        "seed": recipe["seed"],
+        "outcome": result["outcome"],
+        "step": result["step"],
+        "best_score": result["best"] and result["best"]["score"],
+        "last": result["evaluations"][-1] if result["evaluations"] else None,
+        "diverged_at": result["diverged_at"],
+        "recovered": result["recovered"],
+        "note": result["note"],
+    }
+
+
+def _unique(cells: Sequence[StoredCell]) -> list[StoredCell]:
+    return list({cell.key: cell for cell in cells}.values())
+
+
+def _commit() -> str | None:
+    """The commit of the source tree, None for an installed package."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
+        return None
+    found = subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or None

@@ -1,0 +1,139 @@
+"""What is being certified: two models, a task, general text, and the recipe everything varies from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from specdef.attacks.finetune import Attack
+from specdef.attacks.lora import AdapterSpec
+from specdef.certify.grid import Cell, Subject, digest_of, subject_of
+from specdef.checkpoint.manifest import MANIFEST, read_manifest
+from specdef.errors import SpecdefError
+from specdef.tasks.facts import bundled_prose
+from specdef.tasks.registry import TaskSpec, make_task
+from specdef.tasks.task import Task
+from specdef.training.loop import Recipe
+from specdef.training.perplexity import read_text
+
+UNKNOWN_MULTIPLIER = 2.0**20
+"""How far below the ordinary window learning rates are searched when nothing says what the multiplier is."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """One certificate's subject matter.
+
+    Attributes:
+        original: the undefended model.
+        locked: the model under test; the same as `original` to certify an unlocked model.
+        method: ``fold``, ``inject`` or ``none`` from the manifest, ``unknown`` without one.
+        multiplier: alpha; learning rates are searched down to the ordinary ones divided by it.
+        locked_modules: modules the lock replaced, where the manifest names them.
+        task: description, digest and the task itself.
+        text: path of the general text, None for the bundled prose.
+        recipe: steps, batch size and so on of an ordinary attack.
+        threads: CPU threads per cell.
+        device: ``cpu`` or ``cuda``.
+    """
+
+    original: Subject
+    locked: Subject
+    method: str
+    multiplier: float
+    locked_modules: tuple[str, ...]
+    spec: TaskSpec
+    task: Task
+    task_digest: str
+    text: str | None
+    text_digest: str
+    recipe: Recipe
+    utility_factor: float = 2.0
+    threads: int = 1
+    device: str = "cpu"
+
+    def cell(
+        self,
+        subject: Subject,
+        *,
+        adapter: AdapterSpec | None = None,
+        freeze: str | None = None,
+        reference: float | None = None,
+        **changes: Any,
+    ) -> Cell:
+        """One attack: the ordinary recipe with some changes."""
+        recipe = replace(self.recipe, **changes)
+        return Cell(
+            subject=subject,
+            task=self.spec,
+            task_digest=self.task_digest,
+            text=self.text,
+            text_digest=self.text_digest,
+            attack=Attack(recipe, adapter, freeze, utility_factor=self.utility_factor),
+            reference_perplexity=reference,
+            threads=self.threads,
+            device=self.device,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What all cells of one results folder have in common."""
+        return {
+            "original": self.original.digest,
+            "locked": self.locked.digest,
+            "task": self.spec.name,
+            "task_digest": self.task_digest,
+            "text_digest": self.text_digest,
+        }
+
+
+def make_study(
+    locked: Path,
+    original: Path,
+    task: TaskSpec,
+    *,
+    text: Path | None = None,
+    multiplier: float | None = None,
+    recipe: Recipe | None = None,
+    threads: int = 1,
+    device: str = "cpu",
+) -> Study:
+    """Read the models' manifests and digests, the task and the text.
+
+    Raises:
+        SpecdefError: a file is missing or malformed, or the multiplier is not above 1.
+    """
+    made = make_task(task)
+    content = bundled_prose() if text is None else read_text(text)
+    if multiplier is not None and not multiplier >= 1:
+        raise SpecdefError(f"`multiplier` must be at least 1; got {multiplier:g}.")
+    method, found, modules = _lock_of(locked)
+    first, second = subject_of(original), subject_of(locked)
+    if first.digest == second.digest:
+        method, found = "none", 1.0
+    return Study(
+        original=first,
+        locked=second,
+        method=method,
+        multiplier=multiplier or found,
+        locked_modules=modules,
+        spec=task,
+        task=made,
+        task_digest=digest_of(made.fingerprint()),
+        text=None if text is None else str(text),
+        text_digest=blake3(content.encode()).hexdigest(),
+        recipe=recipe or Recipe(),
+        threads=threads,
+        device=device,
+    )
+
+
+def _lock_of(folder: Path) -> tuple[str, float, tuple[str, ...]]:
+    if not (folder / MANIFEST).is_file():
+        return "unknown", UNKNOWN_MULTIPLIER, ()
+    manifest = read_manifest(folder)
+    if manifest.method == "fold":
+        return "fold", 2.0 ** manifest.strength["exponent"], ()
+    return "inject", float(manifest.strength["multiplier"]), tuple(manifest.strength["matrices"])

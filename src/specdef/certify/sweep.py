@@ -1,0 +1,31 @@
+"""Run the cells that are not done yet, store each as it finishes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from specdef.certify.executors import Executor
+from specdef.certify.grid import Cell
+from specdef.certify.store import Store, StoredCell
+
+OnCell = Callable[[StoredCell, int, int], None]
+"""(finished cell, cells done, cells in this batch)."""
+
+
+def sweep(
+    cells: Sequence[Cell], store: Store, executor: Executor, *, on_cell: OnCell | None = None
+) -> list[StoredCell]:
+    """The results of `cells`, in their order; only what the store does not hold yet is run.
+
+    Raises:
+        StoreError: a result cannot be written; what was finished stays.
+    """
+    unique = {cell.key: cell for cell in cells}
+    found = {key: stored for key, cell in unique.items() if (stored := store.read(cell)) is not None}
+    missing = [cell for key, cell in unique.items() if key not in found]
+    if missing:
+        for cell, outcome in executor.run(missing):
+            found[cell.key] = store.write(cell, outcome)
+            if on_cell is not None:
+                on_cell(found[cell.key], len(found), len(unique))
+    return [found[cell.key] for cell in cells]

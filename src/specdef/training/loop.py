@@ -1,0 +1,317 @@
+"""The one training loop. Devices and precision come from accelerate."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from specdef.errors import SpecdefError
+from specdef.training.optimizers import OptimizerSpec, build_optimizer, optimizer_spec
+from specdef.training.stopping import Evaluation, StopReason
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+Precision = Literal["fp32", "bf16", "bf16-master"]
+"""fp32; bf16: weights and optimizer in bfloat16; bf16-master: bfloat16 arithmetic over float32 weights."""
+Schedule = Literal["linear", "cosine", "constant"]
+SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+Batch = tuple[Any, Any, Any]
+"""Token ids, labels and attention mask, each [rows, tokens]."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is fine-tuned: data, never code. The defaults are the paper's (section 5).
+
+    Attributes:
+        optimizer: a key of `OPTIMIZERS`.
+        lr: learning rate at the top of the schedule.
+        steps: optimizer steps.
+        batch_size: task samples per forward pass.
+        accumulation: forward passes per optimizer step.
+        warmup: share of the steps over which the learning rate rises from 0.
+        schedule: how it falls afterwards.
+        clip: largest global gradient norm; None leaves gradients alone.
+        weight_decay: decoupled.
+        precision: of weights and arithmetic.
+        general_share: weight of general text in the loss, as an attacker who wants a usable model mixes it in.
+        eval_every: steps between evaluations.
+        seed: decides the order of samples and every other draw.
+    """
+
+    optimizer: str = "adamw"
+    lr: float = 1e-5
+    steps: int = 60
+    batch_size: int = 8
+    accumulation: int = 1
+    warmup: float = 0.1
+    schedule: Schedule = "linear"
+    clip: float | None = 1.0
+    weight_decay: float = 0.01
+    precision: Precision = "fp32"
+    general_share: float = 0.25
+    eval_every: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        optimizer_spec(self.optimizer)
+        _require(math.isfinite(self.lr) and self.lr > 0, "lr", "be a number above 0", self.lr)
+        for name in ("steps", "batch_size", "accumulation", "eval_every"):
+            _require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
+        _require(0 <= self.warmup < 1, "warmup", "be at least 0 and below 1", self.warmup)
+        _require(self.clip is None or self.clip > 0, "clip", "be above 0, or none", self.clip)
+        _require(0 <= self.general_share < 1, "general_share", "be at least 0 and below 1", self.general_share)
+        _require(self.schedule in SCHEDULES, "schedule", f"be one of {', '.join(SCHEDULES)}", self.schedule)
+        known = ("fp32", "bf16", "bf16-master")
+        _require(self.precision in known, "precision", f"be one of {', '.join(known)}", self.precision)
+
+
+def _require(holds: bool, name: str, contract: str, value: object) -> None:
+    if not holds:
+        raise SpecdefError(f"`{name}` must {contract}; got {value!r}.")
+
+
+def batches(rows: Batch, size: int, seed: int) -> Iterator[Batch]:
+    """Endless shuffled batches: every row once per epoch, trimmed to the longest row of the batch."""
+    draw = random.Random(seed)
+    pending: list[int] = []
+    while True:
+        while len(pending) < size:
+            order = list(range(len(rows[0])))
+            draw.shuffle(order)
+            pending += order
+        chosen, pending = pending[:size], pending[size:]
+        ids, labels, mask = (tensor[chosen] for tensor in rows)
+        width = int(mask.sum(-1).max())
+        yield ids[:, :width], labels[:, :width], mask[:, :width]
+
+
+@dataclass
+class Trainer:
+    """One model, its optimizer and its batches; `step` does one optimizer step."""
+
+    model: Any
+    optimizer: Any
+    schedule: Any
+    accelerator: Accelerator
+    recipe: Recipe
+    spec: OptimizerSpec
+    task: Iterator[Batch]
+    general: Iterator[Batch] | None
+    done: int = 0
+
+    def step(self) -> float:
+        """Train one step; returns the loss on the task's samples (nats per token)."""
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        drawn = [
+            (next(self.task), None if self.general is None else next(self.general))
+            for _ in range(self.recipe.accumulation)
+        ]
+        if self.spec.closure:
+            loss = self._closure_step(drawn)
+        elif self.spec.curvature_every:
+            loss = self._curvature_step(drawn)
+        else:
+            loss = self._backward(drawn)
+            self._clip()
+            self.optimizer.step()
+        self.schedule.step()
+        self.done += 1
+        return loss
+
+    def _losses(self, task: Batch, general: Batch | None) -> Iterator[tuple[Any, float]]:
+        """(loss, weight) of the task's rows, then of the general rows, each a forward pass of its own."""
+        share = 0.0 if general is None else self.recipe.general_share
+        yield token_loss(self.model, task), (1 - share) / self.recipe.accumulation
+        if general is not None:
+            yield token_loss(self.model, general), share / self.recipe.accumulation
+
+    def _backward(self, drawn: Sequence[tuple[Batch, Batch | None]]) -> float:
+        seen = 0.0
+        for task, general in drawn:
+            for number, (loss, weight) in enumerate(self._losses(task, general)):
+                self.accelerator.backward(loss * weight)
+                if number == 0:
+                    seen += float(loss.detach()) / len(drawn)
+        return seen
+
+    def _clip(self) -> None:
+        if self.recipe.clip is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+
+    def _closure_step(self, drawn: Sequence[tuple[Batch, Batch | None]]) -> float:
+        first: list[float] = []
+
+        def closure() -> float:
+            self.optimizer.zero_grad(set_to_none=True)
+            first.append(self._backward(drawn))
+            self._clip()
+            return first[-1]
+
+        self.optimizer.step(closure)
+        return first[0]
+
+    def _curvature_step(self, drawn: Sequence[tuple[Batch, Batch | None]]) -> float:
+        """A step with Hutchinson's estimate z * (H z) of the Hessian's diagonal, z of random signs.
+
+        Gradients come from ``autograd.grad``: ``backward(create_graph=True)`` would leave reference cycles behind.
+        """
+        import torch
+
+        if self.done % self.spec.curvature_every:
+            loss = self._backward(drawn)
+            self._clip()
+            self.optimizer.step()
+            return loss
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        signs = [torch.randint_like(p, 0, 2) * 2 - 1 for p in parameters]
+        diagonal = [torch.zeros_like(p) for p in parameters]
+        for p in parameters:
+            p.grad = torch.zeros_like(p)
+        seen = 0.0
+        with _second_derivatives(parameters[0].device.type):
+            for task, general in drawn:
+                for number, (loss, weight) in enumerate(self._losses(task, general)):
+                    gradients = torch.autograd.grad(loss * weight, parameters, create_graph=True)
+                    products = torch.autograd.grad(gradients, parameters, grad_outputs=signs)
+                    for p, d, z, g, hz in zip(parameters, diagonal, signs, gradients, products, strict=True):
+                        assert p.grad is not None
+                        p.grad += g.detach()
+                        d += z * hz
+                    if number == 0:
+                        seen += float(loss.detach()) / len(drawn)
+        self._clip()
+        inner = getattr(self.optimizer, "optimizer", self.optimizer)
+        inner.step(hessian=diagonal)
+        return seen
+
+
+def _second_derivatives(device: str) -> Any:
+    """Attention's math path: the fused kernels have no second derivative."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    return sdpa_kernel(SDPBackend.MATH) if device else nullcontext()
+
+
+def token_loss(model: Any, batch: Batch) -> torch.Tensor:
+    """Mean cross-entropy of the labelled tokens (nats per token)."""
+    import torch
+
+    device = next(model.parameters()).device
+    ids, labels, mask = (tensor.to(device) for tensor in batch)
+    logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels[:, 1:].flatten())
+
+
+def make_trainer(model: torch.nn.Module, recipe: Recipe, task: Batch, general: Batch | None) -> Trainer:
+    """Prepare a model for training.
+
+    Args:
+        model: a causal language model; parameters without ``requires_grad`` stay as they are.
+        recipe: how to train.
+        task: all task samples, encoded, each [rows, tokens].
+        general: general text, likewise; None trains on the task alone.
+
+    Raises:
+        SpecdefError: nothing is trainable.
+    """
+    import torch
+    from transformers import get_scheduler
+
+    if not any(p.requires_grad for p in model.parameters()):
+        raise SpecdefError("`freeze` must leave at least one parameter to train; it freezes all of them.")
+    accelerator = _accelerator(recipe)
+    if recipe.precision == "bf16":
+        model = model.to(torch.bfloat16)
+    optimizer = build_optimizer(recipe.optimizer, model, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    schedule = get_scheduler(
+        SCHEDULES[recipe.schedule],
+        optimizer,
+        num_warmup_steps=math.ceil(recipe.warmup * recipe.steps),
+        num_training_steps=recipe.steps,
+    )
+    general_rows = max(1, round(recipe.general_share * recipe.batch_size))
+    mixes = general is not None and recipe.general_share > 0
+    return Trainer(
+        model=model,
+        optimizer=optimizer,
+        schedule=schedule,
+        accelerator=accelerator,
+        recipe=recipe,
+        spec=optimizer_spec(recipe.optimizer),
+        task=batches(task, recipe.batch_size, recipe.seed),
+        general=batches(general, general_rows, recipe.seed + 1) if mixes and general is not None else None,
+    )
+
+
+def _accelerator(recipe: Recipe) -> Accelerator:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    # accelerate keeps one precision per process; a library that trains twice must forget the first.
+    AcceleratorState._reset_state()
+    return Accelerator(mixed_precision="bf16" if recipe.precision == "bf16-master" else "no")
+
+
+Evaluate = Callable[[Any, int, float | None], Evaluation]
+"""(model, step, loss of that step) -> evaluation."""
+
+
+@dataclass
+class TrainingRun:
+    """What a training run measured: evaluations from step 0 on, why it ended, and the seconds spent training."""
+
+    evaluations: list[Evaluation]
+    reason: StopReason
+    steps: int
+    train_seconds: float
+
+
+def train(
+    trainer: Trainer,
+    evaluate: Evaluate,
+    stop: Callable[[Sequence[Evaluation]], StopReason | None],
+    *,
+    progress: Callable[[Evaluation], None] | None = None,
+) -> TrainingRun:
+    """Evaluate, then train until a decision, the budget, or weights that are no longer finite.
+
+    A loss that is not finite does not end the run: only weights that are not finite do, since no step can mend them.
+    """
+    evaluations: list[Evaluation] = []
+    seconds = 0.0
+
+    def record(step: int, loss: float | None) -> StopReason | None:
+        trainer.model.eval()
+        evaluations.append(evaluate(trainer.model, step, loss))
+        if progress is not None:
+            progress(evaluations[-1])
+        return stop(evaluations)
+
+    reason = record(0, None)
+    while reason is None and trainer.done < trainer.recipe.steps:
+        started = time.perf_counter()
+        loss = trainer.step()
+        seconds += time.perf_counter() - started
+        last = trainer.done == trainer.recipe.steps
+        dead = not math.isfinite(loss) and not _weights_finite(trainer.model)
+        if last or dead or trainer.done % trainer.recipe.eval_every == 0:
+            reason = record(trainer.done, loss)
+        if dead and reason is None:
+            reason = StopReason.DEAD
+    return TrainingRun(evaluations, reason or StopReason.BUDGET, trainer.done, seconds)
+
+
+def _weights_finite(model: Any) -> bool:
+    import torch
+
+    return all(bool(torch.isfinite(p).all()) for p in model.parameters())

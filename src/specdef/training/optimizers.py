@@ -1,0 +1,149 @@
+"""Optimizers by name, all from living libraries: torch.optim and pytorch-optimizer."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from specdef.errors import SpecdefError
+
+if TYPE_CHECKING:
+    import torch
+
+    Named = list[tuple[str, torch.nn.Parameter]]
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """How one optimizer is built and driven.
+
+    Attributes:
+        build: (parameters, lr, weight decay, ids of parameters that are embeddings) -> optimizer.
+        curvature_every: steps between estimates of the Hessian's diagonal; 0 for first-order methods.
+        closure: the optimizer evaluates the loss itself, several times a step.
+        library: where the implementation comes from.
+    """
+
+    build: Callable[[Any, float, float, set[int]], Any]
+    curvature_every: int = 0
+    closure: bool = False
+    library: str = "torch"
+
+
+def _adamw(named: Named, lr: float, decay: float, embeddings: set[int]) -> Any:
+    import torch
+
+    return torch.optim.AdamW([p for _, p in named], lr=lr, weight_decay=decay)
+
+
+def _sgd(named: Named, lr: float, decay: float, embeddings: set[int]) -> Any:
+    import torch
+
+    return torch.optim.SGD([p for _, p in named], lr=lr, momentum=0.9, weight_decay=decay)
+
+
+def _adafactor(named: Named, lr: float, decay: float, embeddings: set[int]) -> Any:
+    import torch
+
+    return torch.optim.Adafactor([p for _, p in named], lr=lr, weight_decay=decay)
+
+
+def _muon(named: Named, lr: float, decay: float, embeddings: set[int]) -> Any:
+    import torch
+
+    matrices = [p for _, p in named if p.ndim == 2 and id(p) not in embeddings]
+    chosen = set(map(id, matrices))
+    rest = [p for _, p in named if id(p) not in chosen]
+    parts: list[Any] = []
+    if matrices:
+        parts.append(torch.optim.Muon(matrices, lr=lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
+    if rest:
+        parts.append(torch.optim.AdamW(rest, lr=lr, weight_decay=decay))
+    return _joined(parts)
+
+
+def _lbfgs(named: Named, lr: float, decay: float, embeddings: set[int]) -> Any:
+    import torch
+
+    return torch.optim.LBFGS([p for _, p in named], lr=lr, max_iter=4, history_size=10)
+
+
+def _third_party(name: str, **options: Any) -> Callable[[Any, float, float, set[int]], Any]:
+    def build(named: Named, lr: float, decay: float, embeddings: set[int]) -> Any:
+        if importlib.util.find_spec("pytorch_optimizer") is None:
+            raise SpecdefError(f"Optimizer {name} needs pytorch-optimizer. Run `pip install specdef[attack]`.")
+        import pytorch_optimizer
+
+        return getattr(pytorch_optimizer, name)([p for _, p in named], lr=lr, weight_decay=decay, **options)
+
+    return build
+
+
+OPTIMIZERS: dict[str, OptimizerSpec] = {
+    "adamw": OptimizerSpec(_adamw),
+    "sgd": OptimizerSpec(_sgd),
+    "adafactor": OptimizerSpec(_adafactor),
+    "muon": OptimizerSpec(_muon),
+    "lion": OptimizerSpec(_third_party("Lion"), library="pytorch-optimizer"),
+    "sophia": OptimizerSpec(_third_party("SophiaH", update_period=10), 10, library="pytorch-optimizer"),
+    "adahessian": OptimizerSpec(_third_party("AdaHessian", update_period=1), 1, library="pytorch-optimizer"),
+    "kron": OptimizerSpec(_third_party("Kron"), library="pytorch-optimizer"),
+    "soap": OptimizerSpec(_third_party("SOAP"), library="pytorch-optimizer"),
+    "lbfgs": OptimizerSpec(_lbfgs, closure=True),
+}
+"""sgd has momentum 0.9; muon is torch.optim.Muon on matrices and AdamW on the rest; kron is PSGD."""
+
+
+def optimizer_spec(name: str) -> OptimizerSpec:
+    """The optimizer of that name.
+
+    Raises:
+        SpecdefError: there is none; near matches are named.
+    """
+    if name in OPTIMIZERS:
+        return OPTIMIZERS[name]
+    near = difflib.get_close_matches(name.lower(), OPTIMIZERS, n=2, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(near)}? " if near else ""
+    raise SpecdefError(f"`optimizer` must be one of {', '.join(OPTIMIZERS)}; got {name!r}. {hint}".rstrip())
+
+
+def build_optimizer(name: str, model: torch.nn.Module, *, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """An optimizer over the model's trainable parameters.
+
+    Args:
+        name: a key of `OPTIMIZERS`.
+        model: its parameters with ``requires_grad`` are trained.
+        lr: learning rate at the top of the schedule.
+        weight_decay: decoupled where the optimizer knows it; lbfgs has none.
+    """
+    named = [(path, parameter) for path, parameter in model.named_parameters() if parameter.requires_grad]
+    return optimizer_spec(name).build(named, lr, weight_decay, _embedding_ids(model))  # type: ignore[no-any-return]
+
+
+def _embedding_ids(model: torch.nn.Module) -> set[int]:
+    import torch
+
+    tables = (module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding))
+    heads = (p for path, p in model.named_parameters() if path.endswith("lm_head.weight"))
+    return {id(parameter) for parameter in (*tables, *heads)}
+
+
+def _joined(parts: Iterable[Any]) -> Any:
+    """Several optimizers as one: one list of groups (shared, so that a schedule reaches them all), one step."""
+    import torch
+
+    class Joined(torch.optim.Optimizer):
+        def __init__(self, optimizers: list[torch.optim.Optimizer]) -> None:
+            super().__init__([p for part in optimizers for group in part.param_groups for p in group["params"]], {})
+            self.optimizers = optimizers
+            self.param_groups = [group for part in optimizers for group in part.param_groups]
+
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            assert closure is None
+            for part in self.optimizers:
+                part.step()
+
+    return Joined(list(parts))
