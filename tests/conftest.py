@@ -11,6 +11,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pico
 import pytest
 import torch
+import toy
 from jaxtyping import install_import_hook
 
 torch.set_num_threads(1)  # tiny models: threads only wait for each other
@@ -26,3 +27,9 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Llama folder; read only."""
     return pico.build("llama", tmp_path_factory.mktemp("llama") / "model")
+
+
+@pytest.fixture(scope="session")
+def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama folder with a tokenizer of single characters; read only."""
+    return toy.build(tmp_path_factory.mktemp("toy") / "model")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from specdef.errors import SpecdefError as SpecdefError
     from specdef.inspection import InspectReport as InspectReport
     from specdef.inspection import inspect_model as inspect_model
+    from specdef.measuring import attack as attack
+    from specdef.measuring import certify_model as certify_model
     from specdef.models import fetch as fetch
     from specdef.modules import lock_module as lock_module
     from specdef.publish import LockReport as LockReport
@@ -35,6 +37,9 @@ _HOMES = {
     "inspect_model": "specdef.inspection",
     "VerifyReport": "specdef.verification",
     "InspectReport": "specdef.inspection",
+    # measuring
+    "attack": "specdef.measuring",
+    "certify_model": "specdef.measuring",
     # models and failures
     "fetch": "specdef.models",
     "SpecdefError": "specdef.errors",

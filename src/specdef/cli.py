@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from specdef.commands import err_console, out_console, register
 from specdef.errors import PlanError, SpecdefError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Lock open-weight models against fine-tuning, and measure honestly whether a lock holds.",
 )
-out_console, err_console = Console(), Console(stderr=True)
+register(app)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, a hub id, or smollm2-135m.")]

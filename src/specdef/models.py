@@ -164,6 +164,25 @@ def load(folder: Path, *, dtype: torch.dtype | None = None) -> nn.Module:
     return model.eval()  # type: ignore[no-any-return]
 
 
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder, from local files only.
+
+    Raises:
+        CheckpointError: the folder has none that transformers can load.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        with _quiet():
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # whatever a stranger's tokenizer files make transformers raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise CheckpointError(
+            f"Model {folder} must have a tokenizer that transformers loads; it has none ({reason}). "
+            "Copy the original's tokenizer files into it."
+        ) from error
+
+
 def unusable(folder: Path, error: Exception) -> CheckpointError:
     """The user's sentence for a folder transformers cannot load or run."""
     reason = (str(error).splitlines() or [type(error).__name__])[0][:200]

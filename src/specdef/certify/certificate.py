@@ -51,6 +51,7 @@ def certify_study(
     threats: Sequence[str] = tuple(THREATS),
     on_cell: OnCell | None = None,
     on_stage: Stage | None = None,
+    command: str | None = None,
 ) -> Certificate:
     """Run the threat models in order and judge them.
 
@@ -61,6 +62,7 @@ def certify_study(
         threats: which threat models; a stronger one uses what the weaker ones found.
         on_cell: called after every cell.
         on_stage: called with the name of each stage.
+        command: noted in the certificate.
 
     Raises:
         SpecdefError: unknown threat model, or the task measures nothing: the undefended model does not reach the
@@ -90,7 +92,7 @@ def certify_study(
         if name in threats:
             follow(name, plan(study, known))
     seconds = time.perf_counter() - started
-    content = _content(study, known, threats, seconds)
+    content = {**_content(study, known, threats, seconds), "command": command}
     cells = list({cell.key: cell for found in known.results.values() for cell in found}.values())
     write_json(store.folder / CERTIFICATE, content)
     return Certificate(content, cells)
@@ -142,7 +144,11 @@ def _content(study: Study, known: Known, threats: Sequence[str], seconds: float)
         "cells": [_row(name, cell) for name, found in known.results.items() for cell in _unique(found)],
         "not_tried": [*(f"threat model {name}" for name in THREATS if name not in threats), *UNTRIED],
         "seeds": list(SEEDS),
-        "environment": {**environment(study.device), "commit": _commit(), "threads_per_cell": study.threads},
+        "environment": {
+            **environment(study.machine.device or "cpu"),
+            "commit": _commit(),
+            "threads_per_cell": study.machine.threads,
+        },
         "seconds": round(seconds, 1),
         "cell_seconds": round(sum(c.measured["seconds"] or 0 for found in known.results.values() for c in found), 1),
     }

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
 import os
+import platform
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from specdef.attacks.finetune import AttackResult, run_attack, text_blocks
+from specdef.attacks.finetune import AttackResult, TextBlocks, run_attack, text_blocks
 from specdef.certify.grid import Cell, cell_from_json
-from specdef.models import load
+from specdef.models import load, load_tokenizer
 from specdef.tasks.facts import bundled_prose
 from specdef.tasks.registry import make_task
-from specdef.training.perplexity import read_text
+from specdef.training.perplexity import perplexity, read_text
+from specdef.training.stopping import Evaluation
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Names of glibc's malloc.h."""
 
 
 def run_cell(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,13 +36,23 @@ def run_cell(data: Mapping[str, Any]) -> dict[str, Any]:
         JSON data: ``result`` (the same on every run) and ``measured`` (seconds and memory, which are not).
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import torch
+    _keep_freed_memory()
+    return measure_cell(cell_from_json(data))
 
-    cell = cell_from_json(data)
-    torch.set_num_threads(cell.threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+
+def _keep_freed_memory() -> None:
+    """Let glibc reuse freed gradients instead of handing them back: page faults took a quarter of a step on a CPU."""
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def measure_cell(cell: Cell, *, progress: Callable[[Evaluation], None] | None = None) -> dict[str, Any]:
+    """`run_cell` in this process, with a call after every evaluation."""
     started = time.perf_counter()
-    result = attack_cell(cell)
+    with _repeatable(cell.threads):
+        result = attack_cell(cell, progress=progress)
     measured = {
         "seconds": round(time.perf_counter() - started, 3),
         "train_seconds": round(result.train_seconds, 3),
@@ -43,23 +61,50 @@ def run_cell(data: Mapping[str, Any]) -> dict[str, Any]:
     return {"result": result_to_json(result), "measured": measured}
 
 
-def attack_cell(cell: Cell) -> AttackResult:
+def attack_cell(cell: Cell, *, progress: Callable[[Evaluation], None] | None = None) -> AttackResult:
     """Load the cell's model and attack it in this process."""
-    import torch
-    from transformers import AutoTokenizer
-
-    folder = Path(cell.subject.path)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model = load(folder, dtype=torch.float32).to(cell.device)
-    text = bundled_prose() if cell.text is None else read_text(Path(cell.text))
+    model, tokenizer, text = _load(cell)
     return run_attack(
         model,
         tokenizer,
         make_task(cell.task),
-        text_blocks(text, tokenizer),
+        text,
         cell.attack,
         reference_perplexity=cell.reference_perplexity,
+        progress=progress,
     )
+
+
+def reference_perplexity(cell: Cell) -> float:
+    """Perplexity of the cell's model on its general text, before any training."""
+    with _repeatable(cell.threads):
+        model, _, text = _load(cell)
+        return perplexity(model, text.measure)
+
+
+@contextmanager
+def _repeatable(threads: int) -> Iterator[None]:
+    """A fixed number of threads and deterministic kernels, and the caller's settings back afterwards."""
+    import torch
+
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1], warn_only=warn_only)
+
+
+def _load(cell: Cell) -> tuple[Any, Any, TextBlocks]:
+    import torch
+
+    folder = Path(cell.subject.path)
+    tokenizer = load_tokenizer(folder)
+    text = bundled_prose() if cell.text is None else read_text(Path(cell.text))
+    return load(folder, dtype=torch.float32).to(cell.device), tokenizer, text_blocks(text, tokenizer)
 
 
 def result_to_json(result: AttackResult) -> dict[str, Any]:
@@ -79,9 +124,7 @@ def result_to_json(result: AttackResult) -> dict[str, Any]:
     }
 
 
-def _evaluation(point: Any) -> dict[str, Any]:
-    import math
-
+def _evaluation(point: Evaluation) -> dict[str, Any]:
     return {
         name: (None if isinstance(value, float) and not math.isfinite(value) else value)
         for name, value in asdict(point).items()

@@ -6,13 +6,14 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from specdef.certify.grid import Cell
+from specdef.checkpoint.target import is_alive
 from specdef.errors import SpecdefError
 
 GRID = "grid.json"
@@ -44,13 +45,14 @@ class Store:
     Args:
         folder: created when missing.
         grid: what every cell of this folder has in common (task, text, models); None for a folder shared by grids.
+        cells: where the cells' files lie, if not in `folder`: a place several grids share.
 
     Raises:
         StoreError: the folder holds the results of another grid, or cannot be written.
     """
 
-    def __init__(self, folder: Path, grid: Mapping[str, Any] | None = None) -> None:
-        self.folder, self.cells = folder, folder / "cells"
+    def __init__(self, folder: Path, grid: Mapping[str, Any] | None = None, *, cells: Path | None = None) -> None:
+        self.folder, self.cells = folder, cells or folder / "cells"
         if grid is not None:
             self._claim(dict(grid))
         try:
@@ -58,7 +60,7 @@ class Store:
         except OSError as error:
             raise _unwritable(folder, error) from error
         for leftover in self.cells.glob(".*.tmp-*"):
-            if not _is_alive(int(leftover.name.rsplit("-", 2)[1])):
+            if not is_alive(int(leftover.name.rsplit("-", 2)[1])):
                 leftover.unlink(missing_ok=True)
 
     def _claim(self, grid: dict[str, Any]) -> None:
@@ -97,9 +99,18 @@ class Store:
             write_json(path, content)
         return stored
 
-    def __iter__(self) -> Iterator[StoredCell]:
-        for path in sorted(self.cells.glob("*.json")):
-            yield _stored(path)
+
+def stored_cells(folder: Path) -> list[StoredCell]:
+    """Every finished cell of a results folder, oldest first.
+
+    Raises:
+        StoreError: there are none, or one cannot be read.
+    """
+    cells = folder / "cells" if (folder / "cells").is_dir() else folder
+    paths = sorted(cells.glob("????????????????.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+    if not paths:
+        raise StoreError(f"Folder {folder} must hold results of `specdef attack` or `specdef certify`; it holds none.")
+    return [_stored(path) for path in paths]
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -173,13 +184,3 @@ def _unwritable(folder: Path, error: OSError) -> StoreError:
         f"`out` must be writable; writing in {folder} failed ({error.strerror or error}). Finished cells are kept: "
         "make room or give another folder, then run the same command again."
     )
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True

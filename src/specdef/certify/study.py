@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from blake3 import blake3
 from specdef.attacks.finetune import Attack
 from specdef.attacks.lora import AdapterSpec
 from specdef.certify.grid import Cell, Subject, digest_of, subject_of
+from specdef.certify.machine import Machine
 from specdef.checkpoint.manifest import MANIFEST, read_manifest
 from specdef.errors import SpecdefError
 from specdef.tasks.facts import bundled_prose
@@ -19,6 +21,9 @@ from specdef.tasks.task import Task
 from specdef.training.loop import Recipe
 from specdef.training.perplexity import read_text
 
+SERIAL = Machine(1, 1, "cpu")
+WINDOW = (3e-5, 1e-4, 3e-4, 1e-3)
+"""Learning rates of an ordinary fine-tuning run with Adam."""
 UNKNOWN_MULTIPLIER = 2.0**20
 """How far below the ordinary window learning rates are searched when nothing says what the multiplier is."""
 
@@ -36,8 +41,8 @@ class Study:
         task: description, digest and the task itself.
         text: path of the general text, None for the bundled prose.
         recipe: steps, batch size and so on of an ordinary attack.
-        threads: CPU threads per cell.
-        device: ``cpu`` or ``cuda``.
+        window: the ordinary learning rates, ascending.
+        machine: where cells run; its threads and device are part of every cell's identity.
     """
 
     original: Subject
@@ -51,9 +56,9 @@ class Study:
     text: str | None
     text_digest: str
     recipe: Recipe
+    window: tuple[float, ...] = WINDOW
     utility_factor: float = 2.0
-    threads: int = 1
-    device: str = "cpu"
+    machine: Machine = SERIAL
 
     def cell(
         self,
@@ -74,8 +79,8 @@ class Study:
             text_digest=self.text_digest,
             attack=Attack(recipe, adapter, freeze, utility_factor=self.utility_factor),
             reference_perplexity=reference,
-            threads=self.threads,
-            device=self.device,
+            threads=self.machine.threads or 1,
+            device=self.machine.device or "cpu",
         )
 
     def identity(self) -> dict[str, Any]:
@@ -97,8 +102,9 @@ def make_study(
     text: Path | None = None,
     multiplier: float | None = None,
     recipe: Recipe | None = None,
-    threads: int = 1,
-    device: str = "cpu",
+    window: Sequence[float] = WINDOW,
+    utility_factor: float = 2.0,
+    machine: Machine = SERIAL,
 ) -> Study:
     """Read the models' manifests and digests, the task and the text.
 
@@ -109,6 +115,8 @@ def make_study(
     content = bundled_prose() if text is None else read_text(text)
     if multiplier is not None and not multiplier >= 1:
         raise SpecdefError(f"`multiplier` must be at least 1; got {multiplier:g}.")
+    if len(set(window)) < 2 or min(window) <= 0:
+        raise SpecdefError(f"`window` must be two or more learning rates above 0; got {', '.join(map(str, window))}.")
     method, found, modules = _lock_of(locked)
     first, second = subject_of(original), subject_of(locked)
     if first.digest == second.digest:
@@ -125,8 +133,9 @@ def make_study(
         text=None if text is None else str(text),
         text_digest=blake3(content.encode()).hexdigest(),
         recipe=recipe or Recipe(),
-        threads=threads,
-        device=device,
+        window=tuple(sorted(set(window))),
+        utility_factor=utility_factor,
+        machine=machine.for_model(original),
     )
 
 

@@ -18,8 +18,6 @@ from specdef.certify.store import StoredCell
 from specdef.certify.study import Study
 from specdef.training.stopping import Outcome
 
-WINDOW = (3e-5, 1e-4, 3e-4, 1e-3)
-"""Learning rates of an ordinary fine-tuning run with Adam."""
 ABOVE = 3.0
 """How far above the window learning rates are searched as well."""
 SEEDS = (0, 1, 2)
@@ -28,7 +26,7 @@ ORDINARY_LR = {
     "adafactor": 1e-2,
     "lion": 3e-5,
     "muon": 3e-4,
-    "sophia": 1e-4,
+    "sophia": 1e-2,
     "adahessian": 1e-2,
     "kron": 1e-4,
     "soap": 3e-4,
@@ -95,7 +93,7 @@ def learning_rate(cell: StoredCell) -> float:
 
 def window(study: Study, known: Known) -> Plan:
     """The undefended model over the ordinary window: what the task asks, and the reference for everything else."""
-    found = yield [study.cell(study.original, lr=lr) for lr in WINDOW]
+    found = yield [study.cell(study.original, lr=lr) for lr in study.window]
     starts = [cell.result["evaluations"][0]["perplexity"] for cell in found if cell.result["evaluations"]]
     known.reference = starts[0] if starts else None
     broken = [cell for cell in found if is_broken(cell)]

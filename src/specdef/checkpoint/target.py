@@ -78,7 +78,7 @@ def remove_stale(target: Path) -> None:
     pattern = re.compile(re.escape(f".{target.name}.specdef-") + r"(\d+)-\w+$")
     for path in target.resolve().parent.glob(f".{_glob_escape(target.name)}.specdef-*"):
         match = pattern.match(path.name)
-        if match and not _is_alive(int(match.group(1))):
+        if match and not is_alive(int(match.group(1))):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
@@ -86,7 +86,8 @@ def _glob_escape(name: str) -> str:
     return re.sub(r"([*?\[])", r"[\1]", name)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process of that number runs on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -232,13 +232,13 @@ def make_trainer(model: torch.nn.Module, recipe: Recipe, task: Batch, general: B
     if recipe.precision == "bf16":
         model = model.to(torch.bfloat16)
     optimizer = build_optimizer(recipe.optimizer, model, lr=recipe.lr, weight_decay=recipe.weight_decay)
-    model, optimizer = accelerator.prepare(model, optimizer)
     schedule = get_scheduler(
         SCHEDULES[recipe.schedule],
         optimizer,
         num_warmup_steps=math.ceil(recipe.warmup * recipe.steps),
         num_training_steps=recipe.steps,
     )
+    model, optimizer = accelerator.prepare(model, optimizer)
     general_rows = max(1, round(recipe.general_share * recipe.batch_size))
     mixes = general is not None and recipe.general_share > 0
     return Trainer(

@@ -36,7 +36,7 @@ class OptimizerSpec:
 def _adamw(named: Named, lr: float, decay: float, embeddings: set[int]) -> Any:
     import torch
 
-    return torch.optim.AdamW([p for _, p in named], lr=lr, weight_decay=decay)
+    return torch.optim.AdamW([p for _, p in named], lr=lr, weight_decay=decay, fused=True)
 
 
 def _sgd(named: Named, lr: float, decay: float, embeddings: set[int]) -> Any:
@@ -61,7 +61,7 @@ def _muon(named: Named, lr: float, decay: float, embeddings: set[int]) -> Any:
     if matrices:
         parts.append(torch.optim.Muon(matrices, lr=lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
     if rest:
-        parts.append(torch.optim.AdamW(rest, lr=lr, weight_decay=decay))
+        parts.append(torch.optim.AdamW(rest, lr=lr, weight_decay=decay, fused=True))
     return _joined(parts)
 
 

@@ -1,0 +1,162 @@
+"""`attack` and `certify_model`: the verbs that measure whether a defence holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from specdef.models import find_model
+
+if TYPE_CHECKING:
+    from specdef.certify.certificate import Certificate
+    from specdef.certify.machine import Machine
+    from specdef.certify.store import StoredCell
+    from specdef.training.loop import Recipe
+    from specdef.training.stopping import Evaluation, StopRule
+
+
+def attack(
+    model: Path | str,
+    out: Path | str,
+    *,
+    task: str = "facts",
+    recipe: Recipe | None = None,
+    lora: str | None = None,
+    freeze: str | None = None,
+    stop: StopRule = "budget",
+    utility_factor: float = 2.0,
+    original: Path | str | None = None,
+    text: Path | str | None = None,
+    target: float | None = None,
+    task_seed: int = 0,
+    threads: int | None = None,
+    device: str | None = None,
+    progress: Callable[[Evaluation], None] | None = None,
+) -> StoredCell:
+    """Fine-tune a model once, as an attacker would, and store what came out.
+
+    Args:
+        model: a model folder, a hub id, or ``smollm2-135m``.
+        out: folder for results; finished attacks in it are kept, the same attack is not run twice.
+        task: ``facts``, or another task, such as ``mcqa:FILE``.
+        recipe: optimizer, learning rate, steps and so on.
+        lora: adapters instead of full fine-tuning, such as ``r=8,targets=all``.
+        freeze: regular expression of parameters that are not trained.
+        stop: ``budget`` goes on after divergence, ``paper`` stops when perplexity has doubled.
+        utility_factor: how often the starting perplexity still counts as useful.
+        original: the undefended model; step 0 is checked against it.
+        text: general text; the bundled prose when None.
+        target: score to reach; the task's own when None.
+        task_seed: decides the task's draws.
+        threads: CPU threads; all cores when None.
+        device: ``cpu`` or ``cuda``; the GPU where there is one when None.
+        progress: called after every evaluation.
+
+    Returns:
+        The stored result.
+
+    Raises:
+        SpecdefError: bad input; finished results are kept.
+    """
+    from specdef.attacks.finetune import Attack
+    from specdef.attacks.lora import parse_adapter
+    from specdef.certify.machine import Machine
+    from specdef.certify.run_cell import measure_cell, reference_perplexity
+    from specdef.certify.store import Store
+    from specdef.certify.study import make_study
+    from specdef.tasks.registry import parse_task
+    from specdef.training.loop import Recipe
+
+    adapter = None if lora is None else parse_adapter(lora)
+    made = Attack(recipe or Recipe(), adapter, freeze, stop, utility_factor)
+    spec = parse_task(task, seed=task_seed, target=target)
+    folder = find_model(str(model))
+    study = make_study(
+        folder,
+        folder if original is None else find_model(str(original), argument="original"),
+        spec,
+        text=None if text is None else Path(text),
+        machine=Machine(workers=1, threads=threads, device=device),
+    )
+    store = Store(Path(out))
+    reference = None
+    if original is not None and study.original.digest != study.locked.digest:
+        reference = reference_perplexity(study.cell(study.original))
+    cell = replace(study.cell(study.locked, reference=reference), attack=made)
+    return store.read(cell) or store.write(cell, measure_cell(cell, progress=progress))
+
+
+def certify_model(
+    locked: Path | str,
+    out: Path | str,
+    *,
+    original: Path | str,
+    task: str = "facts",
+    threats: Sequence[str] = ("T0", "T1"),
+    recipe: Recipe | None = None,
+    window: Sequence[float] | None = None,
+    multiplier: float | None = None,
+    text: Path | str | None = None,
+    target: float | None = None,
+    task_seed: int = 0,
+    utility_factor: float = 2.0,
+    machine: Machine | None = None,
+    cells: Path | str | None = None,
+    on_cell: Callable[[StoredCell, int, int], None] | None = None,
+    on_stage: Callable[[str], None] | None = None,
+    command: str | None = None,
+) -> Certificate:
+    """Attack a model under named threat models and write a certificate of what held and what did not.
+
+    Args:
+        locked: the model under test: locked by specdef or defended in any other way. The original itself certifies
+            that the task is learnable.
+        out: results folder; a finished cell in it is not run again.
+        original: the undefended model.
+        task: ``facts``, or another task, such as ``mcqa:FILE``.
+        threats: any of T0 (default recipes), T1 (learning-rate search in both directions), T2 (other optimizers,
+            clipping, batches), T3 (LoRA and freezing).
+        recipe: steps, batch size and so on of the ordinary attack everything varies from.
+        window: ordinary learning rates.
+        multiplier: alpha, where no manifest names it.
+        text: general text; the bundled prose when None.
+        target: score to reach; the task's own when None.
+        task_seed: decides the task's draws.
+        utility_factor: how often the starting perplexity still counts as useful.
+        machine: where cells run; as many at once as cores and memory allow when None.
+        cells: folder of finished cells shared by several certificates; inside `out` when None.
+        on_cell: called after every finished cell.
+        on_stage: called with the name of every stage.
+        command: noted in the certificate.
+
+    Raises:
+        SpecdefError: bad input, or a task that the undefended model does not learn; finished cells are kept.
+    """
+    from specdef.certify.certificate import certify_study
+    from specdef.certify.machine import Machine
+    from specdef.certify.store import Store
+    from specdef.certify.study import WINDOW, make_study
+    from specdef.report.write import write_report
+    from specdef.tasks.registry import parse_task
+
+    spec = parse_task(task, seed=task_seed, target=target)
+    original_folder, folder = find_model(str(original), argument="original"), find_model(str(locked))
+    study = make_study(
+        folder,
+        original_folder,
+        spec,
+        text=None if text is None else Path(text),
+        multiplier=multiplier,
+        recipe=recipe,
+        window=WINDOW if window is None else window,
+        utility_factor=utility_factor,
+        machine=machine or Machine(),
+    )
+    store = Store(Path(out), study.identity(), cells=None if cells is None else Path(cells))
+    certificate = certify_study(
+        study, store, study.machine.executor(), threats=threats, on_cell=on_cell, on_stage=on_stage, command=command
+    )
+    write_report(Path(out))
+    return certificate

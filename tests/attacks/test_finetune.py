@@ -1,0 +1,114 @@
+"""Attacks: step 0 is checked, frozen weights stay, adapters start as the identity, nothing held that was not tried."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import toy
+
+from specdef.attacks.finetune import Attack, AttackResult, run_attack, text_blocks
+from specdef.attacks.lora import AdapterSpec, add_adapter, parse_adapter
+from specdef.errors import SpecdefError
+from specdef.tasks.facts import bundled_prose, facts
+from specdef.training.loop import Recipe
+from specdef.training.stopping import Outcome, StopReason
+
+SHORT = Recipe(lr=1e-3, steps=4, eval_every=2)
+
+
+def attack(folder: Path, how: Attack, **options: float) -> tuple[AttackResult, torch.nn.Module, torch.nn.Module]:
+    model, tokenizer = toy.load(folder)
+    before = copy.deepcopy(model)
+    text = text_blocks(bundled_prose(), tokenizer)
+    return run_attack(model, tokenizer, facts(), text, how, **options), model, before
+
+
+def changed(model: torch.nn.Module, before: torch.nn.Module) -> set[str]:
+    old = dict(before.named_parameters())
+    return {name for name, p in model.named_parameters() if not torch.equal(p, old[name])}
+
+
+def test_the_same_attack_gives_the_same_numbers(toy_model: Path) -> None:
+    first, again = attack(toy_model, Attack(SHORT))[0], attack(toy_model, Attack(SHORT))[0]
+    assert first.evaluations == again.evaluations
+    other = attack(toy_model, Attack(Recipe(lr=1e-3, steps=4, eval_every=2, seed=1)))[0]
+    assert other.evaluations[0] == first.evaluations[0]
+    assert other.evaluations[1:] != first.evaluations[1:]
+    assert [point.step for point in first.evaluations] == [0, 2, 4]
+
+
+def test_an_attack_that_changed_the_function_is_invalid_never_held(toy_model: Path) -> None:
+    start = attack(toy_model, Attack(SHORT))[0].evaluations[0].perplexity
+    assert attack(toy_model, Attack(SHORT), reference_perplexity=1.01 * start)[0].judgement.outcome is Outcome.STALL
+    result, model, before = attack(toy_model, Attack(SHORT), reference_perplexity=1.03 * start)
+    assert result.judgement.outcome is Outcome.INVALID
+    assert result.reason is StopReason.INVALID
+    assert result.steps == 0
+    assert "the attack changed the function" in result.note
+    assert not changed(model, before)
+
+
+def test_a_target_reached_before_training_measures_nothing(toy_model: Path) -> None:
+    model, tokenizer = toy.load(toy_model)
+    task = facts(target=0.26)
+    result = run_attack(model, tokenizer, task, text_blocks(bundled_prose(), tokenizer), Attack(SHORT))
+    start = result.evaluations[0].score
+    assert (result.judgement.outcome is Outcome.INVALID) == (start >= 0.26)
+    easy = facts(target=max(0.2501, start))
+    result = run_attack(*toy.load(toy_model), easy, text_blocks(bundled_prose(), tokenizer), Attack(SHORT))
+    assert result.judgement.outcome is (Outcome.INVALID if start > 0.25 else Outcome.STALL)
+
+
+def test_frozen_parameters_keep_their_bits(toy_model: Path) -> None:
+    pattern = r"layers\.0\.|embed"
+    _, model, before = attack(toy_model, Attack(SHORT, freeze=pattern))
+    found = changed(model, before)
+    assert found == {name for name, _ in before.named_parameters() if not re.search(pattern, name)}
+
+
+@pytest.mark.parametrize(("pattern", "sentence"), [("no_such", "matches none"), ("", "freezes all of them")])
+def test_freezing_nothing_or_everything_is_refused(toy_model: Path, pattern: str, sentence: str) -> None:
+    with pytest.raises(SpecdefError, match=sentence):
+        attack(toy_model, Attack(SHORT, freeze=pattern))
+
+
+def test_adapters_leave_the_weights_alone_and_start_as_the_identity(toy_model: Path) -> None:
+    plain = attack(toy_model, Attack(SHORT))[0]
+    result, model, before = attack(toy_model, Attack(SHORT, adapter=AdapterSpec(r=4)))
+    assert result.evaluations[0] == plain.evaluations[0]
+    assert result.evaluations[-1] != plain.evaluations[-1]
+    linears = [m for m in before.modules() if isinstance(m, torch.nn.Linear) and m.out_features != 96]
+    assert result.trained == sum(4 * (m.in_features + m.out_features) for m in linears)
+    old = dict(before.named_parameters())
+    for name, p in model.named_parameters():
+        base = name.replace("base_model.model.", "").replace(".base_layer", "")
+        assert "lora" in name or torch.equal(p, old[base])
+
+
+def test_adapters_on_named_layers_only(toy_model: Path) -> None:
+    model = add_adapter(toy.load(toy_model)[0], AdapterSpec(targets=("q_proj", "model.layers.1.mlp.up_proj")))
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert len(trained) == 2 * (2 + 1)
+    assert all("q_proj" in name or "layers.1.mlp.up_proj" in name for name in trained)
+    with pytest.raises(SpecdefError, match=r"targets must name linear layers \(.*q_proj.*\); got nothing_proj"):
+        add_adapter(toy.load(toy_model)[0], AdapterSpec(targets=("nothing_proj",)))
+
+
+@pytest.mark.parametrize("kind", ["IA3", "VERA", "ADALORA"])
+def test_other_adapters_of_peft_train(toy_model: Path, kind: str) -> None:
+    options = {"IA3": {"feedforward_modules": []}, "ADALORA": {"total_step": 4}}.get(kind, {})
+    result = attack(toy_model, Attack(SHORT, adapter=AdapterSpec(kind=kind, targets=("q_proj",), options=options)))[0]
+    assert result.steps == 4
+    assert result.trained > 0
+
+
+def test_adapters_are_read_from_text() -> None:
+    assert parse_adapter("r=4,targets=q_proj+v_proj") == AdapterSpec(r=4, targets=("q_proj", "v_proj"))
+    assert parse_adapter("lora_alpha=8,targets=re:.*q_proj").options == {"lora_alpha": 8}
+    for text in ("r8", "r=x", "r=0", "targets="):
+        with pytest.raises(SpecdefError, match="`lora` must"):
+            parse_adapter(text)

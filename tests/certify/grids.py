@@ -1,0 +1,46 @@
+"""Grids of cells on the toy model, and workers that misbehave, importable by worker processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from specdef.certify.executors import LocalExecutor
+from specdef.certify.grid import Cell
+from specdef.certify.run_cell import run_cell
+from specdef.certify.store import Store
+from specdef.certify.study import Study, make_study
+from specdef.certify.sweep import sweep
+from specdef.tasks.registry import TaskSpec
+from specdef.training.loop import Recipe
+
+
+def study(folder: Path, steps: int = 6) -> Study:
+    return make_study(folder, folder, TaskSpec("facts"), recipe=Recipe(steps=steps, eval_every=3))
+
+
+def cells(folder: Path, count: int = 5, steps: int = 6) -> list[Cell]:
+    made = study(folder, steps)
+    return [made.cell(made.locked, lr=1e-3 / 2**index) for index in range(count)]
+
+
+def misbehave(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Die of a signal, raise, or work, depending on the seed."""
+    seed = data["attack"]["recipe"]["seed"]
+    if seed == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if seed == 2:
+        raise RuntimeError("no such luck")
+    return run_cell(data)
+
+
+if __name__ == "__main__":
+    # A sweep in a process of its own, to be killed: MODEL OUT COUNT STEPS.
+    model, out, count, steps = sys.argv[1:]
+    print("ready", flush=True)
+    sweep(cells(Path(model), int(count), int(steps)), Store(Path(out)), LocalExecutor(2))
+    print("finished", flush=True)
