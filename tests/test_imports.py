@@ -31,8 +31,9 @@ ALLOWED = {
     "certify": {"errors", "checkpoint", "models", "training", "tasks", "attacks"},
     "report": {"errors", "imbalance", "inspection", "training", "certify"},
     "measuring": {"errors", "models", "training", "tasks", "attacks", "certify", "report"},
-    "commands": {"errors", "training", "certify", "measuring", "report"},
-    "demo": {"api", "checkpoint", "models", "report", "verification", "data"},
+    "multiplier_search": {"errors", "models", "api", "certify", "measuring"},
+    "commands": {"errors", "training", "certify", "measuring", "multiplier_search", "report"},
+    "demo": {"api", "attacks", "checkpoint", "models", "report", "tasks", "training", "verification"},
 }
 HEAVY_HOMES = {
     "matplotlib": {"report/plots.py"},

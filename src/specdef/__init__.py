@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from specdef.measuring import certify_model as certify_model
     from specdef.models import fetch as fetch
     from specdef.modules import lock_module as lock_module
+    from specdef.multiplier_search import find_multiplier as find_multiplier
     from specdef.publish import LockReport as LockReport
     from specdef.restore import unlock as unlock
     from specdef.verification import VerifyReport as VerifyReport
@@ -40,6 +41,7 @@ _HOMES = {
     # measuring
     "attack": "specdef.measuring",
     "certify_model": "specdef.measuring",
+    "find_multiplier": "specdef.multiplier_search",
     # models and failures
     "fetch": "specdef.models",
     "SpecdefError": "specdef.errors",

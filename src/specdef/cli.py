@@ -247,7 +247,7 @@ def fetch(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="The folder to create.")] = Path("demo"),
-    steps: Annotated[int, typer.Option(help="Fine-tuning steps on each model.")] = 8,
+    steps: Annotated[int, typer.Option(help="Fine-tuning steps on each model.")] = 12,
 ) -> None:
     """Lock the bundled model, check it, and fine-tune both copies side by side."""
     from specdef.demo import run_demo

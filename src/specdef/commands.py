@@ -140,6 +140,10 @@ def certify(
     workers: Annotated[int | None, typer.Option(help="Attacks at once (default: what cores and memory allow).")] = None,
     threads: Threads = None,
     device: Device = None,
+    find_multiplier: Annotated[
+        bool,
+        typer.Option("--find-multiplier", help="LOCKED is the unlocked model: find the smallest 2^e that holds."),
+    ] = False,
     ray: Annotated[str | None, typer.Option(help="auto, HOST:PORT of a Ray cluster, or local.")] = None,
     gpus_per_cell: Annotated[float, typer.Option(help="Share of a GPU per attack, on Ray.")] = 0.0,
     json_: Json = False,
@@ -157,32 +161,49 @@ def certify(
         eval_every=eval_every,
         precision=precision,  # type: ignore[arg-type]
     )
-    machine = Machine(workers, threads, device, ray, gpus_per_cell)
+    options: dict[str, Any] = {
+        "task": task,
+        "threats": _names(threats),
+        "recipe": recipe,
+        "window": _rates(window),
+        "text": text,
+        "target": target,
+        "task_seed": task_seed,
+        "utility_factor": utility_factor,
+        "machine": Machine(workers, threads, device, ray, gpus_per_cell),
+        "command": shlex.join(["specdef", *sys.argv[1:]]),
+    }
     with _cells_bar(quiet=json_) as (on_stage, on_cell):
+        if find_multiplier:
+            _find_multiplier(locked, out, {**options, "on_cell": on_cell, "on_stage": on_stage}, json_)
+            return
         certificate = certify_model(
             locked,
             out,
             original=original,
-            task=task,
-            threats=[part.strip() for part in threats.split(",") if part.strip()],
-            recipe=recipe,
-            window=_rates(window),
             multiplier=multiplier,
-            text=text,
-            target=target,
-            task_seed=task_seed,
-            utility_factor=utility_factor,
-            machine=machine,
             cells=cells,
             on_cell=on_cell,
             on_stage=on_stage,
-            command=shlex.join(["specdef", *sys.argv[1:]]),
+            **options,
         )
     if json_:
         typer.echo(json.dumps(certificate.content, indent=1))
         return
     out_console.print(verdict_table(certificate.content))
     out_console.print(escape(f"Wrote {out}/certificate.json, certificate.md and index.html"), soft_wrap=True)
+
+
+def _find_multiplier(model: str, out: Path, options: dict[str, Any], as_json: bool) -> None:
+    from specdef.multiplier_search import find_multiplier
+
+    found = find_multiplier(model, out, **options)
+    if as_json:
+        typer.echo(json.dumps({**asdict(found), "sentence": found.sentence}, indent=1))
+        return
+    for exponent, verdicts in found.tried.items():
+        out_console.print(f"2^{exponent}: " + ", ".join(f"{name} {verdict}" for name, verdict in verdicts.items()))
+    out_console.print(f"[bold]{found.sentence}[/bold] Wrote {escape(str(out))}/multiplier.json")
 
 
 def runs(
@@ -236,6 +257,10 @@ def _clip(text: str) -> float | None:
         return float(text)
     except ValueError:
         raise SpecdefError(f"`clip` must be a number above 0, or none; got {text!r}.") from None
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _rates(text: str | None) -> list[float] | None:

@@ -20,6 +20,7 @@ from specdef.tasks.registry import TaskSpec, make_task
 from specdef.tasks.task import Task
 from specdef.training.loop import Recipe
 from specdef.training.perplexity import read_text
+from specdef.training.stopping import StopRule
 
 SERIAL = Machine(1, 1, "cpu")
 WINDOW = (3e-5, 1e-4, 3e-4, 1e-3)
@@ -67,6 +68,7 @@ class Study:
         adapter: AdapterSpec | None = None,
         freeze: str | None = None,
         reference: float | None = None,
+        stop: StopRule = "budget",
         **changes: Any,
     ) -> Cell:
         """One attack: the ordinary recipe with some changes."""
@@ -77,7 +79,7 @@ class Study:
             task_digest=self.task_digest,
             text=self.text,
             text_digest=self.text_digest,
-            attack=Attack(recipe, adapter, freeze, utility_factor=self.utility_factor),
+            attack=Attack(recipe, adapter, freeze, stop, self.utility_factor),
             reference_perplexity=reference,
             threads=self.machine.threads or 1,
             device=self.machine.device or "cpu",

@@ -19,6 +19,11 @@ SLOWED = 1.5
 NOT_MEASURED = "not measured"
 
 
+def holds(verdict: str) -> bool:
+    """Whether a verdict says that the defence held; one that was not measured did not."""
+    return verdict in (Outcome.COLLAPSE.value, Outcome.STALL.value)
+
+
 @dataclass(frozen=True)
 class ThreatVerdict:
     """What one threat model came to.

@@ -70,15 +70,15 @@ def _plot_scales(axes: Any, report: InspectReport) -> None:
 
 
 def plot_curves(
-    curves: Mapping[str, Sequence[tuple[int, float, float]]], path: Path, *, title: str, loss_label: str
+    curves: Mapping[str, Sequence[tuple[int, float, float]]], path: Path, *, title: str, left_label: str
 ) -> None:
-    """Loss and perplexity by step, one line per model.
+    """A quantity and perplexity by step, one line per model.
 
     Args:
-        curves: label -> (step, loss, perplexity) at each evaluation; values that are not finite end a line.
+        curves: label -> (step, quantity, perplexity) at each evaluation; values that are not finite end a line.
         path: the PNG to write.
         title: shown above both panels.
-        loss_label: name of the loss axis.
+        left_label: name of the quantity.
     """
     pyplot = _pyplot()
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
@@ -86,7 +86,7 @@ def plot_curves(
         for axes, column in ((left, 1), (right, 2)):
             finite = [(p[0], p[column]) for p in points if math.isfinite(p[column])]
             axes.plot(*zip(*finite, strict=True), marker="o", ms=4, color=color, label=label)
-    left.set(xlabel="step", ylabel=loss_label, yscale="log")
+    left.set(xlabel="step", ylabel=left_label, ylim=(0, 1))
     right.set(xlabel="step", ylabel="perplexity of general text", yscale="log")
     for axes in (left, right):
         axes.grid(alpha=0.3, which="both")
