@@ -21,7 +21,8 @@ from specdef.certify.run_cell import reference_perplexity
 from specdef.certify.store import Store, StoredCell, environment, write_json
 from specdef.certify.study import make_study
 from specdef.certify.sweep import sweep
-from specdef.certify.verdict import attack_of, judge_threat, without_seed
+from specdef.certify.threats import by_attack
+from specdef.certify.verdict import attack_of, judge_threat
 from specdef.models import find_model
 from specdef.tasks.registry import parse_task
 from specdef.training.loop import Recipe
@@ -90,11 +91,8 @@ def _cell(study: Any, attack: Mapping[str, Any], seed: int, reference: float | N
 
 def _entries(cells: Sequence[StoredCell], reference: float | None) -> list[dict[str, Any]]:
     """One entry per attack: mean over seeds."""
-    groups: dict[str, list[StoredCell]] = {}
-    for cell in cells:
-        groups.setdefault(json.dumps(without_seed(cell), sort_keys=True), []).append(cell)
     entries = []
-    for group in groups.values():
+    for group in by_attack(cells):
         verdict = judge_threat(group, unlocked_steps=None, reference=reference, not_tried=())
         entries.append({"attack": attack_of(group[0]).label, **verdict.to_json()})
     return entries

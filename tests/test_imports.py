@@ -29,7 +29,7 @@ ALLOWED = {
     "tasks": {"errors", "checkpoint", "data", "training"},
     "attacks": {"errors", "training", "tasks"},
     "certify": {"errors", "checkpoint", "models", "training", "tasks", "attacks"},
-    "report": {"errors", "imbalance", "inspection", "training", "certify"},
+    "report": {"errors", "attacks", "imbalance", "inspection", "training", "certify"},
     "measuring": {"errors", "models", "training", "tasks", "attacks", "certify", "report"},
     "multiplier_search": {"errors", "models", "api", "certify", "measuring"},
     "commands": {"errors", "training", "certify", "measuring", "multiplier_search", "report"},

@@ -69,7 +69,8 @@ class Attack:
         parts = [recipe.optimizer, f"lr {recipe.lr:.3g}"]
         if recipe.clip is None:
             parts.append("no clipping")
-        for name in ("batch_size", "accumulation", "precision", "schedule", "warmup", "weight_decay"):
+        unusual = ("batch_size", "accumulation", "precision", "schedule", "warmup", "weight_decay", "general_share")
+        for name in unusual:
             value = getattr(recipe, name)
             if value != getattr(default, name):
                 parts.append(f"{name.replace('_', ' ')} {value}")

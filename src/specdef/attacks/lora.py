@@ -35,7 +35,8 @@ class AdapterSpec:
     @property
     def label(self) -> str:
         """Short text for tables."""
-        return f"{self.kind.lower()} r={self.r} on {','.join(self.targets)}"
+        options = "".join(f", {name}={value}" for name, value in sorted(self.options.items()))
+        return f"{self.kind.lower()} r={self.r}{options} on {','.join(self.targets)}"
 
 
 def parse_adapter(text: str) -> AdapterSpec:

@@ -94,6 +94,8 @@ def certify_study(
     seconds = time.perf_counter() - started
     content = {**_content(study, known, threats, seconds), "command": command}
     cells = list({cell.key: cell for found in known.results.values() for cell in found}.values())
+    for cell in cells:
+        store.keep(cell)
     write_json(store.folder / CERTIFICATE, content)
     return Certificate(content, cells)
 
@@ -166,11 +168,17 @@ def _row(name: str, cell: StoredCell) -> dict[str, Any]:
         "outcome": result["outcome"],
         "step": result["step"],
         "best_score": result["best"] and result["best"]["score"],
+        "best_at_any_cost": _best_at_any_cost(result["evaluations"]),
         "last": result["evaluations"][-1] if result["evaluations"] else None,
         "diverged_at": result["diverged_at"],
         "recovered": result["recovered"],
         "note": result["note"],
     }
+
+
+def _best_at_any_cost(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The evaluation with the highest score, whatever became of utility: what `held by collapse` may hide."""
+    return max(evaluations, key=lambda point: float(point["score"]), default=None)
 
 
 def _unique(cells: Sequence[StoredCell]) -> list[StoredCell]:

@@ -81,18 +81,22 @@ class Cell:
 
 def cell_from_json(data: Mapping[str, Any]) -> Cell:
     """The cell that `Cell.to_json` wrote."""
-    attack = dict(data["attack"])
-    adapter = attack.pop("adapter")
-    recipe = Recipe(**attack.pop("recipe"))
-    if adapter is not None:
-        adapter = AdapterSpec(**{**adapter, "targets": tuple(adapter["targets"])})
     rest = {name: value for name, value in data.items() if name not in ("subject", "task", "attack")}
     return Cell(
         subject=Subject(**data["subject"]),
         task=TaskSpec(**data["task"]),
-        attack=Attack(recipe=recipe, adapter=adapter, **attack),
+        attack=attack_from_json(data["attack"]),
         **rest,
     )
+
+
+def attack_from_json(data: Mapping[str, Any]) -> Attack:
+    """The attack that a cell's configuration describes."""
+    attack = dict(data)
+    adapter, recipe = attack.pop("adapter"), Recipe(**attack.pop("recipe"))
+    if adapter is not None:
+        adapter = AdapterSpec(**{**adapter, "targets": tuple(adapter["targets"])})
+    return Attack(recipe=recipe, adapter=adapter, **attack)
 
 
 def digest_of(value: Any) -> str:

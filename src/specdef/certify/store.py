@@ -90,14 +90,14 @@ class Store:
         )
         path = self.cells / f"{cell.key}.json"
         if not path.exists():
-            content = {
-                "cell": stored.key,
-                "config": stored.config,
-                "result": stored.result,
-                "measured": stored.measured,
-            }
-            write_json(path, content)
+            _write_cell(path, stored)
         return stored
+
+    def keep(self, cell: StoredCell) -> None:
+        """Put a finished cell from a shared place into this folder as well, so that it is complete by itself."""
+        path = self.folder / "cells" / f"{cell.key}.json"
+        if not path.exists():
+            _write_cell(path, cell)
 
 
 def stored_cells(folder: Path) -> list[StoredCell]:
@@ -135,6 +135,10 @@ def write_json(path: Path, content: Any) -> None:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
         raise _unwritable(path.parent, error) from error
+
+
+def _write_cell(path: Path, cell: StoredCell) -> None:
+    write_json(path, {"cell": cell.key, "config": cell.config, "result": cell.result, "measured": cell.measured})
 
 
 def environment(device: str) -> dict[str, Any]:

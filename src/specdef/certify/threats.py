@@ -6,14 +6,15 @@ broken within it; what it would have tried next is reported as not tried.
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Generator
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from specdef.attacks.lora import AdapterSpec
-from specdef.certify.grid import Cell
+from specdef.certify.grid import Cell, attack_from_json
 from specdef.certify.store import StoredCell
 from specdef.certify.study import Study
 from specdef.training.stopping import Outcome
@@ -57,8 +58,9 @@ class Known:
     not_tried: dict[str, list[str]] = field(default_factory=dict)
 
     def best(self, *names: str) -> StoredCell | None:
-        """The most successful cell of some threat models."""
-        return worst_case([cell for name in names for cell in self.results.get(name, [])])
+        """A cell of the most successful attack of some threat models, one that reached the target if any did."""
+        group = worst_case(cell for name in names for cell in self.results.get(name, []))
+        return next((cell for cell in group if is_broken(cell)), group[0] if group else None)
 
     def skip(self, name: str, what: str) -> None:
         """Note what a threat model leaves out."""
@@ -70,20 +72,43 @@ def is_broken(cell: StoredCell) -> bool:
     return bool(cell.result["outcome"] == Outcome.BROKEN.value)
 
 
-def success(cell: StoredCell) -> tuple[float, ...]:
-    """Sort key, larger for the attacker's greater success: broken in few steps, else a high score within the budget."""
-    result = cell.result
-    if result["outcome"] in (Outcome.INVALID.value, Outcome.CRASHED.value):
-        return (-1.0, 0.0, 0.0)
-    if is_broken(cell):
-        return (1.0, -float(result["step"]), float(result["best"]["score"]))
-    return (0.0, float(result["best"]["score"]), float(result["best"]["step"]))
+def is_valid(cell: StoredCell) -> bool:
+    """Whether a cell says anything about the defence."""
+    return cell.result["outcome"] not in (Outcome.INVALID.value, Outcome.CRASHED.value)
 
 
-def worst_case(cells: list[StoredCell]) -> StoredCell | None:
-    """The cell that did the defence most harm; None without any valid one. Ties go to the earlier cell."""
-    valid = [cell for cell in cells if success(cell)[0] >= 0]
-    return max(valid, key=success) if valid else None
+def without_seed(cell: StoredCell) -> str:
+    """A cell's configuration but for the training seed, as text: cells that share it repeat one attack."""
+    attack = cell.attack
+    recipe = {name: value for name, value in attack["recipe"].items() if name != "seed"}
+    return json.dumps({**cell.config, "attack": {**attack, "recipe": recipe}}, sort_keys=True)
+
+
+def by_attack(cells: Iterable[StoredCell]) -> list[list[StoredCell]]:
+    """The valid cells, those that repeat one attack together, in order of first appearance."""
+    groups: dict[str, dict[str, StoredCell]] = {}
+    for cell in cells:
+        if is_valid(cell):
+            groups.setdefault(without_seed(cell), {})[cell.key] = cell
+    return [list(group.values()) for group in groups.values()]
+
+
+def success(group: Sequence[StoredCell]) -> tuple[float, ...]:
+    """How far one attack got over its seeds; larger is worse for the defence.
+
+    An attack that reached the target with any seed comes before one that did not, then few steps (mean over the seeds
+    that did), then a high score inside the utility budget (mean over all).
+    """
+    broken = [cell for cell in group if is_broken(cell)]
+    score = sum(float(cell.result["best"]["score"]) for cell in group) / len(group)
+    if broken:
+        return (1.0, -sum(cell.result["step"] for cell in broken) / len(broken), score)
+    return (0.0, score, sum(float(cell.result["best"]["step"]) for cell in group) / len(group))
+
+
+def worst_case(cells: Iterable[StoredCell]) -> list[StoredCell]:
+    """The attack that did the defence most harm, with all its seeds; empty without a valid cell."""
+    return max(by_attack(cells), key=success, default=[])
 
 
 def learning_rate(cell: StoredCell) -> float:
@@ -100,9 +125,7 @@ def window(study: Study, known: Known) -> Plan:
     known.working = tuple(sorted(map(learning_rate, broken)))
     if broken:
         known.steps = min(cell.result["step"] for cell in broken)
-        best = worst_case(broken)
-        assert best is not None
-        yield [study.cell(study.original, lr=learning_rate(best), seed=seed) for seed in SEEDS[1:]]
+        yield from _other_seeds(study, known, "unlocked")
 
 
 def default_recipes(study: Study, known: Known) -> Plan:
@@ -190,14 +213,21 @@ def _stages(study: Study, known: Known, name: str, stages: list[tuple[str, list[
 
 
 def _other_seeds(study: Study, known: Known, name: str) -> Plan:
-    """The most successful cell of a threat model again, with two more seeds."""
-    best = worst_case(known.results.get(name, []))
-    if best is None:
-        return
-    attack = best.attack
-    adapter = attack["adapter"] and AdapterSpec(**{**attack["adapter"], "targets": tuple(attack["adapter"]["targets"])})
-    recipe = {key: value for key, value in attack["recipe"].items() if key != "seed"}
-    yield [_locked(study, known, adapter=adapter, freeze=attack["freeze"], **recipe, seed=seed) for seed in SEEDS[1:]]
+    """The most successful attack of a threat model with two more seeds.
+
+    Where these put another attack first, that one gets them too, once.
+    """
+    for _ in range(2):
+        group = worst_case(known.results.get(name, []))
+        if not group or len({cell.attack["recipe"]["seed"] for cell in group}) > 1:
+            return
+        attack = attack_from_json(group[0].attack)
+        recipe = {key: value for key, value in asdict(attack.recipe).items() if key != "seed"}
+        changes = {"adapter": attack.adapter, "freeze": attack.freeze, **recipe}
+        if name == "unlocked":
+            yield [study.cell(study.original, **changes, seed=seed) for seed in SEEDS[1:]]
+        else:
+            yield [_locked(study, known, **changes, seed=seed) for seed in SEEDS[1:]]
 
 
 def _locked(study: Study, known: Known, **changes: Any) -> Cell:

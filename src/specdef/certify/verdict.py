@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from specdef.attacks.finetune import Attack
-from specdef.attacks.lora import AdapterSpec
+from specdef.certify.grid import attack_from_json
 from specdef.certify.store import StoredCell
-from specdef.certify.threats import is_broken, worst_case
-from specdef.training.loop import Recipe
+from specdef.certify.threats import is_broken, is_valid, worst_case
 from specdef.training.stopping import Outcome
 
 SLOWED = 1.5
@@ -37,7 +36,7 @@ class ThreatVerdict:
         score: best score within the utility budget (mean over seeds).
         utility: perplexity at that evaluation over the undefended model's (mean over seeds).
         seconds: training seconds of the most successful run.
-        seeds: runs of that attack with other seeds, itself included.
+        seeds: valid runs of that attack, each with a seed of its own.
         seeds_broken: how many of them reached the target.
         diverged: ``none``, ``some`` or ``all`` of those seeds lost utility at some evaluation.
         recovered: how many regained it.
@@ -69,9 +68,7 @@ class ThreatVerdict:
 
 def attack_of(cell: StoredCell) -> Attack:
     """The attack a stored cell describes."""
-    data = cell.attack
-    adapter = data["adapter"] and AdapterSpec(**{**data["adapter"], "targets": tuple(data["adapter"]["targets"])})
-    return Attack(Recipe(**data["recipe"]), adapter, data["freeze"], data["stop"], data["utility_factor"])
+    return attack_from_json(cell.attack)
 
 
 def judge_threat(
@@ -86,15 +83,14 @@ def judge_threat(
         not_tried: what was left out.
     """
     cells = list({cell.key: cell for cell in cells}.values())
-    invalid = sum(cell.result["outcome"] in (Outcome.INVALID.value, Outcome.CRASHED.value) for cell in cells)
-    worst = worst_case(cells)
-    if worst is None:
+    invalid = sum(not is_valid(cell) for cell in cells)
+    same = worst_case(cells)
+    if not same:
         return ThreatVerdict(NOT_MEASURED, num_cells=len(cells), num_invalid=invalid, not_tried=tuple(not_tried))
-    same = [cell for cell in cells if without_seed(cell) == without_seed(worst)]
     broken = [cell for cell in same if is_broken(cell)]
+    worst = (broken or same)[0]
     steps = [float(cell.result["step"]) for cell in broken]
-    mean = sum(steps) / len(steps) if steps else None
-    scores = [cell.result["best"]["score"] for cell in same if cell.result["best"]]
+    mean = _mean(steps)
     utilities = [_ratio(cell, reference) for cell in (broken or same)]
     lost = sum(cell.result["diverged_at"] is not None for cell in same)
     return ThreatVerdict(
@@ -103,7 +99,7 @@ def judge_threat(
         cell=worst.key,
         steps=mean,
         steps_std=_std(steps),
-        score=sum(scores) / len(scores),
+        score=_mean([cell.result["best"]["score"] for cell in same]),
         utility=_mean([value for value in utilities if value is not None]),
         seconds=worst.measured["train_seconds"],
         seeds=len(same),
@@ -116,13 +112,6 @@ def judge_threat(
     )
 
 
-def without_seed(cell: StoredCell) -> dict[str, Any]:
-    """A cell's configuration but for the training seed: cells that share it are repetitions."""
-    attack = cell.attack
-    recipe = {name: value for name, value in attack["recipe"].items() if name != "seed"}
-    return {**cell.config, "attack": {**attack, "recipe": recipe}}
-
-
 def _word(worst: StoredCell, steps: float | None, unlocked: float | None) -> str:
     if not is_broken(worst):
         return str(worst.result["outcome"])
@@ -132,8 +121,8 @@ def _word(worst: StoredCell, steps: float | None, unlocked: float | None) -> str
 
 
 def _ratio(cell: StoredCell, reference: float | None) -> float | None:
-    found = cell.result["best"]["perplexity"] if cell.result["best"] else None
-    start = reference or (cell.result["evaluations"][0]["perplexity"] if cell.result["evaluations"] else None)
+    found = cell.result["best"]["perplexity"]
+    start = reference or cell.result["evaluations"][0]["perplexity"]
     return None if found is None or not start else found / start
 
 
