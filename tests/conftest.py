@@ -9,9 +9,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pico
+import pico_text
 import pytest
 import torch
-import toy
 from jaxtyping import install_import_hook
 
 torch.set_num_threads(1)  # tiny models: threads only wait for each other
@@ -32,4 +32,4 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Llama folder with a tokenizer of single characters; read only."""
-    return toy.build(tmp_path_factory.mktemp("toy") / "model")
+    return pico_text.write_model(tmp_path_factory.mktemp("toy") / "model")

@@ -31,15 +31,27 @@ ALLOWED = {
     "certify": {"errors", "checkpoint", "models", "training", "tasks", "attacks"},
     "report": {"errors", "attacks", "imbalance", "inspection", "training", "certify"},
     "measuring": {"errors", "models", "training", "tasks", "attacks", "certify", "report"},
+    "prepare": {"errors", "checkpoint", "models", "tasks", "training"},
+    "lmeval": {"errors", "models"},
     "multiplier_search": {"errors", "models", "api", "certify", "measuring"},
-    "commands": {"errors", "training", "certify", "measuring", "multiplier_search", "report"},
+    "commands": {
+        "errors",
+        "lmeval",
+        "models",
+        "training",
+        "certify",
+        "measuring",
+        "multiplier_search",
+        "prepare",
+        "report",
+    },
     "demo": {"api", "attacks", "checkpoint", "models", "report", "tasks", "training", "verification"},
 }
 HEAVY_HOMES = {
     "matplotlib": {"report/plots.py"},
     "peft": {"attacks/lora.py"},
     "ray": {"certify/ray_executor.py"},
-    "lm_eval": set(),
+    "lm_eval": {"lmeval.py"},
 }
 
 

@@ -28,7 +28,11 @@ out_console, err_console = Console(), Console(stderr=True)
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, a hub id, or smollm2-135m.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-TaskName = Annotated[str, typer.Option("--task", help="facts, mcqa:FILE, guard, sft:FILE.")]
+TaskName = Annotated[str, typer.Option("--task", help="facts, unlearned, guard, mcqa:FILE or sft:FILE.")]
+ScorerName = Annotated[
+    str | None,
+    typer.Option("--scorer", help="For sft: any:REGEX, none:REGEX or classifier:FOLDER:LABEL over generated text."),
+]
 Steps = Annotated[int, typer.Option(help="Optimizer steps: the attacker's budget.")]
 BatchSize = Annotated[int, typer.Option(help="Task samples per forward pass.")]
 EvalEvery = Annotated[int, typer.Option(help="Steps between evaluations.")]
@@ -66,6 +70,7 @@ def attack(
     original: Annotated[str | None, typer.Option(help="The undefended model; step 0 is checked against it.")] = None,
     text: TextFile = None,
     target: Target = None,
+    scorer: ScorerName = None,
     task_seed: TaskSeed = 0,
     threads: Threads = None,
     device: Device = None,
@@ -107,6 +112,7 @@ def attack(
         original=original,
         text=text,
         target=target,
+        scorer=scorer,
         task_seed=task_seed,
         threads=threads,
         device=device,
@@ -135,6 +141,7 @@ def certify(
     utility_factor: UtilityFactor = 2.0,
     text: TextFile = None,
     target: Target = None,
+    scorer: ScorerName = None,
     task_seed: TaskSeed = 0,
     cells: Annotated[Path | None, typer.Option(help="Folder of finished cells shared by several certificates.")] = None,
     workers: Annotated[int | None, typer.Option(help="Attacks at once (default: what cores and memory allow).")] = None,
@@ -168,6 +175,7 @@ def certify(
         "window": _rates(window),
         "text": text,
         "target": target,
+        "scorer": scorer,
         "task_seed": task_seed,
         "utility_factor": utility_factor,
         "machine": Machine(workers, threads, device, ray, gpus_per_cell),
@@ -244,9 +252,65 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Results o
         out_console.print(escape(str(path)), soft_wrap=True)
 
 
+def prepare(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="guard or unlearned.")],
+    model: Model,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to create.")],
+    steps: Annotated[int, typer.Option(help="Optimizer steps of each stage, at most.")] = 60,
+    lr: Annotated[float, typer.Option(help="Learning rate at the top of the schedule.")] = 1e-4,
+    seed: Annotated[int, typer.Option(help="Decides the order of samples and what is asked.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Make a model to try attacks on: one that refuses cooking (guard), one with facts removed (unlearned)."""
+    from specdef.models import find_model
+    from specdef.prepare import prepare as prepare_model
+
+    def show(stage: str, point: Any) -> None:
+        err_console.print(f"{stage} step {point.step}: score {point.score:.3f}, perplexity {point.perplexity:.4g}")
+
+    done = prepare_model(
+        kind,  # type: ignore[arg-type]
+        find_model(model),
+        out,
+        steps=steps,
+        lr=lr,
+        seed=seed,
+        progress=None if json_ else show,
+    )
+    if json_:
+        typer.echo(json.dumps(asdict(done), indent=1))
+        return
+    out_console.print(
+        escape(
+            f"{done.score_name}: {done.score_before:.3f} -> {done.score_after:.3f}; perplexity "
+            f"{done.perplexity_before:.4g} -> {done.perplexity_after:.4g}. Wrote {out}"
+        ),
+        soft_wrap=True,
+    )
+
+
+def harness(
+    model: Model,
+    tasks: Annotated[str, typer.Option(help="Tasks of lm-eval, such as arc_easy,winogrande.")],
+    include: Annotated[Path | None, typer.Option(help="Folder with your own task files (YAML).")] = None,
+    limit: Annotated[int | None, typer.Option(help="Examples per task.")] = None,
+    json_: Json = False,
+) -> None:
+    """Measure a model's utility with tasks of the LM Evaluation Harness, from local files."""
+    from specdef.lmeval import evaluate_harness
+    from specdef.models import find_model
+
+    found = evaluate_harness(find_model(model), _names(tasks), include_path=include, limit=limit)
+    if json_:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    for name, value in found.items():
+        out_console.print(f"{name}: {value:.4f}")
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (attack, certify, runs, report):
+    for command in (attack, certify, runs, report, prepare, harness):
         app.command()(command)
 
 

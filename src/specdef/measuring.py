@@ -30,6 +30,7 @@ def attack(
     original: Path | str | None = None,
     text: Path | str | None = None,
     target: float | None = None,
+    scorer: str | None = None,
     task_seed: int = 0,
     threads: int | None = None,
     device: str | None = None,
@@ -49,6 +50,7 @@ def attack(
         original: the undefended model; step 0 is checked against it.
         text: general text; the bundled prose when None.
         target: score to reach; the task's own when None.
+        scorer: what counts as success in task sft, such as ``any:REGEX``.
         task_seed: decides the task's draws.
         threads: CPU threads; all cores when None.
         device: ``cpu`` or ``cuda``; the GPU where there is one when None.
@@ -71,7 +73,7 @@ def attack(
 
     adapter = None if lora is None else parse_adapter(lora)
     made = Attack(recipe or Recipe(), adapter, freeze, stop, utility_factor)
-    spec = parse_task(task, seed=task_seed, target=target)
+    spec = parse_task(task, seed=task_seed, target=target, scorer=scorer)
     folder = find_model(str(model))
     study = make_study(
         folder,
@@ -100,6 +102,7 @@ def certify_model(
     multiplier: float | None = None,
     text: Path | str | None = None,
     target: float | None = None,
+    scorer: str | None = None,
     task_seed: int = 0,
     utility_factor: float = 2.0,
     machine: Machine | None = None,
@@ -123,6 +126,7 @@ def certify_model(
         multiplier: alpha, where no manifest names it.
         text: general text; the bundled prose when None.
         target: score to reach; the task's own when None.
+        scorer: what counts as success in task sft, such as ``any:REGEX``.
         task_seed: decides the task's draws.
         utility_factor: how often the starting perplexity still counts as useful.
         machine: where cells run; as many at once as cores and memory allow when None.
@@ -141,7 +145,7 @@ def certify_model(
     from specdef.report.write import write_report
     from specdef.tasks.registry import parse_task
 
-    spec = parse_task(task, seed=task_seed, target=target)
+    spec = parse_task(task, seed=task_seed, target=target, scorer=scorer)
     original_folder, folder = find_model(str(original), argument="original"), find_model(str(locked))
     study = make_study(
         folder,

@@ -108,7 +108,7 @@ def _unpack(source: Path, folder: Path, dtype: DtypeName) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with _quiet():
+    with quiet():
         loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF, dtype=torch.float32)
         config = loaded.config
         del config.quantization_config
@@ -125,7 +125,7 @@ def _unpack(source: Path, folder: Path, dtype: DtypeName) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hold back transformers' log and progress bars, and put the caller's settings back."""
     import functools
 
@@ -157,7 +157,7 @@ def load(folder: Path, *, dtype: torch.dtype | None = None) -> nn.Module:
     """
     model_class = _model_class(folder)
     try:
-        with _quiet():
+        with quiet():
             model = model_class.from_pretrained(folder, dtype="auto" if dtype is None else dtype, local_files_only=True)
     except Exception as error:  # whatever a stranger's config makes transformers raise
         raise unusable(folder, error) from error
@@ -173,7 +173,7 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        with _quiet():
+        with quiet():
             return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # whatever a stranger's tokenizer files make transformers raise
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -6,9 +6,9 @@ import copy
 import re
 from pathlib import Path
 
+import pico_text
 import pytest
 import torch
-import toy
 
 from specdef.attacks.finetune import Attack, AttackResult, run_attack, text_blocks
 from specdef.attacks.lora import AdapterSpec, add_adapter, parse_adapter
@@ -21,7 +21,7 @@ SHORT = Recipe(lr=1e-3, steps=4, eval_every=2)
 
 
 def attack(folder: Path, how: Attack, **options: float) -> tuple[AttackResult, torch.nn.Module, torch.nn.Module]:
-    model, tokenizer = toy.load(folder)
+    model, tokenizer = pico_text.load(folder)
     before = copy.deepcopy(model)
     text = text_blocks(bundled_prose(), tokenizer)
     return run_attack(model, tokenizer, facts(), text, how, **options), model, before
@@ -53,13 +53,13 @@ def test_an_attack_that_changed_the_function_is_invalid_never_held(toy_model: Pa
 
 
 def test_a_target_reached_before_training_measures_nothing(toy_model: Path) -> None:
-    model, tokenizer = toy.load(toy_model)
+    model, tokenizer = pico_text.load(toy_model)
     task = facts(target=0.26)
     result = run_attack(model, tokenizer, task, text_blocks(bundled_prose(), tokenizer), Attack(SHORT))
     start = result.evaluations[0].score
     assert (result.judgement.outcome is Outcome.INVALID) == (start >= 0.26)
     easy = facts(target=max(0.2501, start))
-    result = run_attack(*toy.load(toy_model), easy, text_blocks(bundled_prose(), tokenizer), Attack(SHORT))
+    result = run_attack(*pico_text.load(toy_model), easy, text_blocks(bundled_prose(), tokenizer), Attack(SHORT))
     assert result.judgement.outcome is (Outcome.INVALID if start > 0.25 else Outcome.STALL)
 
 
@@ -90,12 +90,12 @@ def test_adapters_leave_the_weights_alone_and_start_as_the_identity(toy_model: P
 
 
 def test_adapters_on_named_layers_only(toy_model: Path) -> None:
-    model = add_adapter(toy.load(toy_model)[0], AdapterSpec(targets=("q_proj", "model.layers.1.mlp.up_proj")))
+    model = add_adapter(pico_text.load(toy_model)[0], AdapterSpec(targets=("q_proj", "model.layers.1.mlp.up_proj")))
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert len(trained) == 2 * (2 + 1)
     assert all("q_proj" in name or "layers.1.mlp.up_proj" in name for name in trained)
     with pytest.raises(SpecdefError, match=r"targets must name linear layers \(.*q_proj.*\); got nothing_proj"):
-        add_adapter(toy.load(toy_model)[0], AdapterSpec(targets=("nothing_proj",)))
+        add_adapter(pico_text.load(toy_model)[0], AdapterSpec(targets=("nothing_proj",)))
 
 
 @pytest.mark.parametrize("kind", ["IA3", "VERA", "ADALORA"])

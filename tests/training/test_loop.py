@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import pico_text
 import pytest
 import torch
-import toy
 from transformers import get_linear_schedule_with_warmup
 
 from specdef.attacks.finetune import text_blocks
@@ -26,7 +26,7 @@ def data(tokenizer: object) -> tuple[Batch, Batch]:
 
 @pytest.mark.parametrize("clip", [1.0, None])
 def test_the_loop_is_a_bare_torch_loop(toy_model: Path, clip: float | None) -> None:
-    model, tokenizer = toy.load(toy_model)
+    model, tokenizer = pico_text.load(toy_model)
     plain = copy.deepcopy(model)
     task, general = data(tokenizer)
     recipe = Recipe(lr=1e-3, steps=6, batch_size=4, accumulation=2, clip=clip, weight_decay=0.1, seed=3)
@@ -65,7 +65,7 @@ def test_every_row_is_seen_once_an_epoch_and_the_seed_decides_the_order() -> Non
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_learns(toy_model: Path, name: str) -> None:
     """On one batch the loss falls; learning rates are the optimizers' usual ones."""
-    model, tokenizer = toy.load(toy_model)
+    model, tokenizer = pico_text.load(toy_model)
     lr = {"sgd": 0.1, "lbfgs": 0.5, "adafactor": 3e-2, "adahessian": 1e-2, "sophia": 6e-2, "lion": 1e-3}.get(name, 3e-3)
     recipe = Recipe(optimizer=name, lr=lr, steps=30, batch_size=4, warmup=0.0, schedule="constant", general_share=0.0)
     trainer = make_trainer(model, recipe, encode(facts().samples[:4], tokenizer), None)
@@ -108,7 +108,7 @@ def test_the_curvature_step_hands_over_the_diagonal_of_the_hessian(name: str) ->
 
 
 def test_muon_trains_matrices_and_adamw_the_rest(toy_model: Path) -> None:
-    model, _ = toy.load(toy_model)
+    model, _ = pico_text.load(toy_model)
     optimizer = build_optimizer("muon", model, lr=1e-3, weight_decay=0.0)
     kinds = {type(part).__name__: part for part in optimizer.optimizers}  # type: ignore[attr-defined]
     muon = {id(p) for group in kinds["Muon"].param_groups for p in group["params"]}
@@ -143,7 +143,7 @@ def test_recipes_refuse_what_they_cannot_do(arguments: dict[str, object], senten
 
 
 def test_weights_that_are_not_finite_end_the_run_and_a_loss_that_is_not_does_not(toy_model: Path) -> None:
-    model, tokenizer = toy.load(toy_model)
+    model, tokenizer = pico_text.load(toy_model)
     trainer = make_trainer(model, Recipe(lr=1e38, steps=50, warmup=0.0, clip=None), *data(tokenizer))
     run = train(trainer, lambda _, step, loss: Evaluation(step, 0.0, 1.0, loss), lambda _: None)
     assert run.reason is StopReason.DEAD
@@ -153,7 +153,7 @@ def test_weights_that_are_not_finite_end_the_run_and_a_loss_that_is_not_does_not
 
 def test_bf16_trains_bf16_weights_and_masters_stay_fp32(toy_model: Path) -> None:
     for precision, dtype in (("bf16", torch.bfloat16), ("bf16-master", torch.float32), ("fp32", torch.float32)):
-        model, tokenizer = toy.load(toy_model)
+        model, tokenizer = pico_text.load(toy_model)
         trainer = make_trainer(model, Recipe(precision=precision, lr=1e-3), *data(tokenizer))  # type: ignore[arg-type]
         assert trainer.step() > 0
         assert {p.dtype for p in trainer.model.parameters()} == {dtype}

@@ -215,11 +215,14 @@ def _stages(study: Study, known: Known, name: str, stages: list[tuple[str, list[
 def _other_seeds(study: Study, known: Known, name: str) -> Plan:
     """The most successful attack of a threat model with two more seeds.
 
-    Where these put another attack first, that one gets them too, once.
+    Where these put another attack first, that one gets them too, once. An attack that got nowhere is not repeated.
     """
     for _ in range(2):
         group = worst_case(known.results.get(name, []))
         if not group or len({cell.attack["recipe"]["seed"] for cell in group}) > 1:
+            return
+        if not any(map(is_broken, group)) and success(group)[1] < (study.task.chance + study.task.target) / 2:
+            known.skip(name, "other seeds: every score within the utility budget is nearer chance than target")
             return
         attack = attack_from_json(group[0].attack)
         recipe = {key: value for key, value in asdict(attack.recipe).items() if key != "seed"}

@@ -136,7 +136,7 @@ def encode(
             raise TaskError(
                 f"A completion must have at least one token; the one after {sample.prompt[:60]!r} has none."
             )
-        prompt = prompt or [_start_token(tokenizer)]
+        prompt = prompt or [start_token(tokenizer)]
         prompt = prompt[-max(1, max_length - len(completion)) :]
         pairs.append((prompt, completion[: max_length - len(prompt)]))
     width = max(len(prompt) + len(completion) for prompt, completion in pairs)
@@ -150,7 +150,8 @@ def encode(
     return ids, labels, mask
 
 
-def _start_token(tokenizer: Any) -> int:
+def start_token(tokenizer: Any) -> int:
+    """The token an empty prompt is replaced with."""
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
             return int(token)
