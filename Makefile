@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint types unit bench experiment clean
+.PHONY: demo test test-harness lint types unit bench experiment clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -31,6 +31,11 @@ types: $(STAMP)
 
 unit: $(STAMP)
 	$(BIN)/python -m pytest
+
+# The LM Evaluation Harness weighs 640 MB; its adapter is tested apart.
+test-harness: $(STAMP)
+	$(BIN)/pip install -q -c constraints.txt -e ".[harness]"
+	$(BIN)/python -m pytest --override-ini=addopts=-q tests/harness
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

@@ -28,7 +28,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Lock open-weight models against fine-tuning, and measure honestly whether a lock holds.",
 )
-register(app)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, a hub id, or smollm2-135m.")]
@@ -319,3 +318,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+register(app)

@@ -138,7 +138,7 @@ def certify_model(
     Raises:
         SpecdefError: bad input, or a task that the undefended model does not learn; finished cells are kept.
     """
-    from specdef.certify.certificate import certify_study
+    from specdef.certify.certificate import certify_study, check_threats
     from specdef.certify.machine import Machine
     from specdef.certify.store import Store
     from specdef.certify.study import WINDOW, make_study
@@ -146,6 +146,7 @@ def certify_model(
     from specdef.tasks.registry import parse_task
 
     spec = parse_task(task, seed=task_seed, target=target, scorer=scorer)
+    check_threats(threats)
     original_folder, folder = find_model(str(original), argument="original"), find_model(str(locked))
     study = make_study(
         folder,

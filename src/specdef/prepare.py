@@ -129,13 +129,13 @@ def prepare(
     Raises:
         SpecdefError: unknown kind, an unusable folder, or the aim was not reached (nothing is written then).
     """
-    import torch
-
     if kind not in get_args(Kind):
         raise SpecdefError(f"`kind` must be one of {', '.join(get_args(Kind))}; got {kind!r}.")
     source, target = Path(model_folder), Path(out)
     recipe = Recipe(lr=lr, steps=steps, seed=seed, batch_size=16, general_share=0.1, eval_every=20)
     refuse_target(target, source)
+    import torch
+
     model, tokenizer = load(source), load_tokenizer(source)
     dtype = next(model.parameters()).dtype
     measured, mixed = _general(bundled_prose() if text is None else text, tokenizer)

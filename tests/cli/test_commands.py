@@ -55,12 +55,40 @@ def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Completed
         (["verify", "MODEL"], "must hold specdef_lock.json"),
         (["inspect", "MODEL", "--plot", "x.pdf"], "`plot` must be a file ending in .png"),
         (["fetch", "gpt-5", "OUT"], "`name` must be smollm2-135m"),
+        (["attack", "MODEL", "--out", "OUT", "--lr", "0"], "`lr` must be a number above 0; got 0.0"),
+        (["attack", "MODEL", "--out", "OUT", "--lr", "-1e-5"], "`lr` must be a number above 0"),
+        (["attack", "MODEL", "--out", "OUT", "--optimizer", "adamv"], "got 'adamv'. Did you mean adamw"),
+        (["attack", "MODEL", "--out", "OUT", "--clip", "much"], "`clip` must be a number above 0, or none"),
+        (["attack", "MODEL", "--out", "OUT", "--stop", "now"], "`stop` must be budget or paper"),
+        (["attack", "MODEL", "--out", "OUT", "--freeze", "("], "`freeze` must be a regular expression"),
+        (["attack", "MODEL", "--out", "OUT", "--lora", "big"], "`lora` must look like r=8,targets=all"),
+        (["attack", "MODEL", "--out", "OUT", "--task", "factz"], "got 'factz'. Did you mean facts"),
+        (["attack", "MODEL", "--out", "OUT", "--task", "mcqa"], "`task` mcqa must be given a file: write mcqa:FILE"),
+        (["attack", "MODEL", "--out", "OUT", "--task", "mcqa:none.json"], "`path` must be a readable file"),
+        (["attack", "MODEL", "--out", "OUT", "--task", "mcqa:QUIZ"], ", line 2: `choices` is missing"),
+        (["attack", "MODEL", "--out", "OUT", "--task", "sft:QUIZ"], "`scorer` must be given for task sft"),
+        (["attack", "MODEL", "--out", "OUT", "--target", "0.25"], "`target` must lie above chance (0.25)"),
+        (["attack", "MODEL", "--out", "OUT", "--text", "none.txt"], "`text` must be a UTF-8 text file"),
+        (["attack", "nowhere", "--out", "OUT"], "`model` must be a folder"),
+        (["certify", "MODEL", "--original", "nowhere", "--out", "OUT"], "`original` must be a folder"),
+        (["certify", "MODEL", "--original", "MODEL", "--out", "OUT", "--threats", "T9"], "`threats` must be any of T0"),
+        (["certify", "MODEL", "--original", "MODEL", "--out", "OUT", "--window", "a,b"], "`window` must be learning"),
+        (["certify", "MODEL", "--original", "MODEL", "--out", "OUT", "--window", "1e-4"], "`window` must be two or"),
+        (["certify", "MODEL", "--original", "MODEL", "--out", "OUT", "--workers", "0"], "`workers` must be at least 1"),
+        (["runs", "OUT"], "must hold results of `specdef attack`"),
+        (["report", "OUT"], "`folder` must hold certificate.json"),
+        (["prepare", "cake", "MODEL", "OUT"], "`kind` must be one of guard, unlearned"),
     ],
 )
 def test_bad_input_exits_2_with_one_sentence_and_nothing_heavy(
-    arguments: list[str], sentence: str, llama: Path, tmp_path: Path
+    arguments: list[str], sentence: str, llama: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    filled = [a.replace("MODEL", str(llama)).replace("OUT", str(tmp_path / "out")) for a in arguments]
+    quiz = tmp_path_factory.mktemp("quiz") / "quiz.jsonl"
+    quiz.write_text('{"question": "Q?", "choices": ["a", "b"], "answer": 0}\n{"question": "Q?"}\n')
+    places = {"MODEL": llama, "OUT": tmp_path / "out", "QUIZ": quiz}
+    filled = arguments
+    for name, place in places.items():
+        filled = [argument.replace(name, str(place)) for argument in filled]
     result = run(*filled, cwd=tmp_path)
     assert result.returncode == 2
     assert sentence in result.stderr

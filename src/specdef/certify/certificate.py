@@ -68,9 +68,7 @@ def certify_study(
         SpecdefError: unknown threat model, or the task measures nothing: the undefended model does not reach the
             target within the utility budget at two adjacent learning rates of the window.
     """
-    unknown = sorted(set(threats) - set(THREATS))
-    if unknown:
-        raise SpecdefError(f"`threats` must be any of {', '.join(THREATS)}; got {', '.join(unknown)}.")
+    check_threats(threats)
     started = time.perf_counter()
     known = Known()
 
@@ -98,6 +96,13 @@ def certify_study(
         store.keep(cell)
     write_json(store.folder / CERTIFICATE, content)
     return Certificate(content, cells)
+
+
+def check_threats(threats: Sequence[str]) -> None:
+    """Raise SpecdefError unless every name is a threat model's and there is at least one."""
+    unknown = sorted(set(threats) - set(THREATS))
+    if unknown or not threats:
+        raise SpecdefError(f"`threats` must be any of {', '.join(THREATS)}; got {', '.join(unknown) or 'none'}.")
 
 
 def _require_calibrated(study: Study, known: Known) -> None:
