@@ -41,8 +41,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 
 experiment: $(STAMP)
-	@test -f "experiments/$(NAME).py" || { echo "Usage: make experiment NAME=...; see experiments/README.md"; exit 2; }
-	$(BIN)/python -m experiments.$(NAME)
+	$(BIN)/python -m experiments "$(NAME)"
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache

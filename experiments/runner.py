@@ -1,19 +1,17 @@
 """Runs an experiment given as data: locks x attacks x seeds. Resumable; every finished cell is a file.
 
-`make experiment NAME=table4` reads configs/table4.json; configs/table4-full.json is the same at the paper's scale.
+configs/table4.json runs here; configs/table4-full.json is the same at the paper's scale.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specdef import lock
+from experiments.locked import HERE, WORK, locked_copy
 from specdef.attacks.lora import parse_adapter
 from specdef.certify.grid import Cell
 from specdef.certify.machine import Machine
@@ -23,12 +21,10 @@ from specdef.certify.study import make_study
 from specdef.certify.sweep import sweep
 from specdef.certify.threats import by_attack
 from specdef.certify.verdict import attack_of, judge_threat
-from specdef.models import find_model
+from specdef.models import BUNDLED, find_model
+from specdef.prepare import prepare
 from specdef.tasks.registry import parse_task
 from specdef.training.loop import Recipe
-
-HERE = Path(__file__).parent
-WORK = HERE / "work"
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,7 @@ class Row:
     entries: list[dict[str, Any]]
 
 
-def run(name: str, *, machine: Machine | None = None) -> list[Row]:
+def run(name: str, *, machine: Machine | None = None) -> Path:
     """Run configs/NAME.json; write results/NAME.json and results/NAME.md.
 
     Args:
@@ -47,14 +43,14 @@ def run(name: str, *, machine: Machine | None = None) -> list[Row]:
         machine: where cells run.
     """
     config = json.loads((HERE / "configs" / f"{name}.json").read_text())
-    original = find_model(config["model"])
+    original = _prepared(config) if "prepare" in config else find_model(config["model"])
     task = parse_task(config["task"], target=config.get("target"))
     recipe = Recipe(**config["recipe"])
     store = Store(WORK / "cells-store")
     rows: list[Row] = []
     reference: float | None = None
     for entry in config["locks"]:
-        folder = original if entry.get("preset") is None else _locked(original, entry)
+        folder = original if entry.get("preset") is None else locked_copy(original, entry)
         study = make_study(folder, original, task, recipe=recipe, machine=machine or Machine())
         if folder == original:
             reference = reference_perplexity(study.cell(study.original))
@@ -66,17 +62,16 @@ def run(name: str, *, machine: Machine | None = None) -> list[Row]:
         found = sweep(cells, store, study.machine.executor(), on_cell=_say)
         rows.append(Row(entry["label"], _entries(found, reference)))
         _write(name, config, rows, reference, study.machine.device or "cpu")
-    return rows
+    return HERE / "results" / f"{name}.md"
 
 
-def _locked(original: Path, entry: Mapping[str, Any]) -> Path:
-    """A locked copy, made once."""
-    options = {key: value for key, value in entry.items() if key != "label"}
-    folder = WORK / "".join(c if c.isalnum() else "-" for c in f"{original.name}-{entry['label']}")
+def _prepared(config: Mapping[str, Any]) -> Path:
+    """The model a task needs, made once: guarded, or with facts removed."""
+    options = dict(config["prepare"])
+    folder = WORK / str(config["model"])
     if not folder.is_dir():
         WORK.mkdir(exist_ok=True)
-        Path(f"{folder}.specdef-key").unlink(missing_ok=True)
-        lock(original, folder, **options)
+        prepare(options.pop("kind"), find_model(BUNDLED), folder, **options)
     return folder
 
 
@@ -138,11 +133,3 @@ def _entry(entry: Mapping[str, Any]) -> str:
 
 def _say(cell: StoredCell, done: int, total: int) -> None:
     print(f"[{done}/{total}] {attack_of(cell).label}: {cell.result['outcome']}", flush=True)
-
-
-def main(name: str) -> None:
-    """Run one experiment; `--fresh` forgets the locked copies and finished cells first."""
-    if "--fresh" in sys.argv:
-        shutil.rmtree(WORK, ignore_errors=True)
-    run(name)
-    print((HERE / "results" / f"{name}.md").read_text())
