@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -228,7 +229,7 @@ def make_trainer(model: torch.nn.Module, recipe: Recipe, task: Batch, general: B
 
     if not any(p.requires_grad for p in model.parameters()):
         raise SpecdefError("`freeze` must leave at least one parameter to train; it freezes all of them.")
-    accelerator = _accelerator(recipe)
+    accelerator = _accelerator(model, recipe)
     if recipe.precision == "bf16":
         model = model.to(torch.bfloat16)
     optimizer = build_optimizer(recipe.optimizer, model, lr=recipe.lr, weight_decay=recipe.weight_decay)
@@ -253,13 +254,18 @@ def make_trainer(model: torch.nn.Module, recipe: Recipe, task: Batch, general: B
     )
 
 
-def _accelerator(recipe: Recipe) -> Accelerator:
+def _accelerator(model: torch.nn.Module, recipe: Recipe) -> Accelerator:
+    """accelerate's view of the machine: the device the model is on, or what ``accelerate launch`` set up."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    # accelerate keeps one precision per process; a library that trains twice must forget the first.
-    AcceleratorState._reset_state()
-    return Accelerator(mixed_precision="bf16" if recipe.precision == "bf16-master" else "no")
+    launched = "WORLD_SIZE" in os.environ
+    # accelerate keeps one device and one precision per process; a library that trains twice must forget the first.
+    AcceleratorState._reset_state(reset_partial_state=not launched)
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    return Accelerator(
+        mixed_precision="bf16" if recipe.precision == "bf16-master" else "no", cpu=on_cpu and not launched
+    )
 
 
 Evaluate = Callable[[Any, int, float | None], Evaluation]
