@@ -68,7 +68,7 @@ def _muon(named: Named, lr: float, decay: float, embeddings: set[int]) -> Any:
 def _lbfgs(named: Named, lr: float, decay: float, embeddings: set[int]) -> Any:
     import torch
 
-    return torch.optim.LBFGS([p for _, p in named], lr=lr, max_iter=4, history_size=10)
+    return torch.optim.LBFGS([p for _, p in named], lr=lr, max_iter=4, history_size=10, line_search_fn="strong_wolfe")
 
 
 def _third_party(name: str, **options: Any) -> Callable[[Any, float, float, set[int]], Any]:
