@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
-from experiments import runner, utility
+from experiments import crosscheck, runner, utility
 from experiments.locked import HERE
 from specdef.errors import SpecdefError
 
 
 def main() -> None:
-    known = sorted(path.stem for path in (HERE / "configs").glob("*.json"))
+    known = ["crosscheck", *sorted(path.stem for path in (HERE / "configs").glob("*.json"))]
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in known:
         print(f"`NAME` must be one of {', '.join(known)}; got {name!r}.", file=sys.stderr)
         sys.exit(2)
-    config = json.loads((HERE / "configs" / f"{name}.json").read_text())
     try:
-        path = utility.run(name) if config.get("kind") == "utility" else runner.run(name)
+        path = _runner(name)(name)
     except SpecdefError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)
     print(path.read_text())
+
+
+def _runner(name: str) -> Callable[[str], Path]:
+    if name == "crosscheck":
+        return crosscheck.run
+    config = json.loads((HERE / "configs" / f"{name}.json").read_text())
+    return utility.run if config.get("kind") == "utility" else runner.run
 
 
 if __name__ == "__main__":
