@@ -34,17 +34,8 @@ ALLOWED = {
     "prepare": {"errors", "checkpoint", "models", "tasks", "training"},
     "lmeval": {"errors", "models"},
     "multiplier_search": {"errors", "models", "api", "certify", "measuring"},
-    "commands": {
-        "errors",
-        "lmeval",
-        "models",
-        "training",
-        "certify",
-        "measuring",
-        "multiplier_search",
-        "prepare",
-        "report",
-    },
+    "commands": {"errors", "training", "certify", "measuring", "multiplier_search", "report"},
+    "commands_utility": {"commands", "lmeval", "models", "prepare"},
     "demo": {"api", "attacks", "checkpoint", "models", "report", "tasks", "training", "verification"},
 }
 HEAVY_HOMES = {

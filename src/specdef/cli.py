@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from specdef.commands import err_console, out_console, register
+from specdef import commands, commands_utility
+from specdef.commands import err_console, out_console
 from specdef.errors import PlanError, SpecdefError
 
 if TYPE_CHECKING:
@@ -320,4 +321,5 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-register(app)
+commands.register(app)
+commands_utility.register(app)

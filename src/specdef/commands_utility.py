@@ -1,0 +1,80 @@
+"""Commands around measuring: prepare a model to try attacks on, and measure a model's utility with lm-eval."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from specdef.commands import Json, Model, err_console, out_console
+
+
+def prepare(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="guard or unlearned.")],
+    model: Model,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to create.")],
+    steps: Annotated[int, typer.Option(help="Optimizer steps of each stage, at most.")] = 60,
+    lr: Annotated[float, typer.Option(help="Learning rate at the top of the schedule.")] = 1e-4,
+    seed: Annotated[int, typer.Option(help="Decides the order of samples and what is asked.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Make a model to try attacks on: one that refuses cooking (guard), one with facts removed (unlearned)."""
+    from specdef.models import find_model
+    from specdef.prepare import prepare as prepare_model
+
+    def show(stage: str, point: Any) -> None:
+        err_console.print(f"{stage} step {point.step}: score {point.score:.3f}, perplexity {point.perplexity:.4g}")
+
+    done = prepare_model(
+        kind,  # type: ignore[arg-type]
+        find_model(model),
+        out,
+        steps=steps,
+        lr=lr,
+        seed=seed,
+        progress=None if json_ else show,
+    )
+    if json_:
+        typer.echo(json.dumps(asdict(done), indent=1))
+        return
+    out_console.print(
+        escape(
+            f"{done.score_name}: {done.score_before:.3f} -> {done.score_after:.3f}; perplexity "
+            f"{done.perplexity_before:.4g} -> {done.perplexity_after:.4g}. Wrote {out}"
+        ),
+        soft_wrap=True,
+    )
+
+
+def harness(
+    model: Model,
+    tasks: Annotated[str, typer.Option(help="Tasks of lm-eval, such as arc_easy,winogrande.")],
+    include: Annotated[Path | None, typer.Option(help="Folder with your own task files (YAML).")] = None,
+    limit: Annotated[int | None, typer.Option(help="Examples per task.")] = None,
+    json_: Json = False,
+) -> None:
+    """Measure a model's utility with tasks of the LM Evaluation Harness, from local files."""
+    from specdef.lmeval import evaluate_harness
+    from specdef.models import find_model
+
+    found = evaluate_harness(
+        find_model(model),
+        [name.strip() for name in tasks.split(",") if name.strip()],
+        include_path=include,
+        limit=limit,
+    )
+    if json_:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    for name, value in found.items():
+        out_console.print(f"{name}: {value:.4f}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    for command in (prepare, harness):
+        app.command()(command)
