@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.locked import HERE, WORK, locked_copy
-from specdef.certify.store import environment, write_json
+from specdef.certify.environment import environment
+from specdef.certify.store import write_json
 from specdef.models import BUNDLED, find_model
 from specdef.tasks.facts import bundled_prose, facts
 from specdef.tasks.task import MultipleChoice

@@ -13,13 +13,14 @@ from typing import Any
 
 from experiments.locked import HERE, WORK, locked_copy
 from specdef.attacks.lora import parse_adapter
+from specdef.certify.environment import environment
 from specdef.certify.grid import Cell
 from specdef.certify.machine import Machine
 from specdef.certify.run_cell import reference_perplexity
-from specdef.certify.store import Store, StoredCell, environment, write_json
+from specdef.certify.store import Store, StoredCell, write_json
 from specdef.certify.study import make_study
 from specdef.certify.sweep import sweep
-from specdef.certify.threats import by_attack
+from specdef.certify.threats import without_seed
 from specdef.certify.verdict import attack_of, judge_threat
 from specdef.models import BUNDLED, find_model
 from specdef.prepare import prepare
@@ -86,8 +87,11 @@ def _cell(study: Any, attack: Mapping[str, Any], seed: int, reference: float | N
 
 def _entries(cells: Sequence[StoredCell], reference: float | None) -> list[dict[str, Any]]:
     """One entry per attack: mean over seeds."""
+    groups: dict[str, list[StoredCell]] = {}
+    for cell in cells:
+        groups.setdefault(without_seed(cell), []).append(cell)
     entries = []
-    for group in by_attack(cells):
+    for group in groups.values():
         verdict = judge_threat(group, unlocked_steps=None, reference=reference, not_tried=())
         entries.append({"attack": attack_of(group[0]).label, **verdict.to_json()})
     return entries

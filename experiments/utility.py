@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.locked import HERE, locked_copy
+from specdef.certify.environment import environment
 from specdef.certify.run_cell import reference_perplexity
-from specdef.certify.store import environment, write_json
+from specdef.certify.store import write_json
 from specdef.certify.study import make_study
 from specdef.errors import SpecdefError
 from specdef.models import find_model, load, load_tokenizer

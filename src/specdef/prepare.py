@@ -138,6 +138,7 @@ def prepare(
 
     model, tokenizer = load(source), load_tokenizer(source)
     dtype = next(model.parameters()).dtype
+    model = model.to(torch.float32)
     measured, mixed = _general(bundled_prose() if text is None else text, tokenizer)
     plan = _plan(kind, seed)
     score = plan.stages[-1].measure

@@ -102,7 +102,7 @@ def falls_to_search(cell: Cell) -> str:
         (3e-5, "stall 0.45"),
         (1e-6, "collapse 0.4"),
     )
-    for lr, kind in (*bounds, (5e-7, "regained 50"), (1e-7, "broken 40")):
+    for lr, kind in (*bounds, (5e-7, "regained 60"), (1e-7, "broken 50")):
         if recipe.lr >= lr:
             return kind
     return "stall 0.3"
@@ -119,6 +119,7 @@ def study(*, name: str = "model-locked", multiplier: float = 1024.0) -> Study:
         locked=Subject(f"/nowhere/{name}", "b" * 56 + f"{int(multiplier):08d}"),
         method="fold",
         multiplier=multiplier,
+        multiplier_source="manifest",
         locked_modules=("model.layers.0.mlp.down_proj", "model.layers.1.mlp.down_proj"),
         spec=spec,
         task=make_task(spec),

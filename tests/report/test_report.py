@@ -41,10 +41,10 @@ def test_the_synthetic_certificate_has_every_outcome(opened: Path) -> None:
         ("T0", "adamw", 3e-5, "— (0.45); 1 crashed"),
         ("T0", "adamw", 3e-4, "— (0.25)‡"),
         ("T1", "adamw", 3e-3, "crashed"),
-        ("T1", "adamw", 3e-7, "45 ± 5 (0.65); 2/3 seeds; 1 crashed"),
-        ("T1", "adamw", 9.49e-7, "50 (0.65)‡§"),
+        ("T1", "adamw", 3e-7, "55 ± 5 (0.65); 2/3 seeds; 1 crashed"),
+        ("T1", "adamw", 9.49e-7, "60 (0.65)‡§"),
         ("T2", "adamw, no clipping", 3e-7, "invalid"),
-        ("T2", "adamw, batch size 16", 3e-7, "55 ± 5 (0.517)‡§; 2/3 seeds"),
+        ("T2", "adamw, batch size 16", 3e-7, "50 (0.65)‡§"),
     ],
 )
 def test_entries_have_the_papers_form(opened: Path, name: str, attack: str, lr: float, text: str) -> None:
@@ -66,8 +66,8 @@ def test_one_dagger_when_some_seeds_lost_utility_and_two_when_all_did() -> None:
 
 def test_one_broken_seed_makes_an_entry_broken() -> None:
     broken = _row(outcome="broken", step=20, best_score=0.7)
-    assert Entry("adamw", 1e-4, (_row(best_score=0.9), broken), 20.0).kind == Kind.BROKEN
-    assert Entry("adamw", 1e-4, (broken,), 10.0).kind == Kind.SLOWED
+    assert Entry("adamw", 1e-4, (_row(best_score=0.9), broken), 21.0).kind == Kind.BROKEN
+    assert Entry("adamw", 1e-4, (broken,), 20.0).kind == Kind.SLOWED
     assert (
         Entry("adamw", 1e-4, (_row(outcome="invalid"), _row(outcome="crashed", best_score=None))).kind == Kind.INVALID
     )
@@ -85,10 +85,10 @@ def test_the_unfavourable_reading_comes_first(opened: Path) -> None:
     certificate = read_certificate(opened)
     said = headline(certificate)
     assert said.startswith("This lock does NOT hold: under T1")
-    assert "adamw, lr 3e-7 reaches the target within the utility budget after 45 steps" in said
+    assert "adamw, lr 3e-7 reaches the target within the utility budget after 55 steps" in said
     assert "the undefended model needs 30" in said
-    assert "slowed (x1.5), not prevented" in said
-    assert "Under T3 it is not even slowed: adamw, lr 1e-3, lora r=8 on all needs 20 steps" in said
+    assert "slowed (x1.8), not prevented" in said
+    assert "Under T2 it is not even slowed: sgd, lr 3.12e-3 needs 20 steps" in said
     assert markdown(certificate, []).index("does NOT hold") < markdown(certificate, []).index("T0")
     worst = certificate["threat_models"]["T0"]["cell"]
     assert f"adamw, lr 3e-5 (cell {worst}), scored 0.45" in verdict_sentences(certificate, "T0")
@@ -137,7 +137,7 @@ def _printed(certificate: dict[str, Any]) -> str:
 def test_the_terminal_table_names_verdicts_and_worst_cells(opened: Path) -> None:
     said = _printed(read_certificate(opened))
     assert "does NOT hold" in said
-    for expected in ("undefended model", "held by stall", "slowed x1.8", "adamw, lr 3e-7, batch size 16", "20 ± 8.2"):
+    for expected in ("undefended model", "held by stall", "slowed x1.8", "sgd, lr 3.12e-3", "20 ± 8.2"):
         assert expected in said
 
 

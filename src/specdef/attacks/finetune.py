@@ -52,8 +52,10 @@ class Attack:
     def __post_init__(self) -> None:
         if self.stop not in ("budget", "paper"):
             raise SpecdefError(f"`stop` must be budget or paper; got {self.stop!r}.")
-        if not self.utility_factor > 1:
+        if not 1 < self.utility_factor < math.inf:
             raise SpecdefError(f"`utility_factor` must be above 1; got {self.utility_factor!r}.")
+        if self.freeze is not None and self.adapter is not None:
+            raise SpecdefError("`freeze` must be left out with `lora`: adapters are trained beside weights all frozen.")
         if self.freeze is not None:
             try:
                 re.compile(self.freeze)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -58,15 +59,29 @@ def parse_adapter(text: str) -> AdapterSpec:
                 raise SpecdefError(f"`lora` must have a whole number as rank r; got {value!r}.")
             known["r"] = int(value)
         elif name == "targets":
-            known["targets"] = (value,) if value.startswith("re:") else tuple(value.split("+"))
+            known["targets"] = (_checked(value),) if value.startswith("re:") else tuple(value.split("+"))
         elif name == "kind":
             known["kind"] = value.upper()
         else:
             try:
-                options[name] = json.loads(value)
+                options[name] = json.loads(value, parse_constant=_refuse_constant)
             except json.JSONDecodeError:
                 options[name] = value
     return AdapterSpec(**known, options=options)
+
+
+def _checked(targets: str) -> str:
+    try:
+        re.compile(targets[3:])
+    except re.error as error:
+        raise SpecdefError(
+            f"`lora` targets must be a regular expression after re:; got {targets!r} ({error})."
+        ) from error
+    return targets
+
+
+def _refuse_constant(name: str) -> float:
+    raise SpecdefError(f"`lora` options must be finite; got {name}.")
 
 
 def add_adapter(model: nn.Module, spec: AdapterSpec) -> nn.Module:
@@ -91,11 +106,10 @@ def add_adapter(model: nn.Module, spec: AdapterSpec) -> nn.Module:
         targets = spec.targets[0][3:]
     else:
         targets = sorted(path for path in linears if any(path == t or path.endswith(f".{t}") for t in spec.targets))
-        if not targets:
+        missing = [t for t in spec.targets if not any(path == t or path.endswith(f".{t}") for path in targets)]
+        if missing:
             known = sorted({path.rsplit(".", 1)[-1] for path in linears})
-            raise SpecdefError(
-                f"`lora` targets must name linear layers ({', '.join(known)}); got {'+'.join(spec.targets)}."
-            )
+            raise SpecdefError(f"`lora` targets must name linear layers ({', '.join(known)}); got {'+'.join(missing)}.")
     try:
         config_class = peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(spec.kind)]
         arguments: dict[str, Any] = {"target_modules": targets, "task_type": "CAUSAL_LM", **spec.options}
@@ -104,7 +118,7 @@ def add_adapter(model: nn.Module, spec: AdapterSpec) -> nn.Module:
         if spec.kind == "LORA":
             arguments.setdefault("lora_alpha", 2 * spec.r)
         adapted: nn.Module = peft.get_peft_model(model, config_class(**arguments))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, ImportError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise SpecdefError(
             f"`lora` must be a configuration that peft accepts for this model; it says: {reason}"

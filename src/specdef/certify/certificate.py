@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from specdef.certify.environment import environment
 from specdef.certify.executors import Executor
-from specdef.certify.store import Store, StoredCell, environment, write_json
+from specdef.certify.store import Store, StoredCell, write_json
 from specdef.certify.study import Study
 from specdef.certify.sweep import OnCell, sweep
-from specdef.certify.threats import SEEDS, THREATS, Known, Plan, window
+from specdef.certify.threats import THREATS, Known, Plan, window
 from specdef.certify.verdict import ThreatVerdict, attack_of, judge_threat
 from specdef.errors import SpecdefError
 
@@ -23,6 +23,7 @@ CONTAINS = {"T0": ("T0",), "T1": ("T0", "T1"), "T2": ("T2",), "T3": ("T3",)}
 UNTRIED = (
     "attacks that rewrite the weights before training (merging, rebalancing, layer injection): threat model T4",
     "more steps, larger batches and longer data than the budget above",
+    "stopping between two evaluations: a target reached and lost again within that many steps is not seen",
     "sampling attacks, prompting, activation steering, distillation",
 )
 
@@ -66,7 +67,7 @@ def certify_study(
 
     Raises:
         SpecdefError: unknown threat model, or the task measures nothing: the undefended model does not reach the
-            target within the utility budget at two adjacent learning rates of the window.
+            target within the utility budget at two learning rates of the window.
     """
     check_threats(threats)
     started = time.perf_counter()
@@ -86,12 +87,13 @@ def certify_study(
 
     follow("unlocked", window(study, known))
     _require_calibrated(study, known)
+    wanted = {part for name in threats for part in CONTAINS[name]}
     for name, plan in THREATS.items():
-        if name in threats:
+        if name in wanted:
             follow(name, plan(study, known))
     seconds = time.perf_counter() - started
     content = {**_content(study, known, threats, seconds), "command": command}
-    cells = list({cell.key: cell for found in known.results.values() for cell in found}.values())
+    cells = _all_cells(known)
     for cell in cells:
         store.keep(cell)
     write_json(store.folder / CERTIFICATE, content)
@@ -118,7 +120,7 @@ def _require_calibrated(study: Study, known: Known) -> None:
 
 
 def _content(study: Study, known: Known, threats: Sequence[str], seconds: float) -> dict[str, Any]:
-    unlocked = judge_threat(known.results["unlocked"], unlocked_steps=None, reference=known.reference, not_tried=())
+    unlocked = judge_threat(known.results["unlocked"], unlocked_steps=None, reference=known.reference)
     verdicts: dict[str, ThreatVerdict] = {}
     for name in threats:
         cells = [cell for part in CONTAINS[name] for cell in known.results.get(part, [])]
@@ -127,11 +129,13 @@ def _content(study: Study, known: Known, threats: Sequence[str], seconds: float)
             unlocked_steps=unlocked.steps,
             reference=known.reference,
             not_tried=known.not_tried.get(name, ()),
+            eval_every=study.recipe.eval_every,
         )
     return {
         "specdef_certificate": 1,
         "subject": {"name": Path(study.locked.path).name, "digest": study.locked.digest, "method": study.method},
         "multiplier": study.multiplier,
+        "multiplier_source": study.multiplier_source,
         "original": {"name": Path(study.original.path).name, "digest": study.original.digest},
         "task": {
             "name": study.spec.name,
@@ -150,14 +154,11 @@ def _content(study: Study, known: Known, threats: Sequence[str], seconds: float)
         "threat_models": {name: verdict.to_json() for name, verdict in verdicts.items()},
         "cells": [_row(name, cell) for name, found in known.results.items() for cell in _unique(found)],
         "not_tried": [*(f"threat model {name}" for name in THREATS if name not in threats), *UNTRIED],
-        "seeds": list(SEEDS),
-        "environment": {
-            **environment(study.machine.device or "cpu"),
-            "commit": _commit(),
-            "threads_per_cell": study.machine.threads,
-        },
+        "seeds": sorted({c.attack["recipe"]["seed"] for found in known.results.values() for c in found}),
+        "environment": environment(study.machine.device or "cpu") | {"threads_per_cell": study.machine.threads},
         "seconds": round(seconds, 1),
-        "cell_seconds": round(sum(c.measured["seconds"] or 0 for found in known.results.values() for c in found), 1),
+        "cell_seconds": round(sum(cell.measured["seconds"] or 0 for cell in _all_cells(known)), 1),
+        "cell_environments": _environments(_all_cells(known)),
     }
 
 
@@ -181,6 +182,18 @@ def _row(name: str, cell: StoredCell) -> dict[str, Any]:
     }
 
 
+def _all_cells(known: Known) -> list[StoredCell]:
+    """Every cell once, in order of first use."""
+    return _unique([cell for found in known.results.values() for cell in found])
+
+
+def _environments(cells: Sequence[StoredCell]) -> list[dict[str, Any]]:
+    """The different machines, libraries and commits the cells come from: finished cells may be older than this run."""
+    names = ("hardware", "python", "libraries", "commit")
+    found = [{name: cell.measured.get(name) for name in names} for cell in cells]
+    return [entry for index, entry in enumerate(found) if entry not in found[:index]]
+
+
 def _best_at_any_cost(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """The evaluation with the highest score, whatever became of utility: what `held by collapse` may hide."""
     return max(evaluations, key=lambda point: float(point["score"]), default=None)
@@ -188,14 +201,3 @@ def _best_at_any_cost(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any] |
 
 def _unique(cells: Sequence[StoredCell]) -> list[StoredCell]:
     return list({cell.key: cell for cell in cells}.values())
-
-
-def _commit() -> str | None:
-    """The commit of the source tree, None for an installed package."""
-    root = Path(__file__).resolve().parents[3]
-    if not (root / ".git").exists():
-        return None
-    found = subprocess.run(
-        ["git", "-C", str(root), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or None

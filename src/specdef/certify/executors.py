@@ -45,6 +45,12 @@ def crashed(note: str) -> dict[str, Any]:
     return {"result": result, "measured": {"seconds": None, "train_seconds": None, "peak_memory_bytes": None}}
 
 
+def refused(note: str) -> dict[str, Any]:
+    """What is stored for an attack that this model cannot be given, such as adapters on layers it has not."""
+    outcome = crashed(note)
+    return {**outcome, "result": {**outcome["result"], "outcome": Outcome.INVALID.value}}
+
+
 @dataclass(frozen=True)
 class LocalExecutor:
     """A pool of processes on this machine, one process per cell.
@@ -92,7 +98,7 @@ def _run_isolated(context: Any, function: Run, cell: Cell, processes: set[Any]) 
     process.join()
     processes.discard(process)
     if kind == "refused":
-        raise SpecdefError(value)
+        return refused(value)
     if kind == "failed":
         return crashed(value)
     if kind == "died":

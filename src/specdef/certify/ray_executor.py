@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from specdef.certify.executors import Finished, Run, crashed, describe
+from specdef.certify.executors import Finished, Run, crashed, describe, refused
 from specdef.certify.grid import Cell
 from specdef.certify.run_cell import run_cell
 from specdef.errors import SpecdefError
@@ -37,7 +37,9 @@ class RayExecutor:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         import ray
 
-        options: dict[str, Any] = {"include_dashboard": False, "num_cpus": self.workers} if self.address is None else {}
+        threads = max((cell.threads for cell in cells), default=1)
+        here: dict[str, Any] = {"include_dashboard": False, "num_cpus": self.workers * threads}
+        options = here if self.address is None else {}
         started_here = not ray.is_initialized()
         if started_here:
             try:
@@ -48,7 +50,7 @@ class RayExecutor:
                     f"({describe(error)}). Start one with `ray start --head`."
                 ) from error
         try:
-            remote = ray.remote(num_cpus=1, num_gpus=self.gpus, max_calls=1, max_retries=0)(_safely)
+            remote = ray.remote(num_cpus=threads, num_gpus=self.gpus, max_calls=1, max_retries=0)(_safely)
             waiting = {remote.remote(self.function, cell.to_json()): cell for cell in cells}
             while waiting:
                 done, _ = ray.wait(list(waiting))
@@ -58,9 +60,8 @@ class RayExecutor:
                         kind, value = ray.get(reference)
                     except ray.exceptions.RayError as error:
                         kind, value = "failed", describe(error)
-                    if kind == "refused":
-                        raise SpecdefError(value)
-                    yield cell, dict(value) if kind == "done" else crashed(value)
+                    outcome = refused(value) if kind == "refused" else crashed(value) if kind == "failed" else value
+                    yield cell, dict(outcome)
         finally:
             if started_here:
                 ray.shutdown()

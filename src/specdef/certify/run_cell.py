@@ -14,14 +14,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from blake3 import blake3
+
 from specdef.attacks.finetune import AttackResult, TextBlocks, run_attack, text_blocks
-from specdef.certify.grid import Cell, cell_from_json
+from specdef.certify.environment import environment
+from specdef.certify.grid import Cell, cell_from_json, digest_of
+from specdef.errors import SpecdefError
 from specdef.models import load, load_tokenizer
 from specdef.tasks.facts import bundled_prose
 from specdef.tasks.registry import make_task
 from specdef.training.perplexity import perplexity, read_text
 from specdef.training.stopping import Evaluation
 
+_LAUNCHER = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Names of glibc's malloc.h."""
 
@@ -36,6 +41,9 @@ def run_cell(data: Mapping[str, Any]) -> dict[str, Any]:
         JSON data: ``result`` (the same on every run) and ``measured`` (seconds and memory, which are not).
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    for name in [name for name in os.environ if name.startswith("ACCELERATE_") or name in _LAUNCHER]:
+        del os.environ[name]  # a scheduler's settings must not change what a cell computes
     _keep_freed_memory()
     return measure_cell(cell_from_json(data))
 
@@ -57,6 +65,7 @@ def measure_cell(cell: Cell, *, progress: Callable[[Evaluation], None] | None = 
         "seconds": round(time.perf_counter() - started, 3),
         "train_seconds": round(result.train_seconds, 3),
         "peak_memory_bytes": _peak_memory(cell.device),
+        **environment(cell.device),
     }
     return {"result": result_to_json(result), "measured": measured}
 
@@ -64,10 +73,13 @@ def measure_cell(cell: Cell, *, progress: Callable[[Evaluation], None] | None = 
 def attack_cell(cell: Cell, *, progress: Callable[[Evaluation], None] | None = None) -> AttackResult:
     """Load the cell's model and attack it in this process."""
     model, tokenizer, text = _load(cell)
+    task = make_task(cell.task)
+    if digest_of(task.fingerprint()) != cell.task_digest:
+        raise SpecdefError(f"Task file {cell.task.path} must stay as it is during a sweep; it changed. Start again.")
     return run_attack(
         model,
         tokenizer,
-        make_task(cell.task),
+        task,
         text,
         cell.attack,
         reference_perplexity=cell.reference_perplexity,
@@ -104,6 +116,8 @@ def _load(cell: Cell) -> tuple[Any, Any, TextBlocks]:
     folder = Path(cell.subject.path)
     tokenizer = load_tokenizer(folder)
     text = bundled_prose() if cell.text is None else read_text(Path(cell.text))
+    if blake3(text.encode()).hexdigest() != cell.text_digest:
+        raise SpecdefError(f"`text` must stay as it is during a sweep; {cell.text} changed. Start again.")
     return load(folder, dtype=torch.float32).to(cell.device), tokenizer, text_blocks(text, tokenizer)
 
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import platform
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from specdef.certify.grid import Cell
 from specdef.checkpoint.target import is_alive
 from specdef.errors import SpecdefError
+from specdef.training.stopping import Outcome
 
 GRID = "grid.json"
-_LIBRARIES = ("specdef", "torch", "transformers", "accelerate", "peft", "pytorch-optimizer")
+_LEFTOVER = re.compile(r"^\..*\.tmp-(\d+)-\w+$")
 
 
 class StoreError(SpecdefError):
@@ -60,44 +60,60 @@ class Store:
         except OSError as error:
             raise _unwritable(folder, error) from error
         for leftover in self.cells.glob(".*.tmp-*"):
-            if not is_alive(int(leftover.name.rsplit("-", 2)[1])):
+            found = _LEFTOVER.search(leftover.name)
+            if found and not is_alive(int(found[1])):
                 leftover.unlink(missing_ok=True)
 
     def _claim(self, grid: dict[str, Any]) -> None:
         path = self.folder / GRID
         if path.is_file():
-            if _read(path) != grid:
+            try:
                 found = _read(path)
+            except StoreError as error:
+                raise StoreError(f"`out` must hold a readable {GRID}; {path} is not. Give another folder.") from error
+            if found != grid:
                 differing = sorted(name for name in {*found, *grid} if found.get(name) != grid.get(name))
                 raise StoreError(
                     f"`out` must be a new folder or hold results of the same grid; {self.folder} holds another's "
                     f"({', '.join(differing)} differ). Give another folder."
                 )
             return
-        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+        if self.folder.exists() and (not self.folder.is_dir() or any(map(_is_foreign, self.folder.iterdir()))):
             raise StoreError(f"`out` must be a new folder or one that specdef wrote; {self.folder} is neither.")
         write_json(path, grid)
 
     def read(self, cell: Cell) -> StoredCell | None:
-        """The finished cell, or None."""
+        """The finished cell; None when it was not run, or when its process died and it may be tried again.
+
+        Raises:
+            StoreError: the file cannot be read, or is another cell's.
+        """
         path = self.cells / f"{cell.key}.json"
-        return _stored(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        stored = _stored(path)
+        if stored.config != json.loads(json.dumps(cell.identity())):
+            raise StoreError(f"Result file {path} must be of the cell it is named after; it is not. Delete the file.")
+        return None if stored.result["outcome"] == Outcome.CRASHED else stored
 
     def write(self, cell: Cell, outcome: Mapping[str, Any]) -> StoredCell:
-        """Store a finished cell; a second write of the same cell replaces nothing."""
-        stored = StoredCell(
-            cell.key, cell.identity(), dict(outcome["result"]), {**outcome["measured"], **environment(cell.device)}
-        )
-        path = self.cells / f"{cell.key}.json"
-        if not path.exists():
-            _write_cell(path, stored)
+        """Store a finished cell; what another sweep finished in the meantime stays."""
+        if (found := self.read(cell)) is not None:
+            return found
+        stored = StoredCell(cell.key, cell.identity(), dict(outcome["result"]), dict(outcome["measured"]))
+        _write_cell(self.cells / f"{cell.key}.json", stored)
         return stored
 
     def keep(self, cell: StoredCell) -> None:
         """Put a finished cell from a shared place into this folder as well, so that it is complete by itself."""
         path = self.folder / "cells" / f"{cell.key}.json"
-        if not path.exists():
+        if not path.exists() or _stored(path) != cell:
             _write_cell(path, cell)
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether a file is more than what a killed start of ours left behind."""
+    return not _LEFTOVER.search(path.name)
 
 
 def stored_cells(folder: Path) -> list[StoredCell]:
@@ -107,7 +123,8 @@ def stored_cells(folder: Path) -> list[StoredCell]:
         StoreError: there are none, or one cannot be read.
     """
     cells = folder / "cells" if (folder / "cells").is_dir() else folder
-    paths = sorted(cells.glob("????????????????.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+    paths = [path for path in cells.glob("*.json") if re.fullmatch("[0-9a-f]{16}", path.stem)]
+    paths.sort(key=lambda path: (path.stat().st_mtime_ns, path.name))
     if not paths:
         raise StoreError(f"Folder {folder} must hold results of `specdef attack` or `specdef certify`; it holds none.")
     return [_stored(path) for path in paths]
@@ -141,35 +158,13 @@ def _write_cell(path: Path, cell: StoredCell) -> None:
     write_json(path, {"cell": cell.key, "config": cell.config, "result": cell.result, "measured": cell.measured})
 
 
-def environment(device: str) -> dict[str, Any]:
-    """The machine and the libraries, for the record."""
-    libraries = {}
-    for name in _LIBRARIES:
-        try:
-            libraries[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return {"hardware": _hardware(device), "python": platform.python_version(), "libraries": libraries}
-
-
-def _hardware(device: str) -> str:
-    if device == "cuda":
-        import torch
-
-        return str(torch.cuda.get_device_name())
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-
-
 def _stored(path: Path) -> StoredCell:
     data = _read(path)
     try:
-        return StoredCell(data["cell"], data["config"], data["result"], data["measured"])
-    except KeyError as error:
+        cell = StoredCell(data["cell"], data["config"], data["result"], data["measured"])
+        _ = [cell.result[name] for name in ("outcome", "step", "best", "evaluations")], cell.measured["seconds"]
+        return cell
+    except (KeyError, TypeError) as error:
         raise StoreError(f"Result file {path} must have an entry {error}; it has none. Delete the file.") from error
 
 

@@ -38,6 +38,7 @@ class Study:
         locked: the model under test; the same as `original` to certify an unlocked model.
         method: ``fold``, ``inject`` or ``none`` from the manifest, ``unknown`` without one.
         multiplier: alpha; learning rates are searched down to the ordinary ones divided by it.
+        multiplier_source: ``manifest`` (the defender's word), ``option``, ``default`` or ``no lock``.
         locked_modules: modules the lock replaced, where the manifest names them.
         task: description, digest and the task itself.
         text: path of the general text, None for the bundled prose.
@@ -50,6 +51,7 @@ class Study:
     locked: Subject
     method: str
     multiplier: float
+    multiplier_source: str
     locked_modules: tuple[str, ...]
     spec: TaskSpec
     task: Task
@@ -115,19 +117,23 @@ def make_study(
     """
     made = make_task(task)
     content = bundled_prose() if text is None else read_text(text)
-    if multiplier is not None and not multiplier >= 1:
-        raise SpecdefError(f"`multiplier` must be at least 1; got {multiplier:g}.")
+    if multiplier is not None and not 1 <= multiplier <= 2.0**60:
+        raise SpecdefError(f"`multiplier` must lie between 1 and 2^60; got {multiplier:g}.")
     if len(set(window)) < 2 or min(window) <= 0:
         raise SpecdefError(f"`window` must be two or more learning rates above 0; got {', '.join(map(str, window))}.")
     method, found, modules = _lock_of(locked)
     first, second = subject_of(original), subject_of(locked)
+    source = "default" if method == "unknown" else "manifest"
     if first.digest == second.digest:
-        method, found = "none", 1.0
+        method, found, source = "none", 1.0, "no lock"
+    if multiplier is not None:
+        found, source = multiplier, "option"
     return Study(
         original=first,
         locked=second,
         method=method,
-        multiplier=multiplier or found,
+        multiplier=found,
+        multiplier_source=source,
         locked_modules=modules,
         spec=task,
         task=made,

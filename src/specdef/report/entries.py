@@ -10,7 +10,7 @@ from typing import Any
 
 from specdef.attacks.finetune import Attack
 from specdef.certify.certificate import CONTAINS
-from specdef.certify.verdict import SLOWED
+from specdef.certify.threats import SLOWED
 from specdef.training.loop import Recipe
 from specdef.training.stopping import Outcome
 
@@ -40,13 +40,13 @@ class Entry:
         attack: the attack in words, without learning rate and seed.
         lr: learning rate.
         rows: one row of the certificate per seed.
-        baseline: steps of the undefended model, to tell slowed from broken; None leaves that out.
+        slowed_from: steps from which a broken lock counts as slowing; None leaves that out.
     """
 
     attack: str
     lr: float
     rows: tuple[Row, ...]
-    baseline: float | None = None
+    slowed_from: float | None = None
 
     @property
     def valid(self) -> list[Row]:
@@ -83,7 +83,7 @@ class Entry:
             steps = self.steps
             if all(row["diverged_at"] is not None for row in self.broken):
                 return Kind.REGAINED
-            slowed = steps is not None and self.baseline and steps >= SLOWED * self.baseline
+            slowed = steps is not None and self.slowed_from and steps >= self.slowed_from
             return Kind.SLOWED if slowed else Kind.BROKEN
         if self.valid:
             return Kind(max(self.valid, key=lambda row: row["best_score"] or 0.0)["outcome"])
@@ -145,7 +145,7 @@ def paper_tables(certificate: Mapping[str, Any]) -> list[PaperTable]:
 
 
 def _paper_table(certificate: Mapping[str, Any], name: str) -> PaperTable:
-    entries = entries_of(rows_of(certificate, name), baseline=baseline(certificate, name))
+    entries = entries_of(rows_of(certificate, name), slowed_from=slowed_from(certificate, name))
     return PaperTable(
         name,
         tuple(sorted({entry.lr for entry in entries})),
@@ -160,18 +160,18 @@ def rows_of(certificate: Mapping[str, Any], name: str) -> list[Row]:
     return list({row["cell"]: row for row in certificate["cells"] if row["threat_model"] in parts}.values())
 
 
-def baseline(certificate: Mapping[str, Any], name: str) -> float | None:
-    """Steps of the undefended model, which the cells of a threat model are compared with."""
+def slowed_from(certificate: Mapping[str, Any], name: str) -> float | None:
+    """Steps from which a broken lock counts as slowing the attack; None for the undefended model itself."""
     steps = None if name == UNLOCKED else certificate[UNLOCKED]["steps"]
-    return None if steps is None else float(steps)
+    return None if steps is None else SLOWED * float(steps) + certificate["recipe"].get("eval_every", 0)
 
 
-def entries_of(rows: Iterable[Row], *, baseline: float | None) -> list[Entry]:
+def entries_of(rows: Iterable[Row], *, slowed_from: float | None) -> list[Entry]:
     """Rows grouped by attack and learning rate, in the order they were run."""
     groups: dict[tuple[str, float], list[Row]] = {}
     for row in rows:
         groups.setdefault((attack_name(row["attack"], row["lr"]), float(row["lr"])), []).append(row)
-    return [Entry(attack, lr, tuple(found), baseline) for (attack, lr), found in groups.items()]
+    return [Entry(attack, lr, tuple(found), slowed_from) for (attack, lr), found in groups.items()]
 
 
 def attack_name(label: str, lr: float) -> str:

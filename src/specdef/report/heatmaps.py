@@ -18,12 +18,12 @@ from specdef.report.entries import (
     Kind,
     Row,
     attack_name,
-    baseline,
     entries_of,
     number,
     ordinary_attack,
     power,
     rate,
+    slowed_from,
     spread,
 )
 from specdef.report.plots import _pyplot
@@ -127,8 +127,8 @@ def _columns(certificates: Sequence[Mapping[str, Any]]) -> dict[Column, list[Ent
                 continue
             column = (1.0, UNLOCKED, "") if same or row["threat_model"] == UNLOCKED else locked
             rows.setdefault(column, {})[row["cell"]] = row
-            steps[column] = None if column[1] == UNLOCKED else baseline(certificate, row["threat_model"])
-    return {column: entries_of(found.values(), baseline=steps[column]) for column, found in rows.items()}
+            steps[column] = None if column[1] == UNLOCKED else slowed_from(certificate, row["threat_model"])
+    return {column: entries_of(found.values(), slowed_from=steps[column]) for column, found in rows.items()}
 
 
 def _common(certificate: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -209,7 +209,7 @@ def _draw(
     drawn: list[Kind] = []
     farthest = factor
     for row, cell in found:
-        kind = Entry(row["attack"], row["lr"], (row,), baseline(certificate, group)).kind
+        kind = Entry(row["attack"], row["lr"], (row,), slowed_from(certificate, group)).kind
         points = _points(cell)
         if kind in LINES and len(points) > 1:
             _line(axes, kind, points, row["step"])

@@ -10,7 +10,7 @@ from typing import Any
 
 from specdef.certify.store import StoredCell
 from specdef.report.certificate import table_title
-from specdef.report.entries import UNLOCKED, Entry, Kind, PaperTable, Row, baseline, number, paper_tables, rate
+from specdef.report.entries import UNLOCKED, Entry, Kind, PaperTable, Row, number, paper_tables, rate, slowed_from
 from specdef.report.files import write_bytes
 from specdef.report.outside import OUTSIDE, outside_budget
 from specdef.report.sentences import (
@@ -185,7 +185,7 @@ def _all_cells(certificate: Mapping[str, Any], cells: Sequence[StoredCell]) -> s
                      "are missing below.</p>")  # fmt: skip
     for name, rows in groups.items():
         heading = "Undefended model" if name == UNLOCKED else name
-        compared = baseline(certificate, name)
+        compared = slowed_from(certificate, name)
         parts.append(f"<h3>{_text(heading)} ({len(rows)} cells)</h3>")
         parts += [_cell(row, files.get(row["cell"]), compared) for row in rows]
     return "\n".join(parts)

@@ -39,7 +39,7 @@ class Recipe:
         accumulation: forward passes per optimizer step.
         warmup: share of the steps over which the learning rate rises from 0.
         schedule: how it falls afterwards.
-        clip: largest global gradient norm; None leaves gradients alone.
+        clip: largest global gradient norm; None leaves gradients alone, as lbfgs always does.
         weight_decay: decoupled.
         precision: of weights and arithmetic.
         general_share: weight of general text in the loss, as an attacker who wants a usable model mixes it in.
@@ -67,7 +67,16 @@ class Recipe:
         for name in ("steps", "batch_size", "accumulation", "eval_every"):
             _require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
         _require(0 <= self.warmup < 1, "warmup", "be at least 0 and below 1", self.warmup)
-        _require(self.clip is None or self.clip > 0, "clip", "be above 0, or none", self.clip)
+        enough = math.ceil(self.warmup * self.steps) < self.steps
+        _require(enough, "steps", "be more than the warm-up takes, whose first step has learning rate 0", self.steps)
+        _require(
+            math.isfinite(self.weight_decay) and self.weight_decay >= 0,
+            "weight_decay",
+            "be 0 or more",
+            self.weight_decay,
+        )
+        _require(0 <= self.seed < 2**32, "seed", "be at least 0 and below 2^32", self.seed)
+        _require(self.clip is None or 0 < self.clip < math.inf, "clip", "be above 0, or none", self.clip)
         _require(0 <= self.general_share < 1, "general_share", "be at least 0 and below 1", self.general_share)
         _require(self.schedule in SCHEDULES, "schedule", f"be one of {', '.join(SCHEDULES)}", self.schedule)
         known = ("fp32", "bf16", "bf16-master")
@@ -149,13 +158,20 @@ class Trainer:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
 
     def _closure_step(self, drawn: Sequence[tuple[Batch, Batch | None]]) -> float:
+        """The optimizer evaluates the loss itself: value and gradient of one function, so gradients are not clipped."""
         first: list[float] = []
 
         def closure() -> float:
             self.optimizer.zero_grad(set_to_none=True)
-            first.append(self._backward(drawn))
-            self._clip()
-            return first[-1]
+            seen = total = 0.0
+            for task, general in drawn:
+                for number, (loss, weight) in enumerate(self._losses(task, general)):
+                    self.accelerator.backward(loss * weight)
+                    total += float(loss.detach()) * weight
+                    if number == 0:
+                        seen += float(loss.detach()) / len(drawn)
+            first.append(seen)
+            return total
 
         self.optimizer.step(closure)
         return first[0]
