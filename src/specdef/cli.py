@@ -51,7 +51,7 @@ def main() -> None:
         err_console.print(f"[red]Error:[/red] {_safe(str(error))}", soft_wrap=True)
         sys.exit(2)
     except _Interrupted:
-        err_console.print("Interrupted; nothing was left behind.")
+        err_console.print("Interrupted; nothing half-written was left behind.")
         sys.exit(130)
 
 

@@ -183,6 +183,8 @@ def certify(
     }
     with _cells_bar(quiet=json_) as (on_stage, on_cell):
         if find_multiplier:
+            if multiplier is not None or cells is not None:
+                raise SpecdefError("`multiplier` and `cells` must be left out with --find-multiplier: it sets them.")
             _find_multiplier(locked, out, {**options, "on_cell": on_cell, "on_stage": on_stage}, json_)
             return
         certificate = certify_model(

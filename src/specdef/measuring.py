@@ -65,7 +65,7 @@ def attack(
     from specdef.attacks.finetune import Attack
     from specdef.attacks.lora import parse_adapter
     from specdef.certify.machine import Machine
-    from specdef.certify.run_cell import measure_cell, reference_perplexity
+    from specdef.certify.run_cell import check_readable, measure_cell, reference_perplexity
     from specdef.certify.store import Store
     from specdef.certify.study import make_study
     from specdef.tasks.registry import parse_task
@@ -82,6 +82,7 @@ def attack(
         text=None if text is None else Path(text),
         machine=Machine(workers=1, threads=threads, device=device),
     )
+    check_readable(study.cell(study.locked))
     store = Store(Path(out))
     reference = None
     if original is not None and study.original.digest != study.locked.digest:
@@ -140,6 +141,7 @@ def certify_model(
     """
     from specdef.certify.certificate import certify_study, check_threats
     from specdef.certify.machine import Machine
+    from specdef.certify.run_cell import check_readable
     from specdef.certify.store import Store
     from specdef.certify.study import WINDOW, make_study
     from specdef.report.write import write_report
@@ -159,6 +161,7 @@ def certify_model(
         utility_factor=utility_factor,
         machine=machine or Machine(),
     )
+    check_readable(study.cell(study.locked))
     store = Store(Path(out), study.identity(), cells=None if cells is None else Path(cells))
     certificate = certify_study(
         study, store, study.machine.executor(), threats=threats, on_cell=on_cell, on_stage=on_stage, command=command

@@ -74,7 +74,10 @@ def find_multiplier(
     original, folder = find_model(str(model)), Path(out)
     if not exponents or list(exponents) != sorted(set(exponents)) or not all(1 <= e <= 60 for e in exponents):
         raise SpecdefError(f"`exponents` must ascend between 1 and 60; got {', '.join(map(str, exponents))}.")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpecdefError(f"`out` must be a folder; {folder} cannot be used ({error.strerror}).") from error
     tried: dict[int, dict[str, str]] = {}
 
     def held(exponent: int) -> bool:

@@ -122,8 +122,9 @@ def test_a_finished_cell_is_not_run_again_and_a_grid_can_be_extended(toy_model: 
 def test_a_cell_survives_the_way_to_its_process_and_back(toy_model: Path) -> None:
     made = grids.study(toy_model)
     adapter = AdapterSpec(r=4, targets=("q_proj",), options={"lora_alpha": 8})
-    cell = made.cell(made.locked, adapter=adapter, freeze="x", reference=1.5, clip=None, optimizer="lion")
-    assert cell_from_json(json.loads(json.dumps(cell.to_json()))) == cell
+    for extra in ({"adapter": adapter}, {"freeze": "x", "stop": "paper"}):
+        cell = made.cell(made.locked, reference=1.5, clip=None, optimizer="lion", **extra)
+        assert cell_from_json(json.loads(json.dumps(cell.to_json()))) == cell
 
 
 def test_the_key_names_everything_the_result_depends_on_and_no_path(toy_model: Path) -> None:

@@ -116,5 +116,5 @@ def test_ctrl_c_cleans_up(larger: Path, tmp_path: Path) -> None:
     _, message = child.communicate()
     assert child.returncode in (130, 0)
     if child.returncode == 130:
-        assert "Interrupted; nothing was left behind" in message
+        assert "Interrupted; nothing half-written was left behind" in message
         assert not list(tmp_path.iterdir())

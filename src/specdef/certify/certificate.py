@@ -111,7 +111,8 @@ def _require_calibrated(study: Study, known: Known) -> None:
     if len(known.working) >= 2:
         return
     outcomes = ", ".join(
-        f"lr {cell.attack['recipe']['lr']:g}: {cell.result['outcome']}" for cell in known.results["unlocked"]
+        f"lr {cell.attack['recipe']['lr']:g}: {cell.result['note'] or cell.result['outcome']}"
+        for cell in known.results["unlocked"]
     )
     raise SpecdefError(
         f"Task {study.spec.name} measures nothing on this model: undefended, it must reach {study.task.target:g} "

@@ -110,15 +110,32 @@ def _repeatable(threads: int) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[1], warn_only=warn_only)
 
 
+def check_readable(cell: Cell) -> None:
+    """Read the cell's tokenizer and text, so that a fault is said before anything is written.
+
+    Raises:
+        SpecdefError: the model has no tokenizer, or the text is too short or changed.
+    """
+    _text(cell, load_tokenizer(Path(cell.subject.path)))
+
+
 def _load(cell: Cell) -> tuple[Any, Any, TextBlocks]:
     import torch
 
     folder = Path(cell.subject.path)
     tokenizer = load_tokenizer(folder)
+    text = _text(cell, tokenizer)
+    model: Any = load(folder, dtype=torch.float32)
+    if not model.can_generate():
+        raise SpecdefError(f"`model` must be a causal language model; {folder} is a {type(model).__name__}.")
+    return model.to(cell.device), tokenizer, text
+
+
+def _text(cell: Cell, tokenizer: Any) -> TextBlocks:
     text = bundled_prose() if cell.text is None else read_text(Path(cell.text))
     if blake3(text.encode()).hexdigest() != cell.text_digest:
         raise SpecdefError(f"`text` must stay as it is during a sweep; {cell.text} changed. Start again.")
-    return load(folder, dtype=torch.float32).to(cell.device), tokenizer, text_blocks(text, tokenizer)
+    return text_blocks(text, tokenizer)
 
 
 def result_to_json(result: AttackResult) -> dict[str, Any]:

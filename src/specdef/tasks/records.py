@@ -87,7 +87,7 @@ def _from_lines(path: Path, text: str) -> list[Record]:
             continue
         try:
             value = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             faults.append((f"line {number}", f"is not JSON ({getattr(error, 'msg', 'nested too deeply')})"))
             continue
         if isinstance(value, dict):
@@ -105,8 +105,9 @@ def _from_list(path: Path, text: str) -> list[Record]:
     except json.JSONDecodeError as error:
         fault = f"is not JSON ({error.msg})"
         raise _malformed(path, [(f"line {error.lineno} column {error.colno}", fault)]) from error
-    except RecursionError as error:
-        raise _malformed(path, [("the list", "is nested too deeply")]) from error
+    except (ValueError, RecursionError) as error:
+        reason = "is nested too deeply" if isinstance(error, RecursionError) else "holds a number that is too long"
+        raise _malformed(path, [("the list", reason)]) from error
     wrong = [(f"record {n}", "is not a JSON object") for n, v in enumerate(values, 1) if not isinstance(v, dict)]
     if wrong:
         raise _malformed(path, wrong)
@@ -132,9 +133,18 @@ def text_field(fields: dict[str, Any], name: str) -> str:
     if name not in fields:
         raise RecordError(f"`{name}` is missing")
     value = fields[name]
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not value.strip() or not _is_unicode(value):
         raise RecordError(f"`{name}` must be a text that is not blank; got {short(value)}")
     return value
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be encoded: JSON may hold half a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def short(value: object) -> str:
