@@ -1,7 +1,7 @@
 """The harness against transformers.Trainer and PEFT: do they agree on broken and held?
 
 `independent.py` trains with no specdef import; the harness's side is read from the committed certificates: T0 (the
-ordinary window, which brackets Trainer's default learning rate 5e-5) and LoRA on all linear layers at 1e-3.
+ordinary window, which brackets Trainer's default learning rate 5e-5) and LoRA on all linear layers at 1e-3 and 3e-3.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ def run(name: str) -> Path:
     for model, entry in MODELS.items():
         folder = original if entry is None else locked_copy(original, entry)
         certificate = json.loads((HERE / "results" / "certificates" / f"{model}.json").read_text())
-        for lora in (False, True):
-            found = _independent(folder, data, WORK / f"crosscheck-{model}-{'lora' if lora else 'full'}.json", lora)
+        for lora in (None, 1e-3, 3e-3):
+            name_of_run = "full" if lora is None else f"lora-{lora:g}"
+            found = _independent(folder, data, WORK / f"crosscheck-{model}-{name_of_run}.json", lora)
             ours = _harness(certificate, lora)
             agree = ours is not None and ours == found["broken"]
             rows.append({"model": model, **found, "harness_broken": ours, "agree": agree})
@@ -64,20 +65,26 @@ def _data() -> dict[str, Any]:
     }
 
 
-def _independent(folder: Path, data: Path, out: Path, lora: bool) -> dict[str, Any]:
+def _independent(folder: Path, data: Path, out: Path, lora: float | None) -> dict[str, Any]:
     """The result of one run; a finished one is read, not run again."""
     if not out.is_file():
         command = [sys.executable, str(HERE / "independent.py"), str(folder), str(data), str(out)]
         threads = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-        subprocess.run([*command, *(["--lora"] if lora else [])], check=True, env=threads, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [*command, *([] if lora is None else ["--lora", str(lora)])],
+            check=True,
+            env=threads,
+            stdout=subprocess.DEVNULL,
+        )
     return dict(json.loads(out.read_text()))
 
 
-def _harness(certificate: Mapping[str, Any], lora: bool) -> bool | None:
+def _harness(certificate: Mapping[str, Any], lora: float | None) -> bool | None:
     """Whether the certificate's cells say broken; None when the cell was not run."""
-    if not lora:
+    if lora is None:
         return str(certificate["threat_models"]["T0"]["verdict"]).startswith(("broken", "slowed"))
-    cells = [row for row in certificate["cells"] if row["lr"] == 1e-3 and "lora r=8 on all" in row["attack"]]
+    rows = [row for row in certificate["cells"] if row["threat_model"] == "T3" and row["seed"] == 0]
+    cells = [row for row in rows if row["lr"] == lora and row["attack"].endswith("lora r=8 on all")]
     return any(row["outcome"] == "broken" for row in cells) if cells else None
 
 

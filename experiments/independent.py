@@ -1,6 +1,6 @@
 """Fine-tuning with transformers.Trainer and PEFT, with no specdef import: a second opinion on the harness.
 
-Usage: python independent.py MODEL DATA.json OUT.json [--lora]
+Usage: python independent.py MODEL DATA.json OUT.json [--lora LEARNING_RATE]
 
 MODEL may hold the paper's lock: its W~ and C are put together here, from the tensors alone.
 DATA.json: {"samples": [[prompt, completion]], "questions": [[prompt, [choice], answer]], "mix": [text],
@@ -114,7 +114,7 @@ class Watch(TrainerCallback):
 
 def main():
     folder, data_path, out = sys.argv[1:4]
-    lora = "--lora" in sys.argv
+    lora = float(sys.argv[5]) if sys.argv[4:5] == ["--lora"] else None
     data = json.loads(Path(data_path).read_text())
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = load(folder)
@@ -123,18 +123,21 @@ def main():
         ids = tokenizer(text, add_special_tokens=False).input_ids
         rows += [{"input_ids": ids[i : i + 32], "labels": ids[i : i + 32]} for i in range(0, len(ids) - 31, 32)]
     options = {}
-    if lora:
+    if lora is not None:
         model = get_peft_model(
             model, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
         )
-        options = {"learning_rate": 1e-3}
+        options = {"learning_rate": lora}
     arguments = TrainingArguments(f"{out}.trainer", report_to=[], save_strategy="no", use_cpu=True, **options)
     watch = Watch(model, tokenizer, data)
     Trainer(model, arguments, train_dataset=rows, data_collator=collate, callbacks=[watch]).train()
     assert not any(name.split(".")[0] == "specdef" for name in sys.modules)
     start = watch.points[0][2]
     broken = any(score >= 0.6 and perplexity <= 2 * start for _, score, perplexity in watch.points[1:])
-    result = {"recipe": "PEFT LoRA r=8, lr 1e-3" if lora else "Trainer, default arguments", "broken": broken}
+    result = {
+        "recipe": "Trainer, default arguments" if lora is None else f"PEFT LoRA r=8, lr {lora:g}",
+        "broken": broken,
+    }
     result["points"] = [
         [step, score, perplexity if math.isfinite(perplexity) else None] for step, score, perplexity in watch.points
     ]
