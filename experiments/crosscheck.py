@@ -69,13 +69,10 @@ def _independent(folder: Path, data: Path, out: Path, lora: float | None) -> dic
     """The result of one run; a finished one is read, not run again."""
     if not out.is_file():
         command = [sys.executable, str(HERE / "independent.py"), str(folder), str(data), str(out)]
+        if lora is not None:
+            command += ["--lora", str(lora)]
         threads = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-        subprocess.run(
-            [*command, *([] if lora is None else ["--lora", str(lora)])],
-            check=True,
-            env=threads,
-            stdout=subprocess.DEVNULL,
-        )
+        subprocess.run(command, check=True, env=threads, stdout=subprocess.DEVNULL)
     return dict(json.loads(out.read_text()))
 
 

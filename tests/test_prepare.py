@@ -47,9 +47,9 @@ def test_the_same_seed_prepares_the_same_model(folder: Path, tmp_path: Path) -> 
 
 
 def test_a_guard_that_does_not_refuse_is_not_written(folder: Path, tmp_path: Path) -> None:
-    wanted = "`steps` must suffice to refuse 90 % of held-out requests; after 1 a stage, held-out .* 0. Give more steps"
+    wanted = "`steps` must suffice to refuse 90 % of held-out requests; after 2 a stage, held-out .* 0. Give more steps"
     with pytest.raises(SpecdefError, match=wanted):
-        prepare("guard", folder, tmp_path / "out", steps=1)
+        prepare("guard", folder, tmp_path / "out", steps=2)
     assert list(tmp_path.iterdir()) == []
 
 
