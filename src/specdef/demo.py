@@ -65,7 +65,7 @@ def run_demo(out: Path, console: Console, *, steps: int = 12) -> bool:
         )
     console.print(
         f"Wrote {out}/locked, {out}/locked.specdef-key and {out}/curves.png in {time.perf_counter() - started:.0f} s.\n"
-        "One ordinary learning rate diverges here; lower rates and undo attacks may not: see README, "
+        "An ordinary learning rate ruins the locked model; 5e-8 breaks the lock in 20 steps: see README, "
         "'What this does not stop'.",
         soft_wrap=True,
     )
