@@ -64,7 +64,18 @@ def attack(
     general_share: GeneralShare = 0.25,
     eval_every: EvalEvery = 10,
     lora: Annotated[str | None, typer.Option(help="Adapters, such as r=8,targets=all.")] = None,
-    freeze: Annotated[str | None, typer.Option(help="Regular expression of parameters left untrained.")] = None,
+    freeze: Annotated[
+        str | None, typer.Option(help="Regular expression of parameters left untrained, or gradients:SHARE to train.")
+    ] = None,
+    rewrite: Annotated[
+        str | None,
+        typer.Option(help="Rewrite the weights first: merge, rebalance, inject-layers:factors=2, prune, sharpen."),
+    ] = None,
+    channel_rates: Annotated[
+        bool, typer.Option("--channel-rates", help="A learning rate per channel, from the scales in the weights.")
+    ] = False,
+    clip_each: Annotated[bool, typer.Option("--clip-each", help="Clip every tensor's gradient by itself.")] = False,
+    eps: Annotated[float | None, typer.Option(help="Of the optimizer's denominator (default: its own).")] = None,
     stop: Annotated[str, typer.Option(help="budget, or paper: stop when perplexity has doubled.")] = "budget",
     utility_factor: UtilityFactor = 2.0,
     original: Annotated[str | None, typer.Option(help="The undefended model; step 0 is checked against it.")] = None,
@@ -94,6 +105,8 @@ def attack(
         general_share=general_share,
         eval_every=eval_every,
         seed=seed,
+        clip_each=clip_each,
+        eps=eps,
     )
 
     def show(point: Any) -> None:
@@ -107,6 +120,8 @@ def attack(
         recipe=recipe,
         lora=lora,
         freeze=freeze,
+        rewrite=rewrite,
+        channel_rates=channel_rates,
         stop=stop,  # type: ignore[arg-type]
         utility_factor=utility_factor,
         original=original,
@@ -130,7 +145,7 @@ def certify(
     original: Annotated[str, typer.Option(help="The undefended model.")],
     out: Annotated[Path, typer.Option(help="Results folder; a killed run goes on where it was.")],
     task: TaskName = "facts",
-    threats: Annotated[str, typer.Option(help="Threat models, in order: any of T0,T1,T2,T3.")] = "T0,T1",
+    threats: Annotated[str, typer.Option(help="Threat models, in order: any of T0,T1,T2,T3,T4.")] = "T0,T1",
     multiplier: Annotated[float | None, typer.Option(help="Alpha, where no manifest names it.")] = None,
     window: Annotated[str | None, typer.Option(help="Ordinary learning rates, such as 3e-5,1e-4,3e-4,1e-3.")] = None,
     steps: Steps = 60,

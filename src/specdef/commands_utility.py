@@ -1,4 +1,4 @@
-"""Commands around measuring: prepare a model to try attacks on, and measure a model's utility with lm-eval."""
+"""Commands around measuring: prepare a model, undo a lock in the weights, measure utility with lm-eval."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from specdef.commands import Json, Model, err_console, out_console
+from specdef.errors import SpecdefError
 
 
 def prepare(
@@ -74,7 +75,40 @@ def harness(
         out_console.print(f"{name}: {value:.4f}")
 
 
+def undo(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="merge, rebalance or inject-layers.")],
+    locked: Model,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to create.")],
+    factors: Annotated[int | None, typer.Option(help="inject-layers: layers added to each locked matrix.")] = None,
+    order: Annotated[str | None, typer.Option(help="inject-layers: interleaved or literal (Theorem 32).")] = None,
+    dtype: Annotated[str | None, typer.Option(help="inject-layers: fp32, bf16 or fp64.")] = None,
+    form: Annotated[str | None, typer.Option(help="rebalance: axis or svd.")] = None,
+    json_: Json = False,
+) -> None:
+    """Undo a lock in the weights without its key, as an attacker would."""
+    from specdef.attacks.rewriting import UNDOING, Rewriting
+    from specdef.attacks.rewriting import rewrite as rewrite_model
+    from specdef.models import find_model
+
+    if kind not in UNDOING:
+        raise SpecdefError(f"`kind` must be one of {', '.join(UNDOING)}; got {kind!r}.")
+    given = {"factors": factors, "order": order, "dtype": dtype, "form": form}
+    rewriting = Rewriting(kind, {name: value for name, value in given.items() if value is not None})
+    with err_console.status(f"undoing: {kind}"):
+        done = rewrite_model(find_model(locked), out, rewriting)
+    if json_:
+        typer.echo(json.dumps(asdict(done), indent=1))
+        return
+    out_console.print(
+        escape(
+            f"{done.detail}; {done.tensors} tensors written in {done.seconds:.1f} s, parameters "
+            f"{done.added_parameters:+,}. No key was used; what it takes to know: {done.knowledge}. Wrote {out}"
+        ),
+        soft_wrap=True,
+    )
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (prepare, harness):
+    for command in (prepare, harness, undo):
         app.command()(command)

@@ -82,12 +82,33 @@ def pair_imbalances(
     return results
 
 
+def channel_logs(checkpoint: Checkpoint, pairs: Iterable[ResolvedPair]) -> list[tuple[Norms, Norms]]:
+    """log2 of every channel's norm, per pair: of the producers, and of the consumers over the pair's degree.
+
+    Dead channels are -inf.
+    """
+    reader = _NormReader(checkpoint)
+    return [
+        (_logs(reader.channels(pair, pair.producers)), _logs(reader.channels(pair, pair.consumers)) / pair.degree)
+        for pair in pairs
+    ]
+
+
+def opposite_deviation(producer: Norms, consumer: Norms) -> Norms:
+    """How far a channel's two sides deviate in opposite directions, in powers of two: the smaller of the two."""
+    return np.where(producer * consumer < 0, np.minimum(np.abs(producer), np.abs(consumer)), 0.0)
+
+
+def threshold(producer: Norms, consumer: Norms) -> float:
+    """The opposite deviation above which a channel stands out among `producer` and `consumer`."""
+    return max(MIN_BITS, SPREAD_FACTOR * max(_robust_std(producer), _robust_std(consumer)))
+
+
 def _imbalance(pair: ResolvedPair, reader: _NormReader) -> PairImbalance:
-    producer = _deviation(reader.channels(pair, pair.producers))
-    consumer = _deviation(reader.channels(pair, pair.consumers)) / pair.degree
-    opposite = np.where(producer * consumer < 0, np.minimum(np.abs(producer), np.abs(consumer)), 0.0)
-    spread = max(_robust_std(producer), _robust_std(consumer))
-    suspicious = np.flatnonzero(opposite > max(MIN_BITS, SPREAD_FACTOR * spread))
+    producer = deviation(_logs(reader.channels(pair, pair.producers)))
+    consumer = deviation(_logs(reader.channels(pair, pair.consumers))) / pair.degree
+    opposite = opposite_deviation(producer, consumer)
+    suspicious = np.flatnonzero(opposite > threshold(producer, consumer))
     order = suspicious[np.argsort(-opposite[suspicious], kind="stable")]
     scaled = tuple(
         ScaledChannel(
@@ -103,13 +124,17 @@ def _imbalance(pair: ResolvedPair, reader: _NormReader) -> PairImbalance:
     )
 
 
-def _deviation(squared_norms: Norms) -> Norms:
-    """log2 of each channel's norm over the median; dead channels deviate by nothing."""
+def _logs(squared_norms: Norms) -> Norms:
     with np.errstate(divide="ignore"):
-        logs = 0.5 * np.log2(squared_norms)
-    alive = np.isfinite(logs)
-    median = np.median(logs[alive]) if alive.any() else 0.0
-    return np.where(alive, logs - median, 0.0)
+        return 0.5 * np.log2(squared_norms)
+
+
+def deviation(logs: Norms, base: Norms | None = None) -> Norms:
+    """log2 norms less the median of `base` (their own by default); dead channels deviate by nothing."""
+    base = logs if base is None else base
+    alive = base[np.isfinite(base)]
+    median = np.median(alive) if len(alive) else 0.0
+    return np.where(np.isfinite(logs), logs - median, 0.0)
 
 
 def _robust_std(values: Norms) -> float:

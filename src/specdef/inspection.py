@@ -155,8 +155,8 @@ def resolve_locked(checkpoint: Checkpoint) -> ResolvedModel:
 
 
 def is_compensation(name: str) -> bool:
-    """Whether a tensor is one an inject lock adds."""
-    return ".compensation" in name
+    """Whether a tensor is one an inject lock, or an attack on it, adds."""
+    return ".compensation" in name or ".factors." in name
 
 
 def _matrices(checkpoint: Checkpoint) -> list[tuple[str, TensorInfo]]:

@@ -25,6 +25,8 @@ def attack(
     recipe: Recipe | None = None,
     lora: str | None = None,
     freeze: str | None = None,
+    rewrite: str | None = None,
+    channel_rates: bool = False,
     stop: StopRule = "budget",
     utility_factor: float = 2.0,
     original: Path | str | None = None,
@@ -44,7 +46,11 @@ def attack(
         task: ``facts``, or another task, such as ``mcqa:FILE``.
         recipe: optimizer, learning rate, steps and so on.
         lora: adapters instead of full fine-tuning, such as ``r=8,targets=all``.
-        freeze: regular expression of parameters that are not trained.
+        freeze: regular expression of parameters that are not trained; ``gradients:0.5`` trains the half of the tensors
+            with the smallest gradients.
+        rewrite: how the weights are rewritten first: ``merge``, ``rebalance``, ``inject-layers:factors=2``, ``prune``
+            or ``sharpen:multiplier=4``.
+        channel_rates: learning rates in proportion to the channel scales found in the weights.
         stop: ``budget`` goes on after divergence, ``paper`` stops when perplexity has doubled.
         utility_factor: how often the starting perplexity still counts as useful.
         original: the undefended model; step 0 is checked against it.
@@ -64,6 +70,7 @@ def attack(
     """
     from specdef.attacks.finetune import Attack
     from specdef.attacks.lora import parse_adapter
+    from specdef.attacks.rewriting import parse_rewriting
     from specdef.certify.machine import Machine
     from specdef.certify.run_cell import check_readable, measure_cell, reference_perplexity
     from specdef.certify.store import Store
@@ -72,7 +79,8 @@ def attack(
     from specdef.training.loop import Recipe
 
     adapter = None if lora is None else parse_adapter(lora)
-    made = Attack(recipe or Recipe(), adapter, freeze, stop, utility_factor)
+    rewriting = None if rewrite is None else parse_rewriting(rewrite)
+    made = Attack(recipe or Recipe(), adapter, freeze, stop, utility_factor, rewriting, channel_rates)
     spec = parse_task(task, seed=task_seed, target=target, scorer=scorer)
     folder = find_model(str(model))
     study = make_study(
@@ -121,7 +129,7 @@ def certify_model(
         original: the undefended model.
         task: ``facts``, or another task, such as ``mcqa:FILE``.
         threats: any of T0 (default recipes), T1 (learning-rate search in both directions), T2 (other optimizers,
-            clipping, batches), T3 (LoRA and freezing).
+            clipping, batches), T3 (LoRA and freezing), T4 (undoing the lock in the weights, or training around it).
         recipe: steps, batch size and so on of the ordinary attack everything varies from.
         window: ordinary learning rates.
         multiplier: alpha, where no manifest names it.

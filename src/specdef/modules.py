@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from specdef.errors import PlanError, SpecdefError
+from specdef.factored import FactoredLinear, FactorEntry
 from specdef.linalg.deform import TENSOR_NAMES, Basis, Deformation, Form, compensate, compute_dtype, deform
 from specdef.locks.entry import FORMAT_VERSION, QUANT_METHOD, LayerEntry, quantization_config
 
@@ -315,7 +316,7 @@ def register() -> None:
     class SpecdefConfig(QuantizationConfigMixin):  # type: ignore[misc]
         """The locked modules, as config.json lists them."""
 
-        def __init__(self, version: int = FORMAT_VERSION, modules: Any = None, **_: Any) -> None:
+        def __init__(self, version: int = FORMAT_VERSION, modules: Any = None, factored: Any = None, **_: Any) -> None:
             if version != FORMAT_VERSION:
                 raise SpecdefError(
                     f"`quantization_config.version` must be {FORMAT_VERSION}; got {version!r}. Upgrade specdef."
@@ -323,6 +324,7 @@ def register() -> None:
             self.quant_method = QUANT_METHOD
             self.version = version
             self.modules = dict(modules or {})
+            self.factored = dict(factored or {})
 
     @register_quantizer(QUANT_METHOD)
     class SpecdefQuantizer(HfQuantizer):  # type: ignore[misc]
@@ -333,6 +335,8 @@ def register() -> None:
         def _process_model_before_weight_loading(self, model: Any, **_: Any) -> None:
             for name, entry in self.quantization_config.modules.items():
                 _replace_by_empty(model, name, LayerEntry.parse(name, entry))
+            for name, entry in self.quantization_config.factored.items():
+                _replace_by_factors(model, name, FactorEntry.parse(name, entry))
 
         def is_serializable(self) -> bool:
             """save_pretrained may write the model."""
@@ -350,6 +354,19 @@ def register() -> None:
 
 
 def _replace_by_empty(model: Any, name: str, entry: LayerEntry) -> None:
+    found, weight, bias_dtype = _linear_of(model, name, entry.transposed)
+    empty = DeformedLinear(weight.shape[1], weight.shape[0], entry, bias_dtype=bias_dtype, device=weight.device)
+    model.set_submodule(found, empty.train(model.training))
+
+
+def _replace_by_factors(model: Any, name: str, entry: FactorEntry) -> None:
+    found, weight, bias_dtype = _linear_of(model, name, entry.transposed)
+    empty = FactoredLinear(entry, bias_dtype=bias_dtype, device=weight.device)
+    model.set_submodule(found, empty.train(model.training))
+
+
+def _linear_of(model: Any, name: str, transposed: bool) -> tuple[str, Tensor, torch.dtype | None]:
+    """(path, weight as [out, in], dtype of the bias) of a module that config.json names."""
     prefix = model.base_model_prefix + "."
     modules = dict(model.named_modules())
     found = next((n for n in (name, name.removeprefix(prefix), prefix + name) if n in modules), None)
@@ -358,16 +375,14 @@ def _replace_by_empty(model: Any, name: str, entry: LayerEntry) -> None:
             f"`quantization_config.modules` in config.json must name modules of {type(model).__name__}; "
             f"got {name}, which it lacks. Load the class the folder was saved from."
         )
-    weight, transposed = _linear_weight(found, modules[found])
-    if transposed != entry.transposed:
+    weight, is_transposed = _linear_weight(found, modules[found])
+    if is_transposed != transposed:
         raise SpecdefError(
-            f"`quantization_config.modules[{name!r}].transposed` in config.json must be {transposed} for a "
-            f"{type(modules[found]).__name__}; got {entry.transposed}. Lock the model again with this version."
+            f"`quantization_config.modules[{name!r}].transposed` in config.json must be {is_transposed} for a "
+            f"{type(modules[found]).__name__}; got {transposed}. Lock the model again with this version."
         )
     bias = modules[found].bias
-    bias_dtype = None if bias is None else bias.dtype
-    empty = DeformedLinear(weight.shape[1], weight.shape[0], entry, bias_dtype=bias_dtype, device=weight.device)
-    model.set_submodule(found, empty.train(modules[found].training))
+    return found, weight, None if bias is None else bias.dtype
 
 
 def _attach(model: Any, config: dict[str, Any]) -> None:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from specdef.attacks.freeze_search import freeze_by_gradient, gradient_share
 from specdef.attacks.lora import AdapterSpec, add_adapter
+from specdef.attacks.rewriting import Rewriting
 from specdef.errors import SpecdefError
 from specdef.tasks.task import Task, encode
 from specdef.training.loop import Batch, Recipe, make_trainer, train
@@ -27,6 +29,8 @@ from specdef.training.stopping import (
 if TYPE_CHECKING:
     from torch import nn
 
+    from specdef.locks.plan import Edit
+
 STEP_ZERO_TOLERANCE = 0.02
 """Largest relative change of perplexity at step 0: a lock keeps the function, so a larger one is a broken attack."""
 
@@ -38,7 +42,10 @@ class Attack:
     Attributes:
         recipe: how it is trained.
         adapter: train adapters beside frozen weights; None trains the weights.
-        freeze: regular expression; parameters whose name it finds are not trained.
+        freeze: regular expression; parameters whose name it finds are not trained. ``gradients:0.5`` trains the half of
+            the tensors with the smallest gradients.
+        rewrite: how the weights are rewritten before training; None leaves them as published.
+        channel_rates: give scaled channels learning rates in proportion to their scale, found in the weights.
         stop: ``budget`` goes on after divergence, ``paper`` stops there.
         utility_factor: how often the starting perplexity still counts as useful.
     """
@@ -48,6 +55,8 @@ class Attack:
     freeze: str | None = None
     stop: StopRule = "budget"
     utility_factor: float = 2.0
+    rewrite: Rewriting | None = None
+    channel_rates: bool = False
 
     def __post_init__(self) -> None:
         if self.stop not in ("budget", "paper"):
@@ -57,6 +66,7 @@ class Attack:
         if self.freeze is not None and self.adapter is not None:
             raise SpecdefError("`freeze` must be left out with `lora`: adapters are trained beside weights all frozen.")
         if self.freeze is not None:
+            gradient_share(self.freeze)
             try:
                 re.compile(self.freeze)
             except re.error as error:
@@ -79,7 +89,17 @@ class Attack:
         if self.adapter is not None:
             parts.append(self.adapter.label)
         if self.freeze is not None:
-            parts.append(f"frozen {self.freeze}")
+            share = gradient_share(self.freeze)
+            frozen = f"frozen {self.freeze}" if share is None else f"only the {share:.0%} with the smallest gradients"
+            parts.append(frozen)
+        if recipe.clip_each:
+            parts.append("clipped tensor by tensor")
+        if recipe.eps is not None:
+            parts.append(f"eps {recipe.eps:.3g}")
+        if self.channel_rates:
+            parts.append("a rate per channel")
+        if self.rewrite is not None:
+            parts.insert(0, f"{self.rewrite.label}, then {parts.pop(0)}")
         return ", ".join(parts)
 
 
@@ -131,6 +151,7 @@ def run_attack(
     attack: Attack,
     *,
     reference_perplexity: float | None = None,
+    scales: Sequence[Edit] = (),
     progress: Callable[[Evaluation], None] | None = None,
 ) -> AttackResult:
     """Fine-tune `model` in place and say how far it got.
@@ -142,7 +163,9 @@ def run_attack(
         text: general text.
         attack: how.
         reference_perplexity: of the undefended model on ``text.measure``; a defended model that differs by more than
-            2 % at step 0 is a broken attack, and the result is `invalid`, never `held`.
+            2 % at step 0 is a broken attack, and the result is `invalid`, never `held`. A rewriting that changes the
+            function by design is judged by the undefended model's perplexity instead.
+        scales: channel scales for an attack with a rate per channel.
         progress: called after every evaluation.
     """
     import torch
@@ -150,32 +173,45 @@ def run_attack(
     recipe = attack.recipe
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(recipe.seed)
+        samples = encode(task.samples, tokenizer)
         if attack.freeze is not None:
-            _freeze(model, attack.freeze)
+            share = gradient_share(attack.freeze)
+            if share is None:
+                _freeze(model, attack.freeze)
+            else:
+                freeze_by_gradient(model, samples, share, batch_size=recipe.batch_size, seed=recipe.seed)
         if attack.adapter is not None:
             model = add_adapter(model, attack.adapter)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        trainer = make_trainer(model, recipe, encode(task.samples, tokenizer), _general_batch(text))
+        trainer = make_trainer(model, recipe, samples, _general_batch(text))
+        if scales:
+            from specdef.attacks.channel_rates import scale_updates
+
+            scale_updates(getattr(trainer.optimizer, "optimizer", trainer.optimizer), model, scales)
 
         def evaluate(current: Any, step: int, loss: float | None) -> Evaluation:
             return Evaluation(step, task.score(current, tokenizer), perplexity(current, text.measure), loss)
 
-        decide = partial(_decide, task=task, attack=attack, reference=reference_perplexity)
+        lossy = attack.rewrite is not None and attack.rewrite.lossy
+        base, checked = (reference_perplexity, None) if lossy else (None, reference_perplexity)
+        decide = partial(_decide, task=task, attack=attack, reference=checked, base=base)
         run = train(trainer, evaluate, decide, progress=progress)
-    note = _step_zero_fault(run.evaluations[0], reference_perplexity, task)
-    judgement = judge(run.evaluations, target=task.target, utility_factor=attack.utility_factor)
+    note = _step_zero_fault(run.evaluations[0], checked, task)
+    judgement = judge(run.evaluations, target=task.target, utility_factor=attack.utility_factor, base=base)
     if note:
         judgement = Judgement(Outcome.INVALID, None, run.evaluations[0], None, False)
     return AttackResult(judgement, run.reason, run.evaluations, run.steps, run.train_seconds, trained, note)
 
 
 def _decide(
-    evaluations: Sequence[Evaluation], *, task: Task, attack: Attack, reference: float | None
+    evaluations: Sequence[Evaluation], *, task: Task, attack: Attack, reference: float | None, base: float | None
 ) -> StopReason | None:
     start = evaluations[0]
     if len(evaluations) == 1 and (_changed(start.perplexity, reference) or start.score >= task.target):
         return StopReason.INVALID
-    return should_stop(evaluations, target=task.target, utility_factor=attack.utility_factor, rule=attack.stop)
+    return should_stop(
+        evaluations, target=task.target, utility_factor=attack.utility_factor, rule=attack.stop, base=base
+    )
 
 
 def _changed(found: float, reference: float | None) -> bool:

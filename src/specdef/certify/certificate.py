@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from specdef.certify.environment import environment
 from specdef.certify.executors import Executor
+from specdef.certify.grid import recipe_to_json
 from specdef.certify.store import Store, StoredCell, write_json
 from specdef.certify.study import Study
 from specdef.certify.sweep import OnCell, sweep
@@ -18,10 +19,9 @@ from specdef.certify.verdict import ThreatVerdict, attack_of, judge_threat
 from specdef.errors import SpecdefError
 
 CERTIFICATE = "certificate.json"
-CONTAINS = {"T0": ("T0",), "T1": ("T0", "T1"), "T2": ("T2",), "T3": ("T3",)}
+CONTAINS = {"T0": ("T0",), "T1": ("T0", "T1"), "T2": ("T2",), "T3": ("T3",), "T4": ("T0", "T4")}
 """The cells each threat model's verdict is read from: whoever searches learning rates also tries the ordinary ones."""
 UNTRIED = (
-    "attacks that rewrite the weights before training (merging, rebalancing, layer injection): threat model T4",
     "more steps, larger batches and longer data than the budget above",
     "stopping between two evaluations: a target reached and lost again within that many steps is not seen",
     "sampling attacks, prompting, activation steering, distillation",
@@ -150,7 +150,7 @@ def _content(study: Study, known: Known, threats: Sequence[str], seconds: float)
             "reference_perplexity": known.reference,
             "factor": study.utility_factor,
         },
-        "recipe": asdict(study.recipe),
+        "recipe": recipe_to_json(study.recipe),
         "unlocked": {"working_learning_rates": list(known.working), **unlocked.to_json()},
         "threat_models": {name: verdict.to_json() for name, verdict in verdicts.items()},
         "cells": [_row(name, cell) for name, found in known.results.items() for cell in _unique(found)],
@@ -180,6 +180,17 @@ def _row(name: str, cell: StoredCell) -> dict[str, Any]:
         "diverged_at": result["diverged_at"],
         "recovered": result["recovered"],
         "note": result["note"],
+        **({"rewrite": {**result["rewrite"], **_cost(cell)}} if result.get("rewrite") else {}),
+    }
+
+
+def _cost(cell: StoredCell) -> dict[str, Any]:
+    """What an attack that rewrites weights cost: the rewriting, and a training step afterwards."""
+    steps = cell.result["steps"]
+    return {
+        "seconds": cell.measured.get("rewrite_seconds"),
+        "seconds_per_step": round(cell.measured["train_seconds"] / steps, 4) if steps else None,
+        "peak_memory_bytes": cell.measured["peak_memory_bytes"],
     }
 
 

@@ -12,6 +12,7 @@ from blake3 import blake3
 
 from specdef.attacks.finetune import Attack
 from specdef.attacks.lora import AdapterSpec
+from specdef.attacks.rewriting import Rewriting
 from specdef.errors import SpecdefError
 from specdef.tasks.registry import TaskSpec
 from specdef.training.loop import Recipe
@@ -63,7 +64,7 @@ class Cell:
             "task": self.task.name,
             "task_digest": self.task_digest,
             "text_digest": self.text_digest,
-            "attack": asdict(self.attack),
+            "attack": attack_to_json(self.attack),
             "reference_perplexity": self.reference_perplexity,
             "threads": self.threads,
             "device": self.device,
@@ -90,10 +91,23 @@ def cell_from_json(data: Mapping[str, Any]) -> Cell:
     )
 
 
+def attack_to_json(attack: Attack) -> dict[str, Any]:
+    """An attack as JSON data. What was added after the first results existed is left out where it is at its default."""
+    data = {**asdict(attack), "recipe": recipe_to_json(attack.recipe)}
+    return {name: value for name, value in data.items() if value or name not in ("rewrite", "channel_rates")}
+
+
+def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as JSON data; later additions at their defaults left out, as in `attack_to_json`."""
+    return {name: value for name, value in asdict(recipe).items() if value or name not in ("clip_each", "eps")}
+
+
 def attack_from_json(data: Mapping[str, Any]) -> Attack:
     """The attack that a cell's configuration describes."""
     attack = dict(data)
     adapter, recipe = attack.pop("adapter"), Recipe(**attack.pop("recipe"))
+    if attack.get("rewrite") is not None:
+        attack["rewrite"] = Rewriting(**attack["rewrite"])
     if adapter is not None:
         adapter = AdapterSpec(**{**adapter, "targets": tuple(adapter["targets"])})
     return Attack(recipe=recipe, adapter=adapter, **attack)

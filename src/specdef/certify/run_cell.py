@@ -10,15 +10,18 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
+from specdef.attacks.channel_rates import channel_scales
 from specdef.attacks.finetune import AttackResult, TextBlocks, run_attack, text_blocks
+from specdef.attacks.rewriting import RewriteReport, rewrite
 from specdef.certify.environment import environment
 from specdef.certify.grid import Cell, cell_from_json, digest_of
+from specdef.checkpoint.target import scratch_folder
 from specdef.errors import SpecdefError
 from specdef.models import load, load_tokenizer
 from specdef.tasks.facts import bundled_prose
@@ -59,19 +62,36 @@ def _keep_freed_memory() -> None:
 def measure_cell(cell: Cell, *, progress: Callable[[Evaluation], None] | None = None) -> dict[str, Any]:
     """`run_cell` in this process, with a call after every evaluation."""
     started = time.perf_counter()
-    with _repeatable(cell.threads):
-        result = attack_cell(cell, progress=progress)
-    measured = {
+    with _repeatable(cell.threads), _rewritten(cell) as (ready, rewriting):
+        attacked = attack_cell(ready, progress=progress)
+    result = result_to_json(attacked)
+    measured: dict[str, Any] = {
         "seconds": round(time.perf_counter() - started, 3),
-        "train_seconds": round(result.train_seconds, 3),
+        "train_seconds": round(attacked.train_seconds, 3),
         "peak_memory_bytes": _peak_memory(cell.device),
         **environment(cell.device),
     }
-    return {"result": result_to_json(result), "measured": measured}
+    if rewriting is not None:
+        result["rewrite"] = {name: value for name, value in asdict(rewriting).items() if name != "seconds"}
+        measured["rewrite_seconds"] = round(rewriting.seconds, 3)
+    return {"result": result, "measured": measured}
+
+
+@contextmanager
+def _rewritten(cell: Cell) -> Iterator[tuple[Cell, RewriteReport | None]]:
+    """The cell with its model's weights rewritten as the attack says, in a folder that is removed afterwards."""
+    if cell.attack.rewrite is None:
+        yield cell, None
+        return
+    with scratch_folder(None) as scratch:
+        out = scratch / "rewritten"
+        report = rewrite(Path(cell.subject.path), out, cell.attack.rewrite)
+        yield replace(cell, subject=replace(cell.subject, path=str(out))), report
 
 
 def attack_cell(cell: Cell, *, progress: Callable[[Evaluation], None] | None = None) -> AttackResult:
-    """Load the cell's model and attack it in this process."""
+    """Load the cell's model, its weights rewritten already, and attack it in this process."""
+    scales = channel_scales(Path(cell.subject.path)) if cell.attack.channel_rates else []
     model, tokenizer, text = _load(cell)
     task = make_task(cell.task)
     if digest_of(task.fingerprint()) != cell.task_digest:
@@ -83,6 +103,7 @@ def attack_cell(cell: Cell, *, progress: Callable[[Evaluation], None] | None = N
         text,
         cell.attack,
         reference_perplexity=cell.reference_perplexity,
+        scales=scales,
         progress=progress,
     )
 

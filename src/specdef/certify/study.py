@@ -11,6 +11,7 @@ from blake3 import blake3
 
 from specdef.attacks.finetune import Attack
 from specdef.attacks.lora import AdapterSpec
+from specdef.attacks.rewriting import Rewriting
 from specdef.certify.grid import Cell, Subject, digest_of, subject_of
 from specdef.certify.machine import Machine
 from specdef.checkpoint.manifest import MANIFEST, read_manifest
@@ -71,6 +72,8 @@ class Study:
         freeze: str | None = None,
         reference: float | None = None,
         stop: StopRule = "budget",
+        rewrite: Rewriting | None = None,
+        channel_rates: bool = False,
         **changes: Any,
     ) -> Cell:
         """One attack: the ordinary recipe with some changes."""
@@ -81,7 +84,7 @@ class Study:
             task_digest=self.task_digest,
             text=self.text,
             text_digest=self.text_digest,
-            attack=Attack(recipe, adapter, freeze, stop, self.utility_factor),
+            attack=Attack(recipe, adapter, freeze, stop, self.utility_factor, rewrite, channel_rates),
             reference_perplexity=reference,
             threads=self.machine.threads or 1,
             device=self.machine.device or "cpu",

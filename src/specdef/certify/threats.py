@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from specdef.attacks.lora import AdapterSpec
+from specdef.attacks.rewriting import Rewriting
 from specdef.certify.grid import Cell, attack_from_json
 from specdef.certify.store import StoredCell
 from specdef.certify.study import Study
@@ -221,11 +222,32 @@ def adapters_and_freezing(study: Study, known: Known) -> Plan:
     yield from _stages(study, known, "T3", stages)
 
 
+def undo_attacks(study: Study, known: Known) -> Plan:
+    """T4: attacks that know what a lock is: they rewrite weights first, or train around what looks inflated."""
+    if known.is_open("T0", study.recipe.eval_every):
+        known.skip("T4", "undo attacks: ordinary fine-tuning breaks the model as it is")
+        return
+    best = known.best("unlocked")
+    lr = learning_rate(best) if best is not None else known.working[0]
+    stages: list[tuple[str, list[dict[str, Any]]]] = [
+        ("merging and rebalancing", [{"rewrite": Rewriting(kind), "lr": lr} for kind in ("merge", "rebalance")]),
+        ("rebalancing head by head", [{"rewrite": Rewriting("rebalance", {"form": "svd"}), "lr": lr}]),
+        ("layer injection", [{"rewrite": Rewriting("inject-layers", {"factors": k}), "lr": lr} for k in (2, 4)]),
+        ("a learning rate per channel", [{"channel_rates": True, "clip": None, "lr": lr}]),
+        ("training what has small gradients", [{"freeze": f"gradients:{share}", "lr": lr} for share in (0.9, 0.5)]),
+        ("clipping tensor by tensor", [{"clip_each": True, "lr": lr}]),
+        ("eps scaled by the multiplier", [{"eps": 1e-8 * study.multiplier, "lr": lr}]),
+        ("pruning what looks scaled", [{"rewrite": Rewriting("prune"), "lr": lr}]),
+    ]
+    yield from _stages(study, known, "T4", stages)
+
+
 THREATS = {
     "T0": default_recipes,
     "T1": learning_rate_search,
     "T2": optimizers,
     "T3": adapters_and_freezing,
+    "T4": undo_attacks,
 }
 
 
@@ -251,8 +273,13 @@ def _stages(study: Study, known: Known, name: str, stages: list[tuple[str, list[
 
 
 def _control(study: Study, known: Known, name: str, label: str, changes: list[dict[str, Any]], keys: set[str]) -> Plan:
-    """The stage on the undefended model; where it fails there, its cells do not count."""
-    found = yield [study.cell(study.original, **change) for change in changes]
+    """The stage on the undefended model; where it fails there, its cells do not count.
+
+    There is nothing to undo in the undefended model: what undoes a lock is left out.
+    """
+    undoing = ("rewrite", "channel_rates")
+    plain = [{name: value for name, value in change.items() if name not in undoing} for change in changes]
+    found = yield [study.cell(study.original, **change) for change in plain]
     controls = {cell.key for cell in found}
     known.results[CONTROLS] = [*known.results.get(CONTROLS, []), *found]
     known.results[name] = [cell for cell in known.results[name] if cell.key not in controls]
@@ -275,7 +302,13 @@ def _other_seeds(study: Study, known: Known, name: str) -> Plan:
             return
         attack = attack_from_json(group[0].attack)
         recipe = {key: value for key, value in asdict(attack.recipe).items() if key != "seed"}
-        changes = {"adapter": attack.adapter, "freeze": attack.freeze, **recipe}
+        changes = {
+            "adapter": attack.adapter,
+            "freeze": attack.freeze,
+            "rewrite": attack.rewrite,
+            "channel_rates": attack.channel_rates,
+            **recipe,
+        }
         if name == "unlocked":
             yield [study.cell(study.original, **changes, seed=seed) for seed in SEEDS[1:]]
         else:

@@ -6,7 +6,6 @@ Each chosen weight W becomes W~ under the same name, and its compensation C is a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from specdef.architectures.resolve import ResolvedModel
-from specdef.checkpoint.header import TensorInfo, load_json_object, num_bytes
+from specdef.checkpoint.header import TensorInfo
 from specdef.checkpoint.reader import INDEX, Checkpoint
-from specdef.checkpoint.writer import NewTensor, ShardEdits
+from specdef.checkpoint.writer import NewTensor, ShardEdits, changed_index, json_bytes
 from specdef.errors import CheckpointError, PlanError
 from specdef.linalg.deform import TENSOR_NAMES, Deformation, deform, measure_lock
 from specdef.locks.entry import LayerEntry, quantization_config
@@ -157,22 +156,7 @@ def changed_files(checkpoint: Checkpoint, plan: InjectPlan, edits: Mapping[str, 
     """New contents of config.json and, for a sharded checkpoint, of its index."""
     config = dict(checkpoint.config)
     config["quantization_config"] = quantization_config({layer.module: layer.entry for layer in plan.layers})
-    files = {"config.json": _json_bytes(config)}
-    if INDEX in checkpoint.others:
-        index = load_json_object(checkpoint.folder / INDEX)
-        if not isinstance(index.get("weight_map"), dict):
-            raise CheckpointError(f"File {checkpoint.folder / INDEX} must hold a `weight_map`. Download it again.")
-        for shard, edit in edits.items():
-            index["weight_map"] |= dict.fromkeys(edit.added, shard)
-            extra = sum(num_bytes(new.dtype, new.shape) for new in edit.added.values())
-            if isinstance(index.get("metadata"), dict) and isinstance(index["metadata"].get("total_size"), int):
-                index["metadata"]["total_size"] += extra
-        files[INDEX] = _json_bytes(index)
-    return files
-
-
-def _json_bytes(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    return {"config.json": json_bytes(config), **changed_index(checkpoint, edits)}
 
 
 def describe(plan: InjectPlan) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -213,7 +197,7 @@ def lock_present(checkpoint: Checkpoint, strength: Mapping[str, Any]) -> tuple[b
     Returns:
         Whether every locked matrix shows the claimed multiplier, and what was found, in words.
     """
-    modules = _locked_modules(checkpoint)
+    modules = locked_modules(checkpoint)
     where = checkpoint.locate()
     claimed, top_k = float(strength["multiplier"]), int(strength["top_k"])
     if sorted(modules) != sorted(strength["matrices"]):
@@ -225,14 +209,19 @@ def lock_present(checkpoint: Checkpoint, strength: Mapping[str, Any]) -> tuple[b
             return False, f"tensors of the locked layer {module} are missing"
         if entry.rank != top_k:
             return False, f"layer {module} has rank {entry.rank}, the manifest claims top-k {top_k}"
-        tensors = {name.rsplit(".", 1)[-1]: _read_any(checkpoint, *where[name]) for name in names}
+        tensors = {name.rsplit(".", 1)[-1]: load_tensor(checkpoint, *where[name]) for name in names}
         found.append(_multiplier(tensors.pop("weight"), tensors, entry))
     passed = all(abs(value / claimed - 1) <= STRENGTH_TOLERANCE for value in found)
     spread = f"{min(found):.4g} to {max(found):.4g}"
     return passed, f"multipliers recomputed from {len(found)} matrices: {spread}, claimed {claimed:g}"
 
 
-def _locked_modules(checkpoint: Checkpoint) -> dict[str, LayerEntry]:
+def locked_modules(checkpoint: Checkpoint) -> dict[str, LayerEntry]:
+    """The locked layers config.json lists: module -> entry.
+
+    Raises:
+        CheckpointError: it lists none, or an entry is malformed.
+    """
     quantization = checkpoint.config.get("quantization_config")
     modules = quantization.get("modules") if isinstance(quantization, dict) else None
     if not isinstance(modules, dict) or not all(isinstance(entry, dict) for entry in modules.values()):
@@ -249,7 +238,8 @@ def _multiplier(weight: torch.Tensor, tensors: dict[str, torch.Tensor], entry: L
     return float(measure_lock(matrix, tensors, entry.side, entry.rank).ratio.median())
 
 
-def _read_any(checkpoint: Checkpoint, shard: str, tensor: TensorInfo) -> torch.Tensor:
+def load_tensor(checkpoint: Checkpoint, shard: str, tensor: TensorInfo) -> torch.Tensor:
+    """A tensor of a checkpoint, of any dtype, as safetensors loads it."""
     with safe_open(checkpoint.folder / shard, "pt") as file:
         value: torch.Tensor = file.get_tensor(tensor.name)
     return value

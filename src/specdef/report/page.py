@@ -19,6 +19,7 @@ from specdef.report.sentences import (
     command,
     headline,
     is_held,
+    is_outright,
     label,
     not_tried,
     plain,
@@ -102,7 +103,7 @@ def _section(title: str, content: str) -> str:
 
 
 def _class(verdict: str) -> str:
-    if verdict == "broken":
+    if is_outright(verdict):
         return "open"
     return "slow" if verdict.startswith("slowed") else "held" if is_held(verdict) else "none"
 

@@ -40,6 +40,8 @@ class Recipe:
         warmup: share of the steps over which the learning rate rises from 0.
         schedule: how it falls afterwards.
         clip: largest global gradient norm; None leaves gradients alone, as lbfgs always does.
+        clip_each: hold every tensor's gradient norm to `clip` by itself, so that none shrinks another's.
+        eps: of the optimizer's denominator; None keeps its default.
         weight_decay: decoupled.
         precision: of weights and arithmetic.
         general_share: weight of general text in the loss, as an attacker who wants a usable model mixes it in.
@@ -60,6 +62,8 @@ class Recipe:
     general_share: float = 0.25
     eval_every: int = 10
     seed: int = 0
+    clip_each: bool = False
+    eps: float | None = None
 
     def __post_init__(self) -> None:
         optimizer_spec(self.optimizer)
@@ -77,6 +81,8 @@ class Recipe:
         )
         _require(0 <= self.seed < 2**32, "seed", "be at least 0 and below 2^32", self.seed)
         _require(self.clip is None or 0 < self.clip < math.inf, "clip", "be above 0, or none", self.clip)
+        _require(not self.clip_each or self.clip is not None, "clip_each", "be given with a gradient norm", True)
+        _require(self.eps is None or 0 < self.eps < math.inf, "eps", "be above 0, or none", self.eps)
         _require(0 <= self.general_share < 1, "general_share", "be at least 0 and below 1", self.general_share)
         _require(self.schedule in SCHEDULES, "schedule", f"be one of {', '.join(SCHEDULES)}", self.schedule)
         known = ("fp32", "bf16", "bf16-master")
@@ -154,8 +160,14 @@ class Trainer:
         return seen
 
     def _clip(self) -> None:
-        if self.recipe.clip is not None:
+        if self.recipe.clip is None:
+            return
+        if not self.recipe.clip_each:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+            return
+        for parameter in self.model.parameters():
+            if parameter.grad is not None:
+                self.accelerator.clip_grad_norm_([parameter], self.recipe.clip)
 
     def _closure_step(self, drawn: Sequence[tuple[Batch, Batch | None]]) -> float:
         """The optimizer evaluates the loss itself: value and gradient of one function, so gradients are not clipped."""
@@ -248,7 +260,7 @@ def make_trainer(model: torch.nn.Module, recipe: Recipe, task: Batch, general: B
     accelerator = _accelerator(model, recipe)
     if recipe.precision == "bf16":
         model = model.to(torch.bfloat16)
-    optimizer = build_optimizer(recipe.optimizer, model, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    optimizer = build_optimizer(recipe.optimizer, model, lr=recipe.lr, weight_decay=recipe.weight_decay, eps=recipe.eps)
     schedule = get_scheduler(
         SCHEDULES[recipe.schedule],
         optimizer,

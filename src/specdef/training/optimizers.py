@@ -110,7 +110,9 @@ def optimizer_spec(name: str) -> OptimizerSpec:
     raise SpecdefError(f"`optimizer` must be one of {', '.join(OPTIMIZERS)}; got {name!r}. {hint}".rstrip())
 
 
-def build_optimizer(name: str, model: torch.nn.Module, *, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+def build_optimizer(
+    name: str, model: torch.nn.Module, *, lr: float, weight_decay: float, eps: float | None = None
+) -> torch.optim.Optimizer:
     """An optimizer over the model's trainable parameters.
 
     Args:
@@ -118,9 +120,21 @@ def build_optimizer(name: str, model: torch.nn.Module, *, lr: float, weight_deca
         model: its parameters with ``requires_grad`` are trained.
         lr: learning rate at the top of the schedule.
         weight_decay: decoupled where the optimizer knows it; lbfgs has none.
+        eps: of the denominator; None keeps the optimizer's own.
+
+    Raises:
+        SpecdefError: unknown optimizer, or one without eps that is given one.
     """
     named = [(path, parameter) for path, parameter in model.named_parameters() if parameter.requires_grad]
-    return optimizer_spec(name).build(named, lr, weight_decay, _embedding_ids(model))  # type: ignore[no-any-return]
+    optimizer: torch.optim.Optimizer = optimizer_spec(name).build(named, lr, weight_decay, _embedding_ids(model))
+    if eps is not None:
+        if not all(isinstance(group.get("eps"), float) for group in optimizer.param_groups):
+            raise SpecdefError(
+                f"`eps` must be left out with optimizer {name}, which has none (or several); got {eps:g}."
+            )
+        for group in optimizer.param_groups:
+            group["eps"] = eps
+    return optimizer
 
 
 def _embedding_ids(model: torch.nn.Module) -> set[int]:

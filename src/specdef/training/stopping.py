@@ -66,17 +66,20 @@ def within_budget(perplexity: float, start: float, utility_factor: float) -> boo
     return math.isfinite(perplexity) and perplexity <= utility_factor * start
 
 
-def judge(evaluations: Sequence[Evaluation], *, target: float, utility_factor: float) -> Judgement:
+def judge(
+    evaluations: Sequence[Evaluation], *, target: float, utility_factor: float, base: float | None = None
+) -> Judgement:
     """Read the outcome of a run from its evaluations, the first of which is step 0.
 
-    A target reached while utility is lost is no success: both must hold at the same evaluation.
+    A target reached while utility is lost is no success: both must hold at the same evaluation. Utility is measured
+    against `base`, or step 0 when that is None.
 
     Raises:
         ValueError: there are no evaluations.
     """
     if not evaluations:
         raise ValueError("A run must have at least the evaluation of step 0 to be judged.")
-    start = evaluations[0].perplexity
+    start = evaluations[0].perplexity if base is None else base
     inside = [within_budget(point.perplexity, start, utility_factor) for point in evaluations]
     reached = next((e.step for e, kept in zip(evaluations, inside, strict=True) if kept and e.score >= target), None)
     lost = next((index for index, kept in enumerate(inside) if not kept), None)
@@ -93,10 +96,15 @@ def judge(evaluations: Sequence[Evaluation], *, target: float, utility_factor: f
 
 
 def should_stop(
-    evaluations: Sequence[Evaluation], *, target: float, utility_factor: float, rule: StopRule
+    evaluations: Sequence[Evaluation],
+    *,
+    target: float,
+    utility_factor: float,
+    rule: StopRule,
+    base: float | None = None,
 ) -> StopReason | None:
-    """Whether the run is decided at its latest evaluation."""
-    latest, start = evaluations[-1], evaluations[0].perplexity
+    """Whether the run is decided at its latest evaluation; utility is measured as in `judge`."""
+    latest, start = evaluations[-1], evaluations[0].perplexity if base is None else base
     inside = within_budget(latest.perplexity, start, utility_factor)
     if inside and latest.score >= target:
         return StopReason.TARGET

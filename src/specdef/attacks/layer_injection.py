@@ -1,0 +1,184 @@
+"""Layer injection (main paper, Theorems 8 and 32): replace a deformed layer by more layers, each less deformed.
+
+literal: W~ with spectral norm M becomes k + 1 factors of norm M^(1/(k+1)), as the proof of Theorem 32 has it; the
+defender's C stays where it is. interleaved: C is factored too, and its factors stand between those of W~, so that no
+activation inside the chain is larger than M^(1/(k+1)). The difference matters: the gradient with respect to C contains
+W~ x, and factoring W~ alone does not make that smaller.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from specdef.attacks.merge import compensated_modules, stored_layer, tensor_bytes
+from specdef.attacks.rewriting import RewritePlan
+from specdef.checkpoint.reader import Checkpoint
+from specdef.checkpoint.writer import NewTensor, ShardEdits
+from specdef.errors import SpecdefError
+from specdef.factored import FactorEntry
+from specdef.linalg.deform import TENSOR_NAMES, Side, effective_weight
+from specdef.locks.entry import FORMAT_VERSION, QUANT_METHOD, LayerEntry
+from specdef.locks.inject import TORCH_DTYPES
+
+ORDERS = ("interleaved", "literal")
+DTYPES = {"fp32": ("F32", "float32"), "bf16": ("BF16", "bfloat16"), "fp64": ("F64", "float64")}
+MAX_FACTORS = 32
+
+
+def plan_layer_injection(checkpoint: Checkpoint, *, factors: int, order: str, dtype: str) -> RewritePlan:
+    """Replace every layer of an inject lock by a chain of trainable factors.
+
+    Args:
+        checkpoint: a published folder with an inject lock.
+        factors: k, how many layers each of W~ (and, interleaved, C) gains.
+        order: ``interleaved`` or ``literal``.
+        dtype: of the factors: fp32, bf16 or fp64. The literal chain keeps C in its own dtype.
+
+    Raises:
+        SpecdefError: no inject lock, or an option is out of range.
+    """
+    if not 1 <= factors <= MAX_FACTORS:
+        raise SpecdefError(f"`factors` must lie between 1 and {MAX_FACTORS}; got {factors}.")
+    if order not in ORDERS:
+        raise SpecdefError(f"`order` must be one of {', '.join(ORDERS)}; got {order!r}.")
+    if dtype not in DTYPES:
+        raise SpecdefError(f"`dtype` must be one of {', '.join(DTYPES)}; got {dtype!r}.")
+    modules = compensated_modules(checkpoint)
+    where = checkpoint.locate()
+    replaced: dict[str, dict[str, NewTensor]] = {}
+    added: dict[str, dict[str, NewTensor]] = {}
+    dropped: dict[str, set[str]] = {}
+    entries: dict[str, Any] = {}
+    before = after = 0
+    stored, named = DTYPES[dtype]
+    for module, entry in modules.items():
+        shard, tensor = where[f"{module}.weight"]
+        out, inner = reversed(tensor.shape) if entry.transposed else tensor.shape
+        shapes = chain_shapes((out, inner), entry.side, factors, order)
+        keeps = _kept(entry, order, len(shapes))
+        makers = _Chain(partial(_chain, checkpoint, module, entry, factors, order), len(shapes))
+        for number, shape in enumerate(shapes):
+            kept = number in keeps
+            file_dtype = where[f"{module}.{TENSOR_NAMES[entry.form][-1]}"][1].dtype if kept else stored
+            new = NewTensor(file_dtype, shape, makers.maker(number, file_dtype))
+            if number == 0:
+                replaced.setdefault(shard, {})[f"{module}.weight"] = new
+            else:
+                added.setdefault(shard, {})[f"{module}.factors.{number - 1}"] = new
+            after += shape[0] * shape[1]
+        before += math.prod(tensor.shape)
+        for part in TENSOR_NAMES[entry.form]:
+            place, info = where[f"{module}.{part}"]
+            dropped.setdefault(place, set()).add(info.name)
+            before += math.prod(info.shape)
+        dtypes = tuple(entry.dtype if number in keeps else named for number in range(len(shapes)))
+        entries[module] = FactorEntry(shapes, dtypes, entry.transposed).to_json()
+    edits = {
+        shard: ShardEdits(
+            replaced=replaced.get(shard, {}), added=added.get(shard, {}), dropped=frozenset(dropped.get(shard, set()))
+        )
+        for shard in replaced.keys() | dropped.keys()
+    }
+    quantization = {"quant_method": QUANT_METHOD, "version": FORMAT_VERSION, "modules": {}, "factored": entries}
+    config = {**checkpoint.config, "quantization_config": quantization}
+    chain = len(next(iter(entries.values()))["shapes"])
+    detail = f"{len(modules)} layers replaced by chains of {chain} trainable matrices"
+    return RewritePlan(edits, config, len(modules), after - before, detail)
+
+
+def chain_shapes(shape: tuple[int, int], side: Side, factors: int, order: str) -> tuple[tuple[int, int], ...]:
+    """Shapes [out, in] of the chain's matrices, first applied first.
+
+    Example:
+        >>> chain_shapes((6, 4), "output", 1, "interleaved")
+        ((6, 4), (6, 6), (6, 6), (6, 6))
+    """
+    out, inner = shape if side == "output" else shape[::-1]
+    square = (out, out)
+    count = 2 * (factors + 1) if order == "interleaved" else factors + 2
+    shapes = ((out, inner), *[square] * (count - 1))
+    return shapes if side == "output" else tuple((columns, rows) for rows, columns in reversed(shapes))
+
+
+def factor_chain(
+    locked: Float[Tensor, "out in"], effective: Float[Tensor, "out in"], compensation: Tensor, factors: int, order: str
+) -> list[Tensor]:
+    """The chain for a layer compensated on its output side, first applied first, in float64.
+
+    Math: W~ = U diag(s~) V^T, s = diag(U^T W V), n = k + 1. literal: U diag(s~^(1/n)) V^T, then k times
+    U diag(s~^(1/n)) U^T, then C. interleaved: the same, each followed by U diag((s/s~)^(1/n)) U^T.
+
+    Args:
+        locked: W~, float64.
+        effective: W = C W~, float64.
+        compensation: C [out, out], float64; used by the literal order.
+        factors: k.
+        order: ``literal`` or ``interleaved``.
+    """
+    n = factors + 1
+    u, s, vh = torch.linalg.svd(locked, full_matrices=False)
+    root = s.pow(1 / n)
+    links = [(u * root) @ vh, *[(u * root) @ u.T] * factors]
+    if order == "literal":
+        return [*links, compensation]
+    kept = (u * (effective @ vh.T)).sum(0).clamp_min(0)  # diag(U^T W V)
+    ratio = torch.where(s > 0, kept / s.clamp_min(torch.finfo(s.dtype).tiny), torch.ones_like(s)).pow(1 / n)
+    damping = (u * ratio) @ u.T
+    chain = [matrix for link in links for matrix in (link, damping)]
+    # The last matrix absorbs what is not diagonal in U: the product is C W~ to rounding.
+    product = chain[0]
+    for matrix in chain[1:-1]:
+        product = matrix @ product
+    chain[-1] = effective @ torch.linalg.pinv(product, rtol=1e-12)
+    return chain
+
+
+def _kept(entry: LayerEntry, order: str, length: int) -> set[int]:
+    """Which matrices of the chain are the defender's C and keep its dtype."""
+    if order == "interleaved":
+        return set()
+    return {length - 1} if entry.side == "output" else {0}
+
+
+def _chain(checkpoint: Checkpoint, module: str, entry: LayerEntry, factors: int, order: str) -> list[Tensor]:
+    weight, tensors = stored_layer(checkpoint, module, entry)
+    effective = effective_weight(weight, tensors, entry.side)
+    side = weight.shape[0] if entry.side == "output" else weight.shape[1]
+    identity = torch.eye(side, dtype=torch.float64)
+    compensation = effective_weight(identity, tensors, entry.side)
+    if entry.side == "output":
+        return factor_chain(weight.double(), effective, compensation, factors, order)
+    turned = factor_chain(weight.double().T, effective.T, compensation.T, factors, order)
+    return [matrix.T for matrix in reversed(turned)]
+
+
+class _Chain:
+    """A chain computed when its first matrix is written and let go when its last one is."""
+
+    def __init__(self, make: Callable[[], Sequence[Tensor]], length: int) -> None:
+        self._make, self._left = make, length
+        self._matrices: Sequence[Tensor] | None = None
+        self._lock = threading.Lock()
+
+    def maker(self, number: int, dtype: str) -> Callable[[], bytes]:
+        """What writes one matrix in a safetensors dtype."""
+
+        def data() -> bytes:
+            with self._lock:
+                if self._matrices is None:
+                    self._matrices = self._make()
+                matrix = self._matrices[number]
+                self._left -= 1
+                if not self._left:
+                    self._matrices = None
+            return tensor_bytes(matrix.to(TORCH_DTYPES[dtype]))
+
+        return data

@@ -1,0 +1,222 @@
+"""Attacks that rewrite weights: key-free, function kept to the bit or to rounding, and they find what was locked."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pico
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from specdef import inspect_model, lock
+from specdef.attacks.layer_injection import chain_shapes, factor_chain
+from specdef.attacks.rewriting import DEFAULTS, Rewriting, parse_rewriting, rewrite
+from specdef.errors import SpecdefError
+
+PAPER = {"preset": "paper", "multiplier": 1e4, "top_k": 3, "num_layers": 3}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for path in folder.glob("*.safetensors") for name, tensor in load_file(path).items()}
+
+
+def run(family: str, folder: Path, out: Path, text: str) -> torch.Tensor:
+    rewrite(folder, out, parse_rewriting(text))
+    return pico.run(family, out)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2", "gpt_neox", "mixtral", "gemma2"])
+@pytest.mark.parametrize("exponent", [4, 20, 40])
+def test_rebalance_finds_every_scaled_channel_and_gives_back_the_original_bits(
+    family: str, exponent: int, tmp_path: Path
+) -> None:
+    original = pico.build(family, tmp_path / "original")
+    lock(original, tmp_path / "locked", multiplier=f"2^{exponent}")
+    (tmp_path / "locked.specdef-key").unlink()
+    (tmp_path / "locked" / "specdef_lock.json").unlink()  # neither key nor manifest is needed
+    logits = run(family, tmp_path / "locked", tmp_path / "out", "rebalance")
+    assert torch.equal(logits, pico.run(family, original))
+    if exponent >= 20:
+        assert not inspect_model(tmp_path / "out").verdict.locked
+    before, locked, after = (weights(tmp_path / name) for name in ("original", "locked", "out"))
+    for name, tensor in before.items():  # every scale is found to within a factor two: no weight is left 2^3 off
+        ratio = (after[name].double() / tensor.double()).abs()
+        alive = tensor != 0
+        if exponent >= 20:
+            assert float(ratio[alive].log2().abs().max()) <= 2, name
+    assert any(not torch.equal(locked[name], before[name]) for name in before)
+
+
+def test_rebalance_finds_a_pair_scaled_as_a_whole(tmp_path: Path) -> None:
+    original = pico.build("llama", tmp_path / "original")
+    lock(original, tmp_path / "locked", multiplier="2^20", pairs=["updown"], channels=48, layers=[1])
+    # In two layers, the median of two is neither: three layers that agree are needed to call one odd.
+    report = rewrite(tmp_path / "locked", tmp_path / "out", Rewriting("rebalance", {"form": "svd"}))
+    assert report.tensors == 4
+    assert torch.allclose(pico.run("llama", tmp_path / "out"), pico.run("llama", original), atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2", "phi3"])
+def test_svd_rebalance_undoes_any_map_within_a_head(family: str, tmp_path: Path) -> None:
+    """An ill-conditioned map between V and O, which no scaling of single channels undoes."""
+    original = pico.build(family, tmp_path / "original")
+    lock(original, tmp_path / "locked", multiplier="2^10", pairs=["vo"])
+    logits = run(family, tmp_path / "locked", tmp_path / "out", "rebalance:form=svd")
+    assert torch.allclose(logits, pico.run(family, original), atol=2e-5)
+    from specdef.checkpoint.reader import open_checkpoint
+    from specdef.imbalance import channel_logs
+    from specdef.inspection import resolve_locked
+
+    checkpoint = open_checkpoint(tmp_path / "out", publishing=False)
+    pairs = [pair for pair in resolve_locked(checkpoint).pairs if pair.kind == "vo"]
+    for producer, consumer in channel_logs(checkpoint, pairs):
+        assert float(abs(producer - producer.mean()).max()) < 4
+        assert float(abs(consumer - consumer.mean()).max()) < 4
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2"])
+def test_merge_gives_back_the_original_weights(family: str, tmp_path: Path) -> None:
+    original = pico.build(family, tmp_path / "original")
+    lock(original, tmp_path / "locked", **PAPER)
+    report = rewrite(tmp_path / "locked", tmp_path / "out", Rewriting("merge"))
+    before, after = weights(original), weights(tmp_path / "out")
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert torch.allclose(after[name], tensor, rtol=1e-5, atol=1e-6), name
+    assert report.added_parameters < 0
+    assert "quantization_config" not in json.loads((tmp_path / "out" / "config.json").read_text())
+    assert not inspect_model(tmp_path / "out").verdict.locked
+
+
+def test_merge_of_a_sharded_folder_mends_its_index(tmp_path: Path) -> None:
+    original = pico.build("llama", tmp_path / "original")
+    pico.shard(original)
+    lock(original, tmp_path / "locked", **PAPER)
+    rewrite(tmp_path / "locked", tmp_path / "out", Rewriting("merge"))
+    index = "model.safetensors.index.json"
+    assert (
+        json.loads((tmp_path / "out" / index).read_text())["weight_map"]
+        == json.loads((original / index).read_text())["weight_map"]
+    )
+    assert torch.allclose(pico.run("llama", tmp_path / "out"), pico.run("llama", original), atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2"])
+@pytest.mark.parametrize("order", ["interleaved", "literal"])
+def test_layer_injection_keeps_the_function_and_its_factors_train(family: str, order: str, tmp_path: Path) -> None:
+    original = pico.build(family, tmp_path / "original")
+    lock(original, tmp_path / "locked", **PAPER)
+    logits = run(family, tmp_path / "locked", tmp_path / "out", f"inject-layers:factors=2,order={order}")
+    wanted = pico.run(family, original)
+    assert torch.allclose(logits, wanted, atol=1e-3 * float(wanted.abs().max()))
+    from specdef.factored import FactoredLinear
+    from specdef.models import load
+
+    model = load(tmp_path / "out")
+    found = [module for module in model.modules() if isinstance(module, FactoredLinear)]
+    assert len(found) == 3
+    assert all(len(module.chain) == (6 if order == "interleaved" else 4) for module in found)
+    model(**pico.inputs(family)).logits.square().mean().backward()
+    assert all(factor.grad is not None for module in found for factor in module.chain)
+
+
+@pytest.mark.parametrize("shape", [(9, 6), (6, 9), (7, 7)])
+@pytest.mark.parametrize("factors", [1, 2, 4])
+def test_every_factor_has_the_root_of_the_norm(shape: tuple[int, int], factors: int) -> None:
+    """Theorem 32's optimum: k + 1 factors of spectral norm M^(1/(k+1)), and their product is the layer."""
+    generator = torch.Generator().manual_seed(0)
+    w = torch.randn(*shape, generator=generator, dtype=torch.float64)
+    tall = w if shape[0] >= shape[1] else w.T
+    u, s, vh = torch.linalg.svd(tall, full_matrices=False)
+    scale = torch.where(torch.arange(len(s)) < 3, 1e6, 1.0).double()
+    locked, c = (u * (s * scale)) @ vh, (u / scale) @ u.T
+    norm = float(s[0] * 1e6)
+    literal = factor_chain(locked, tall, c, factors, "literal")
+    assert [m.shape for m in literal] == [torch.Size(x) for x in chain_shapes(tall.shape, "output", factors, "literal")]
+    for factor in literal[:-1]:
+        assert torch.linalg.matrix_norm(factor, 2).item() == pytest.approx(norm ** (1 / (factors + 1)), rel=1e-9)
+    chain = factor_chain(locked, tall, c, factors, "interleaved")
+    largest, x = 0.0, torch.eye(tall.shape[1], dtype=torch.float64)
+    for matrix in chain:
+        x = matrix @ x
+        largest = max(largest, torch.linalg.matrix_norm(x, 2).item())
+    assert torch.allclose(x, tall, atol=1e-8)
+    assert largest <= 1.01 * norm ** (1 / (factors + 1)) * max(1.0, float(s[0])), "no activation beyond the root"
+    x = torch.eye(tall.shape[1], dtype=torch.float64)
+    partial = [x := matrix @ x for matrix in literal]
+    assert max(torch.linalg.matrix_norm(p, 2).item() for p in partial) == pytest.approx(norm, rel=1e-9), (
+        "factoring W~ alone leaves C in front of an activation as large as before"
+    )
+
+
+def test_bfloat16_factors_change_the_function_more_and_say_so(tmp_path: Path) -> None:
+    original = pico.build("llama", tmp_path / "original")
+    lock(original, tmp_path / "locked", **PAPER)
+    wanted = pico.run("llama", original)
+    errors = {}
+    for dtype in ("fp32", "bf16"):
+        logits = run("llama", tmp_path / "locked", tmp_path / dtype, f"inject-layers:factors=2,dtype={dtype}")
+        errors[dtype] = float((logits - wanted).norm() / wanted.norm())
+    assert errors["fp32"] < 1e-4 < errors["bf16"]
+
+
+def test_prune_zeroes_what_stands_out_and_nothing_else(tmp_path: Path) -> None:
+    original = pico.build("llama", tmp_path / "original")
+    lock(original, tmp_path / "locked", multiplier="2^20")
+    rewrite(tmp_path / "locked", tmp_path / "out", Rewriting("prune"))
+    locked, after = weights(tmp_path / "locked"), weights(tmp_path / "out")
+    changed = {name for name in locked if not torch.equal(locked[name], after[name])}
+    assert changed
+    for name in changed:
+        assert set(after[name][locked[name] != after[name]].tolist()) == {0.0}
+        assert "norm" in name or "v_proj" in name or "up_proj" in name
+    assert not torch.allclose(pico.run("llama", tmp_path / "out"), pico.run("llama", original), atol=1e-3)
+
+
+def test_sharpen_multiplies_singular_values_and_keeps_the_function(tmp_path: Path) -> None:
+    original = pico.build("llama", tmp_path / "original")
+    logits = run("llama", original, tmp_path / "out", "sharpen:multiplier=4,top_k=2,matrices=2")
+    assert torch.allclose(logits, pico.run("llama", original), atol=1e-4)
+    before, after = weights(original), weights(tmp_path / "out")
+    sharpened = [name for name in before if not torch.equal(before[name], after[name])]
+    assert len(sharpened) == 2
+    for name in sharpened:
+        ratio = torch.linalg.svdvals(after[name].double()) / torch.linalg.svdvals(before[name].double())
+        assert torch.allclose(ratio[:2], torch.full((2,), 4.0, dtype=torch.float64), rtol=1e-3)
+        assert torch.allclose(ratio[2:], torch.ones(len(ratio) - 2, dtype=torch.float64), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mend", "`rewrite` must be one of merge, rebalance"),
+        ("merge:factors=2", "`rewrite` merge must be given no options; got factors=2"),
+        ("inject-layers:factors", "`rewrite` must look like inject-layers:factors=2"),
+        ("inject-layers:factors=two", "`rewrite` option factors must be a number; got 'two'"),
+        ("inject-layers:factors=0", "`factors` must lie between 1 and 32; got 0"),
+        ("inject-layers:order=up", "`order` must be one of interleaved, literal; got 'up'"),
+        ("inject-layers:dtype=int8", "`dtype` must be one of fp32, bf16, fp64; got 'int8'"),
+        ("rebalance:form=head", "`form` must be one of axis, svd; got 'head'"),
+        ("merge", "must hold layers with a compensation beside them"),
+        ("rebalance", "must hold channels scaled apart on their two sides; none stands out"),
+        ("prune", "must hold channels that look scaled up; none stands out"),
+        ("sharpen:multiplier=0.5,matrices=2,top_k=2", "`multiplier` must be a finite number above 1"),
+    ],
+)
+def test_what_cannot_be_rewritten_is_said_and_nothing_is_left(
+    text: str, message: str, llama: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SpecdefError, match=message.replace("[", r"\[").replace("(", r"\(")):
+        rewrite(llama, tmp_path / "out", parse_rewriting(text))
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_at_their_defaults_do_not_change_an_attacks_name() -> None:
+    for kind, defaults in DEFAULTS.items():
+        text = kind + ":" + ",".join(f"{name}={value}" for name, value in defaults.items())
+        assert parse_rewriting(text) == parse_rewriting(kind) == Rewriting(kind)
+    assert parse_rewriting("inject-layers:factors=3").label == "inject-layers (factors 3)"
+    assert math.isclose(parse_rewriting("sharpen:multiplier=8").settings["multiplier"], 8)

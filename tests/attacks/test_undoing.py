@@ -1,0 +1,163 @@
+"""Training around a lock: rates per channel, freezing by gradient, clipping and eps; and the T4 verdict, end to end."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pico_text
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from specdef import lock
+from specdef.attacks.channel_rates import channel_scales, scale_updates
+from specdef.attacks.finetune import Attack, run_attack, text_blocks
+from specdef.attacks.freeze_search import freeze_by_gradient, gradient_share
+from specdef.attacks.rewriting import Rewriting, rewrite
+from specdef.certify.grid import attack_from_json, attack_to_json
+from specdef.cli import app
+from specdef.errors import SpecdefError
+from specdef.tasks.facts import bundled_prose, facts
+from specdef.tasks.task import encode
+from specdef.training.loop import Recipe
+from specdef.training.optimizers import build_optimizer
+from specdef.training.stopping import Outcome
+
+ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+@pytest.fixture(scope="module")
+def locked(toy_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("locked") / "model"
+    lock(toy_model, out, multiplier="2^20")
+    return out
+
+
+def test_a_rate_per_channel_trains_as_if_the_lock_were_not_there(toy_model: Path, locked: Path, tmp_path: Path) -> None:
+    """Adam's step in the locked coordinates is its step on the rebalanced model (weight decay and eps apart)."""
+    rewrite(locked, tmp_path / "balanced", Rewriting("rebalance"))
+    models = {}
+    for name, folder in (("balanced", tmp_path / "balanced"), ("locked", locked)):
+        model, tokenizer = pico_text.load(folder)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-30)
+        if name == "locked":
+            scale_updates(optimizer, model, channel_scales(folder))
+        ids, labels, mask = encode(facts().samples[:8], tokenizer)
+        for _ in range(3):
+            optimizer.zero_grad()
+            logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
+            torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten()).backward()
+            optimizer.step()
+        models[name] = model(input_ids=ids).logits
+    assert torch.allclose(models["locked"], models["balanced"], atol=1e-4)
+
+
+def test_gradients_of_a_lock_single_its_tensors_out(toy_model: Path, tmp_path: Path) -> None:
+    """In an inject lock, the compensation has the largest gradient for its size: it is what is frozen first."""
+    lock(toy_model, tmp_path / "paper", preset="paper", multiplier=1e4, top_k=3, num_layers=2)
+    from specdef.models import load, load_tokenizer
+
+    model = load(tmp_path / "paper", dtype=torch.float32)
+    samples = encode(facts().samples, load_tokenizer(tmp_path / "paper"))
+    freeze_by_gradient(model, samples, 0.9, batch_size=8, seed=0)
+    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+    assert {name for name, _ in model.named_parameters() if "compensation" in name} <= set(frozen)
+    assert all(p.grad is None for p in model.parameters())
+    assert gradient_share("lm_head") is None
+    for text in ("gradients:1.5", "gradients:", "gradients:0"):
+        with pytest.raises(SpecdefError, match="must have a share between 0 and 1"):
+            gradient_share(text)
+
+
+def test_clipping_each_tensor_and_eps_reach_the_optimizer(toy_model: Path) -> None:
+    model, _ = pico_text.load(toy_model)
+    optimizer = build_optimizer("adamw", model, lr=1e-3, weight_decay=0.0, eps=1e-2)
+    assert {group["eps"] for group in optimizer.param_groups} == {1e-2}
+    with pytest.raises(SpecdefError, match="`eps` must be left out with optimizer sgd"):
+        build_optimizer("sgd", model, lr=1e-3, weight_decay=0.0, eps=1e-2)
+    with pytest.raises(SpecdefError, match="`clip_each` must be given with a gradient norm"):
+        Recipe(clip=None, clip_each=True)
+    with pytest.raises(SpecdefError, match="`eps` must be above 0"):
+        Recipe(eps=0.0)
+
+
+def test_clipping_each_tensor_bounds_every_gradient(toy_model: Path) -> None:
+    from specdef.training.loop import make_trainer
+
+    for each in (False, True):
+        model, tokenizer = pico_text.load(toy_model)
+        recipe = Recipe(lr=1e-3, steps=4, clip=1e-3, clip_each=each)
+        trainer = make_trainer(model, recipe, encode(facts().samples, tokenizer), None)
+        trainer.step()
+        norms = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None])
+        total = float(norms.norm())
+        assert float(norms.max()) <= 1.001e-3
+        assert (total <= 1.001e-3) != each, "tensor by tensor, the whole is larger than the bound"
+
+
+def test_a_lossy_rewriting_is_judged_by_the_undefended_models_perplexity(toy_model: Path) -> None:
+    model, tokenizer = pico_text.load(toy_model)
+    text = text_blocks(bundled_prose(), tokenizer)
+    how = Attack(Recipe(lr=1e-3, steps=2, eval_every=1), rewrite=Rewriting("prune"))
+    start = run_attack(copy.deepcopy(model), tokenizer, facts(), text, Attack(how.recipe)).evaluations[0].perplexity
+    found = run_attack(copy.deepcopy(model), tokenizer, facts(), text, how, reference_perplexity=start / 2.5)
+    assert found.judgement.outcome is Outcome.COLLAPSE, "two and a half times the reference is beyond the budget"
+    assert found.judgement.diverged_at == 0
+    kept = run_attack(copy.deepcopy(model), tokenizer, facts(), text, how, reference_perplexity=start / 1.5)
+    assert kept.judgement.outcome is Outcome.STALL
+
+
+def test_an_attacks_json_is_what_it_was_before_these_options_existed() -> None:
+    """Cells finished earlier keep their names."""
+    plain = attack_to_json(Attack())
+    assert not {"rewrite", "channel_rates"} & plain.keys()
+    assert not {"clip_each", "eps"} & plain["recipe"].keys()
+    for how in (
+        Attack(),
+        Attack(rewrite=Rewriting("inject-layers", {"factors": 3}), channel_rates=True),
+        Attack(Recipe(eps=1e-3, clip_each=True), freeze="gradients:0.5"),
+    ):
+        assert attack_from_json(json.loads(json.dumps(attack_to_json(how)))) == how
+
+
+@pytest.mark.parametrize("preset", ["exact", "paper"])
+def test_the_certificate_says_undone(preset: str, toy_model: Path, tmp_path: Path) -> None:
+    options = (
+        {"multiplier": "2^30"}
+        if preset == "exact"
+        else {"multiplier": 1e9, "top_k": 16, "layers": [0, 1], "components": ALL}
+    )
+    lock(toy_model, tmp_path / "locked", preset=preset, **options)
+    recipe = ["--target", "0.35", "--steps", "40", "--threads", "1", "--window", "1e-2,3e-2", "--workers", "2"]
+    arguments = ["certify", tmp_path / "locked", "--original", toy_model, "--out", tmp_path / "out", *recipe]
+    result = CliRunner().invoke(app, [*map(str, arguments), "--threats", "T0,T4"])
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "out" / "certificate.json").read_text())
+    entry = found["threat_models"]["T4"]
+    if not found["threat_models"]["T0"]["verdict"].startswith("held"):
+        pytest.fail(f"the toy lock must hold T0 for this test to mean anything: {found['threat_models']['T0']}")
+    assert entry["verdict"].startswith("undone in ")
+    assert entry["verdict"].endswith(" seconds with no training")
+    assert entry["worst_cell"].startswith("merge, then" if preset == "paper" else "rebalance")
+    assert entry["steps"] <= found["unlocked"]["steps"] + 10
+    rows = [row for row in found["cells"] if row.get("rewrite")]
+    assert all(row["rewrite"]["knowledge"] and row["rewrite"]["seconds"] > 0 for row in rows)
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "does NOT hold" in page
+    assert "no training" in page
+
+
+def test_undo_on_the_command_line(locked: Path, tmp_path: Path) -> None:
+    runner = CliRunner()
+    result = runner.invoke(app, ["undo", "rebalance", str(locked), str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert "No key was used" in result.stdout
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    again = runner.invoke(app, ["undo", "rebalance", str(locked), str(tmp_path / "out")])
+    assert "must be a new folder" in str(again.exception)
+    wrong = runner.invoke(app, ["undo", "prune", str(locked), str(tmp_path / "other")])
+    assert "`kind` must be one of merge, rebalance, inject-layers; got 'prune'" in str(wrong.exception)
+    options = runner.invoke(app, ["undo", "merge", str(locked), str(tmp_path / "other"), "--factors", "2"])
+    assert "`rewrite` merge must be given no options" in str(options.exception)
