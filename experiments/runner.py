@@ -13,6 +13,7 @@ from typing import Any
 
 from experiments.locked import HERE, WORK, locked_copy
 from specdef.attacks.lora import parse_adapter
+from specdef.attacks.rewriting import parse_rewriting
 from specdef.certify.environment import environment
 from specdef.certify.grid import Cell
 from specdef.certify.machine import Machine
@@ -78,10 +79,15 @@ def _prepared(config: Mapping[str, Any]) -> Path:
 
 def _cell(study: Any, attack: Mapping[str, Any], seed: int, reference: float | None, stop: str) -> Cell:
     changes = dict(attack)
-    lora, freeze = changes.pop("lora", None), changes.pop("freeze", None)
-    adapter = None if lora is None else parse_adapter(lora)
+    lora, rewriting = changes.pop("lora", None), changes.pop("rewrite", None)
     return study.cell(
-        study.locked, adapter=adapter, freeze=freeze, reference=reference, stop=stop, seed=seed, **changes
+        study.locked,
+        adapter=None if lora is None else parse_adapter(lora),
+        rewrite=None if rewriting is None else parse_rewriting(rewriting),
+        reference=reference,
+        stop=stop,
+        seed=seed,
+        **changes,
     )
 
 
@@ -93,8 +99,25 @@ def _entries(cells: Sequence[StoredCell], reference: float | None) -> list[dict[
     entries = []
     for group in groups.values():
         verdict = judge_threat(group, unlocked_steps=None, reference=reference, not_tried=())
-        entries.append({"attack": attack_of(group[0]).label, **verdict.to_json()})
+        entries.append({"attack": attack_of(group[0]).label, **verdict.to_json(), "cost": _cost(group)})
     return entries
+
+
+def _cost(cells: Sequence[StoredCell]) -> dict[str, Any]:
+    """What an attack cost, from its first seed: the rewriting, the numbers it adds, a step, and memory."""
+    cell = cells[0]
+    steps, found = cell.result["steps"], cell.result.get("rewrite") or {}
+    return {
+        "rewrite_seconds": cell.measured.get("rewrite_seconds"),
+        "added_parameters": found.get("added_parameters"),
+        "trained_parameters": cell.result["trained_parameters"],
+        "seconds_per_step": round(cell.measured["train_seconds"] / steps, 3) if steps else None,
+        "peak_memory_bytes": cell.measured["peak_memory_bytes"],
+        "note": cell.result["note"],
+        "curve": [
+            [point["step"], point["score"], point["perplexity"], point["loss"]] for point in cell.result["evaluations"]
+        ],
+    }
 
 
 def _write(name: str, config: Any, rows: Sequence[Row], reference: float | None, device: str) -> None:
@@ -107,7 +130,8 @@ def _write(name: str, config: Any, rows: Sequence[Row], reference: float | None,
         "rows": [{"lock": row.label, "entries": row.entries} for row in rows],
     }
     write_json(HERE / "results" / f"{name}.json", content)
-    (HERE / "results" / f"{name}.md").write_text(table(name, config, rows))
+    text = table(name, config, rows) if config.get("rows") != "attacks" else turned_table(name, config, rows)
+    (HERE / "results" / f"{name}.md").write_text(text)
 
 
 def table(name: str, config: Mapping[str, Any], rows: Sequence[Row]) -> str:
@@ -125,6 +149,38 @@ def table(name: str, config: Mapping[str, Any], rows: Sequence[Row]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def turned_table(name: str, config: Mapping[str, Any], rows: Sequence[Row]) -> str:
+    """Attacks down, locks across, with what each attack costs: rewriting seconds, added numbers, seconds a step."""
+    labels = list(dict.fromkeys(entry["attack"] for row in rows for entry in row.entries))
+    lines = [f"# {config['title']}", "", "| attack | " + " | ".join(row.label for row in rows) + " |"]
+    lines.append("|---" * (len(rows) + 1) + "|")
+    for label in labels:
+        found = [next((entry for entry in row.entries if entry["attack"] == label), None) for row in rows]
+        lines.append(f"| {label} | " + " | ".join("" if e is None else f"{_entry(e)}{_price(e)}" for e in found) + " |")
+    seeds = len(config["seeds"])
+    lines += [
+        "",
+        "Entry: mean steps to the target (best score within the utility budget); — not reached; invalid: the attack "
+        "does not apply, or changed the function. † a seed lost utility at some evaluation, ‡ all did. Then the cost: "
+        "seconds of rewriting, parameters added (millions), seconds a training step, peak memory. "
+        f"{seeds} seed{'s' if seeds > 1 else ''}, {config['recipe']['steps']} steps. "
+        f"Command: `make experiment NAME={name}`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _price(entry: Mapping[str, Any]) -> str:
+    cost = entry["cost"]
+    if cost["seconds_per_step"] is None:
+        return f": {cost['note'].split('; ')[0][:80]}" if cost["note"] else ""
+    parts = [] if cost["rewrite_seconds"] is None else [f"{cost['rewrite_seconds']:.1f} s"]
+    if cost["added_parameters"]:
+        parts.append(f"{cost['added_parameters'] / 1e6:+.1f} M")
+    parts += [f"{cost['seconds_per_step']:.2f} s/step", f"{cost['peak_memory_bytes'] / 2**30:.1f} GiB"]
+    return "; " + ", ".join(parts)
 
 
 def _entry(entry: Mapping[str, Any]) -> str:

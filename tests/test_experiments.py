@@ -11,7 +11,9 @@ import pytest
 
 from specdef import lock
 from specdef.api import make_options
+from specdef.attacks.finetune import Attack
 from specdef.attacks.lora import parse_adapter
+from specdef.attacks.rewriting import parse_rewriting
 from specdef.training.loop import Recipe
 
 CONFIGS = sorted((Path(__file__).parents[1] / "experiments" / "configs").glob("*.json"))
@@ -44,7 +46,10 @@ def test_locks_and_attacks_are_understood(path: Path) -> None:
         changes = dict(attack)
         if "lora" in changes:
             parse_adapter(changes.pop("lora"))
-        Recipe(**{**config["recipe"], **changes})
+        if "rewrite" in changes:
+            parse_rewriting(changes.pop("rewrite"))
+        how = {name: changes.pop(name) for name in ("freeze", "channel_rates") if name in changes}
+        Attack(Recipe(**{**config["recipe"], **changes}), **how)
 
 
 @pytest.mark.parametrize("path", [path for path in CONFIGS if path.stem.startswith(("table4", "table22"))])

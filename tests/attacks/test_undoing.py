@@ -124,11 +124,8 @@ def test_an_attacks_json_is_what_it_was_before_these_options_existed() -> None:
 
 @pytest.mark.parametrize("preset", ["exact", "paper"])
 def test_the_certificate_says_undone(preset: str, toy_model: Path, tmp_path: Path) -> None:
-    options = (
-        {"multiplier": "2^30"}
-        if preset == "exact"
-        else {"multiplier": 1e9, "top_k": 16, "layers": [0, 1], "components": ALL}
-    )
+    strong = {"multiplier": 1e9, "top_k": 16, "layers": [0, 1], "components": ALL}
+    options = {"multiplier": "2^30"} if preset == "exact" else strong
     lock(toy_model, tmp_path / "locked", preset=preset, **options)
     recipe = ["--target", "0.35", "--steps", "40", "--threads", "1", "--window", "1e-2,3e-2", "--workers", "2"]
     arguments = ["certify", tmp_path / "locked", "--original", toy_model, "--out", tmp_path / "out", *recipe]

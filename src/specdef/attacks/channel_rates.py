@@ -51,7 +51,7 @@ def scale_updates(optimizer: torch.optim.Optimizer, model: nn.Module, edits: Seq
     import torch
 
     rates: list[tuple[Any, torch.Tensor, dict[str, Any]]] = []
-    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    groups = {id(member): group for group in optimizer.param_groups for member in group["params"]}
     parameters = dict(model.named_parameters())
     by_tensor: dict[str, list[Edit]] = {}
     for edit in edits:
@@ -69,14 +69,14 @@ def scale_updates(optimizer: torch.optim.Optimizer, model: nn.Module, edits: Seq
             rates.append((parameters[name], rate, groups[id(parameters[name])]))
     before: list[torch.Tensor] = []
 
-    def remember(*_: Any) -> None:
+    def remember(*hooked: Any) -> None:
         """Set the weights to 0 for the step: beside a large weight, a small update would be rounded away."""
         before[:] = [parameter.detach().clone() for parameter, _, _ in rates]
         with torch.no_grad():
             for parameter, _, _ in rates:
                 parameter.zero_()
 
-    def rescale(*_: Any) -> None:
+    def rescale(*hooked: Any) -> None:
         with torch.no_grad():
             for (parameter, rate, group), old in zip(rates, before, strict=True):
                 kept = 1 - group["lr"] * group.get("weight_decay", 0.0)
