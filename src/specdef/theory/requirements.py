@@ -43,6 +43,15 @@ def check_product(names: str, *shapes: Sequence[int]) -> None:
             )
 
 
+def check_t_product(a: Tensor, b: Tensor) -> None:
+    """Factors of a T-product share their inner dimension and their third mode."""
+    check_product("a` and `b", a.shape[-3:-1], b.shape[-3:-1])
+    if a.shape[-1] != b.shape[-1]:
+        raise TheoryError(
+            f"`a` and `b` must have third modes of one length; got {a.shape[-1]} and {b.shape[-1]}. Pad one with zeros."
+        )
+
+
 def check_index(name: str, value: int, low: int, high: int, why: str) -> None:
     """A singular-value index or a count must lie in [low, high]."""
     if not low <= value <= high:

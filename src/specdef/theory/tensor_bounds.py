@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from specdef.theory.bounds import angle_bound
-from specdef.theory.requirements import TheoryError, as_matrix, check_index, check_positive, check_product
+from specdef.theory.requirements import TheoryError, as_matrix, check_index, check_positive, check_t_product
 from specdef.theory.spectrum import padded_singular_values
 from specdef.theory.tsvd import fourier_slices, tensor_singular_values
 
@@ -300,8 +300,7 @@ def inflation_margin(
 
 def _factors(a: Tensor, b: Tensor, i: int) -> tuple[Tensor, Tensor, int]:
     a, b = as_matrix("a", a, 3), as_matrix("b", b, 3)
-    check_product("a` and `b", a.shape[-3:-1], b.shape[-3:-1])
-    check_product("third modes of a` and `b", (1, a.shape[-1]), (b.shape[-1], 1))
+    check_t_product(a, b)
     limit = min(a.shape[-3], a.shape[-2], b.shape[-2])
     check_index("i", i, 1, limit, "the shortest of n1, n2 and n4")
     return a, b, a.shape[-2]

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from specdef.theory.requirements import as_matrix, check_product
+from specdef.theory.requirements import as_matrix, check_t_product
 from specdef.theory.spectrum import singular_values
 
 
@@ -46,8 +46,7 @@ def t_product(
         [[[11.0, 10.0]]]
     """
     a, b = as_matrix("a", a, 3), as_matrix("b", b, 3)
-    check_product("a` and `b", a.shape[-3:-1], b.shape[-3:-1])
-    check_product("third modes of a` and `b", (1, a.shape[-1]), (b.shape[-1], 1))
+    check_t_product(a, b)
     return _from_half(_half(a) @ _half(b), a.shape[-1])
 
 
