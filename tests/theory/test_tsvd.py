@@ -99,5 +99,5 @@ def test_messages() -> None:
         tensor_singular_values.__wrapped__(t[..., 0])
     with pytest.raises(SpecdefError, match=r"`a` and `b` must be conformable matrices; got \[2, 2\] and \[1, 2\]. Col"):
         t_product.__wrapped__(t, t[:1])
-    with pytest.raises(SpecdefError, match=r"`third modes of a` and `b` must be conformable matrices; got \[1, 3\] an"):
+    with pytest.raises(SpecdefError, match=r"`a` and `b` must have third modes of one length; got 3 and 2. Pad one"):
         t_product.__wrapped__(t, t[..., :2])

@@ -24,6 +24,7 @@ from specdef.theory.complexity import (
     newton_radius,
     newton_step_bound,
 )
+from specdef.theory.composite_bounds import composite_lower_bound, composite_upper_bound, inflation_margin
 from specdef.theory.hessian_blocks import (
     HessianBlock,
     attention_block,
@@ -35,9 +36,6 @@ from specdef.theory.hessian_blocks import (
 )
 from specdef.theory.requirements import TheoryError
 from specdef.theory.tensor_bounds import (
-    composite_lower_bound,
-    composite_upper_bound,
-    inflation_margin,
     tensor_angle_lower_bound,
     tensor_lipschitz_upper_bound,
     tensor_poincare_bounds,
