@@ -277,8 +277,9 @@ def _softmax_spread(wk: Tensor, wq: Tensor, x: Tensor) -> tuple[Tensor, Tensor, 
     root = math.sqrt(wk.shape[-2])
     scores = _vector((wk @ x).mT, _vector(wq, x[..., -1])) / root
     a = torch.softmax(scores, dim=-1)
-    spread = torch.diag_embed(a) - a.unsqueeze(-1) * a.unsqueeze(-2)
-    return x @ spread @ x.mT / root, wk, x
+    apart = x.unsqueeze(-1) - x.unsqueeze(-2)  # X S X^T = sum_{i<j} a_i a_j (x_i - x_j)(x_i - x_j)^T: no cancellation
+    spread = torch.einsum("...ast,...bst,...s,...t->...ab", apart, apart, a, a) / 2
+    return spread / root, wk, x
 
 
 def _check_chain(weights: dict[str, Tensor], x: Tensor) -> None:
