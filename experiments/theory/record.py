@@ -18,7 +18,12 @@ EPS = torch.finfo(torch.float64).eps
 
 
 def write(
-    name: str, title: str, notes: Sequence[str], tables: Mapping[str, Sequence[Mapping[str, Any]]], seeds: Sequence[int]
+    name: str,
+    title: str,
+    notes: Sequence[str],
+    tables: Mapping[str, Sequence[Mapping[str, Any]]],
+    seeds: Sequence[int],
+    per_seed: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Write results/NAME.json and results/NAME.md.
 
@@ -28,11 +33,13 @@ def write(
         notes: sentences under the tables.
         tables: heading -> rows, each a mapping of column to value.
         seeds: of the random draws; empty where nothing is drawn.
+        per_seed: what the tables' means are taken over, for the JSON.
     """
     machine = environment("cpu")
     command = f"make experiment NAME={name}"
     content = {"experiment": name, "command": command, "environment": machine, "seeds": list(seeds)}
-    write_json(HERE / "results" / f"{name}.json", {**content, "notes": list(notes), "tables": dict(tables)})
+    content |= {"notes": list(notes), "tables": dict(tables), "per_seed": list(per_seed)}
+    write_json(HERE / "results" / f"{name}.json", content)
     lines = [f"# {title}", ""]
     for heading, rows in tables.items():
         lines += [f"## {heading}", "", f"| {' | '.join(rows[0])} |", "|---" * len(rows[0]) + "|"]
@@ -50,6 +57,11 @@ def mean_std(values: Tensor) -> str:
     """Mean and standard deviation over seeds, as the papers print them."""
     mean, std = values.mean().item(), values.std().item()
     return f"{mean:.2e}±{std:.1e}" if 0 < abs(mean) < 0.005 else f"{mean:.2f}±{std:.2f}"
+
+
+def listed(**columns: Tensor) -> dict[str, list[float]]:
+    """Columns as JSON holds them, one number of seven digits per seed."""
+    return {name: [float(f"{value:.7g}") for value in values.tolist()] for name, values in columns.items()}
 
 
 def loglog_slope(x: Sequence[float], y: Sequence[float]) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.theory.record import loglog_slope, mean_std, rounding, write
+from experiments.theory.record import listed, loglog_slope, mean_std, rounding, write
 from specdef.theory import (
     ActivationName,
     ThirdDerivative,
@@ -40,10 +40,14 @@ NOTES = (
 
 def run(name: str) -> Path:
     """P scaled for GELU, tanh and ReLU; folded for ReLU."""
-    scaled = [row for activation in ("gelu", "tanh", "relu") for row in _scaled(activation)]
-    folded = _rows("MLP ReLU", POWERS, [mlp_third_derivative(*_folded(power), "relu") for power in POWERS])
-    tables = {"P scaled": scaled, "Fold lock": folded}
-    return write(name, "Table 29: T-SVD bounds as the scale grows", NOTES, tables, list(SEEDS))
+    per_seed: list[dict[str, Any]] = []
+    activations: tuple[ActivationName, ...] = ("gelu", "tanh", "relu")
+    scaled = [
+        _rows(f"MLP {name}", SCALES, [_scaled(name, scale) for scale in SCALES], per_seed) for name in activations
+    ]
+    folded = [mlp_third_derivative(*_folded(power), "relu") for power in POWERS]
+    tables = {"P scaled": scaled, "Fold lock": _rows("MLP relu, folded", POWERS, folded, per_seed)}
+    return write(name, "Table 29: T-SVD bounds as the scale grows", NOTES, tables, list(SEEDS), per_seed)
 
 
 def _draw() -> dict[str, Tensor]:
@@ -60,17 +64,16 @@ def _folded(power: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return w["w1"], w["w2"] / power, w["w3"] * power, w["x"]
 
 
-def _scaled(activation: ActivationName) -> list[dict[str, Any]]:
+def _scaled(activation: ActivationName, scale: float) -> ThirdDerivative:
     w = _draw()
     found = mlp_third_derivative(w["w1"], w["w2"], w["w3"], w["x"], activation)
-    versions = [
-        ThirdDerivative(t_product(scale * found.p, found.q) + found.r, scale * found.p, found.q, found.r)
-        for scale in SCALES
-    ]
-    return _rows(f"MLP {activation}", SCALES, versions)
+    p = scale * found.p
+    return ThirdDerivative(t_product(p, found.q) + found.r, p, found.q, found.r)
 
 
-def _rows(network: str, scales: tuple[float, ...], versions: list[ThirdDerivative]) -> list[dict[str, Any]]:
+def _rows(
+    network: str, scales: tuple[float, ...], versions: list[ThirdDerivative], per_seed: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
     rows, means = [], []
     for scale, found in zip(scales, versions, strict=True):
         p, q, r = found.p, found.q, found.r
@@ -81,6 +84,8 @@ def _rows(network: str, scales: tuple[float, ...], versions: list[ThirdDerivativ
         assert ordered.all(), network
         meets = (inflation_margin(p, q, r) > 0) & (tensor_product_lower_bound(p, q, 1) > slack)
         means.append([column.mean().item() for column in (angles, actual, upper)])
+        columns = listed(lower=lower, angles=angles, sigma_1=actual, upper=upper, meets_20=meets)
+        per_seed.append({"network": network, "scale": scale} | columns)
         rows.append(
             {
                 "network": network,

@@ -1,7 +1,8 @@
 """Singular value inequalities for third-order tensors under the T-SVD: Theorems 49 to 52.
 
-Each holds slice by slice in the Fourier domain and is averaged. Slices are those of the unnormalised DFT; where the
-paper's statement fails as printed, the docstring says so and tests/theory shows it.
+The copy of the paper lost the formulas; these follow from its proofs and prose. Each holds slice by slice in the
+Fourier domain and is averaged. Slices are those of the unnormalised DFT; where the paper's statement fails, the
+docstring says so and tests/theory shows it.
 """
 
 from __future__ import annotations
