@@ -42,9 +42,9 @@ def run(name: str) -> Path:
     """P scaled for GELU, tanh and ReLU; folded for ReLU."""
     per_seed: list[dict[str, Any]] = []
     activations: tuple[ActivationName, ...] = ("gelu", "tanh", "relu")
-    scaled = [
-        _rows(f"MLP {name}", SCALES, [_scaled(name, scale) for scale in SCALES], per_seed) for name in activations
-    ]
+    scaled: list[dict[str, Any]] = []
+    for each in activations:
+        scaled += _rows(f"MLP {each}", SCALES, [_scaled(each, scale) for scale in SCALES], per_seed)
     folded = [mlp_third_derivative(*_folded(power), "relu") for power in POWERS]
     tables = {"P scaled": scaled, "Fold lock": _rows("MLP relu, folded", POWERS, folded, per_seed)}
     return write(name, "Table 29: T-SVD bounds as the scale grows", NOTES, tables, list(SEEDS), per_seed)

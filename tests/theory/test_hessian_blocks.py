@@ -150,6 +150,15 @@ def test_activation_derivatives(activation: ActivationName) -> None:
     torch.testing.assert_close(phi.second(z), second, rtol=0, atol=16 * EPS)
 
 
+def test_gelu_expands_where_theorem_36_says_it_does_not() -> None:
+    z = torch.linspace(-8, 8, 16001, dtype=torch.float64)
+    peak = ACTIVATIONS["gelu"].first(torch.tensor(2.0, dtype=torch.float64).sqrt())
+    assert peak > 1.128
+    assert ACTIVATIONS["gelu"].first(z).abs().amax() <= peak
+    assert ACTIVATIONS["tanh"].first(z).abs().amax() <= 1
+    assert ACTIVATIONS["relu"].first(z).abs().amax() <= 1
+
+
 def test_gradient_reaches_the_weight() -> None:
     w1, w2, c, x = draw(6, (3, 2), (3, 3), (3, 3), (2,))
     w2.requires_grad_()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from random_matrices import EPS
 from torch import Tensor
 
-from experiments.theory import table11
+from experiments.theory import record, table9, table10, table11, table29
 from experiments.theory.networks import Locked, block_of, full_hessian
 from experiments.theory.record import loglog_slope
 
@@ -43,3 +46,16 @@ def test_locks_keep_the_function(name: str) -> None:
 def test_slope() -> None:
     assert abs(loglog_slope([1.0, 10.0, 100.0], [3.0, 30.0, 300.0]) - 1) <= 16 * EPS
     assert loglog_slope([1.0, 10.0], [2.0, 2.0]) == 0
+
+
+@pytest.mark.parametrize("module", [table9, table10, table11, table29])
+def test_tables_are_written(module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "HERE", tmp_path)
+    if hasattr(module, "SEEDS"):
+        monkeypatch.setattr(module, "SEEDS", range(3))
+    name = module.__name__.rpartition(".")[2]
+    written = module.run(name).read_text()
+    stored = json.loads((tmp_path / "results" / f"{name}.json").read_text())
+    assert {"command", "environment", "seeds", "tables", "per_seed"} <= set(stored)
+    assert f"make experiment NAME={name}" in written
+    assert written.count("\n## ") == len(stored["tables"])
