@@ -92,7 +92,7 @@ def test_supremum_is_the_maximum_over_r_and_later_values_add_nothing() -> None:
         slack = rounding(scale_of(a, b), 6)
         for k in range(1, limit + 1):
             fixed = torch.stack([bounds[r, k] for r in range(k, short + 1)])
-            assert torch.equal(product_lower_bound(a, b, k), fixed.amax(0))
+            assert ((product_lower_bound(a, b, k) - fixed.amax(0)).abs() <= slack).all()
             improved += int((fixed.amax(0) > fixed[0] + slack).sum())  # r = k is not always the best
             wider = torch.stack([bound for (_, j), bound in bounds.items() if j >= k]).amax(0)
             assert (wider <= fixed.amax(0) + slack).all()

@@ -63,8 +63,8 @@ def test_poincare_holds_for_any_rows_and_columns_deleted() -> None:
 def test_poincare_is_tight() -> None:
     a = torch.diag(torch.tensor([4.0, 3.0, 2.0])).double()
     lower, upper = poincare_bounds(a, 2)
-    assert torch.equal(norm(a[:2, :2]), upper[:2])
-    assert torch.equal(norm(a[2:, 2:])[:1], lower[:1])
+    assert (norm(a[:2, :2]) - upper[:2]).abs().max() <= 1e-10 * 4
+    assert abs(norm(a[2:, 2:])[0] - lower[0]) <= 1e-10 * 4
 
 
 def test_weyl_sum_holds_both_ways_and_off_by_one_fails() -> None:
@@ -127,7 +127,7 @@ def test_the_workshops_product_lemma_needs_the_inner_dimension() -> None:
     a, b = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0], [1.0]])
     printed = norm(a)[0] * norm(b)[-1]
     assert printed > norm(a @ b)[0]
-    assert weyl_product_lower_bound(a, b, 1) == 0
+    assert weyl_product_lower_bound(a, b, 1) == 0  # padded, not computed
 
 
 def test_angle_bound_contains_the_classical_one() -> None:
@@ -156,8 +156,8 @@ def test_sum_bound_needs_one_term_more_than_the_remark_says() -> None:
     """Rank n - 2: two terms give 0, three do not; and the bound is tight for oppositely ordered factors."""
     a = torch.diag(torch.tensor([4.0, 3.0, 2.0, 1.0])).double()
     b = torch.diag(torch.tensor([0.0, 0.0, 5.0, 7.0])).double()
-    assert sum_lower_bound(a, b, 2) == 0
-    assert sum_lower_bound(a, b, 3) == 10
+    assert sum_lower_bound(a, b, 2) <= 1e-10
+    assert abs(sum_lower_bound(a, b, 3) - 10) <= 1e-10 * 10
     assert abs(sum_lower_bound(a, b, 4) - norm(a @ b).sum()) <= 1e-10 * 17
 
 
@@ -225,7 +225,7 @@ def test_block_sum_holds_is_tight_and_its_maximum_fails() -> None:
         violated += int((sigma(h, 1) > largest + rounding(bound, 12)).sum())
     assert violated > 1000
     one = torch.ones(1, 1)
-    assert block_sum_upper_bound([[one, 0 * one]]) == 1
+    assert abs(block_sum_upper_bound([[one, 0 * one]]) - 1) <= 1e-10
     w, z = torch.diag(torch.tensor([3.0, 1.0])), torch.tensor([2.0, 0.0])
     assert abs(outer_product_upper_bound(w, z, z) - sigma(torch.outer(w @ z, z), 1)) <= 1e-10 * 12
 

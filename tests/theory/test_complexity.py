@@ -110,8 +110,10 @@ def test_newton_step_is_tight_at_the_edge_of_the_basin() -> None:
 
 
 def test_more_curvature_means_more_steps() -> None:
-    assert gradient_descent_iterations(20.0, 1.0, 0.1) == 4 * gradient_descent_iterations(10.0, 1.0, 0.1)
-    assert nesterov_iterations(40.0, 1.0, 0.1) + 1 == 2 * (nesterov_iterations(10.0, 1.0, 0.1) + 1)
+    slow, fast = (gradient_descent_iterations(l1, 1.0, 0.1) for l1 in (20.0, 10.0))
+    assert abs(slow / fast - 4) <= 16 * EPS
+    slow, fast = (nesterov_iterations(l1, 1.0, 0.1) + 1 for l1 in (40.0, 10.0))
+    assert abs(slow / fast - 2) <= 16 * EPS
     assert muon_iterations(20.0, 1.0, 0.1, 3) == 2 * muon_iterations(10.0, 1.0, 0.1, 3)
     assert newton_radius(8.0, 1.0) == newton_radius(4.0, 1.0) / 2
 

@@ -140,10 +140,10 @@ def test_full_column_rank_of_the_second_factor_is_not_enough() -> None:
     printed = (
         tensor_singular_values(p)[0] * torch.linalg.svdvals(torch.fft.fft(q, dim=-1).movedim(-1, 0))[..., -1].min()
     )
-    assert printed == 1
-    assert tensor_singular_values(t_product(p, q))[0] == 0
+    assert abs(printed - 1) <= 16 * EPS
+    assert tensor_singular_values(t_product(p, q))[0] <= 16 * EPS
     assert tensor_product_lower_bound(p, q, 1) == 0
-    assert tensor_angle_lower_bound(p, q.flip(0), 1) == 1
+    assert abs(tensor_angle_lower_bound(p, q.flip(0), 1) - 1) <= 16 * EPS
 
 
 def test_composite_bounds_hold_and_without_the_remainder_fail() -> None:
@@ -166,8 +166,8 @@ def test_composite_bounds_hold_and_without_the_remainder_fail() -> None:
 
 def test_composite_bounds_are_tight() -> None:
     one = torch.ones(1, 1, 1, dtype=torch.float64)
-    assert composite_upper_bound(2 * one, 3 * one, one) == tensor_singular_values(7 * one)[0]
-    assert composite_lower_bound(2 * one, 3 * one, -one) == tensor_singular_values(5 * one)[0]
+    assert abs(composite_upper_bound(2 * one, 3 * one, one) - tensor_singular_values(7 * one)[0]) <= 1e-10
+    assert abs(composite_lower_bound(2 * one, 3 * one, -one) - tensor_singular_values(5 * one)[0]) <= 1e-10
 
 
 def operator_norm(t: Tensor, directions: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def test_locks_keep_the_function(name: str) -> None:
 
 def test_slope() -> None:
     assert abs(loglog_slope([1.0, 10.0, 100.0], [3.0, 30.0, 300.0]) - 1) <= 16 * EPS
-    assert loglog_slope([1.0, 10.0], [2.0, 2.0]) == 0
+    assert abs(loglog_slope([1.0, 10.0], [2.0, 2.0])) <= 16 * EPS
 
 
 @pytest.mark.parametrize("module", [table9, table10, table11, table29])

@@ -44,7 +44,8 @@ def product_lower_bound(
 
     Example:
         >>> a, b = torch.diag(torch.tensor([3.0, 1.0])), torch.tensor([[0.0], [2.0]])
-        >>> product_lower_bound(a, b, 1, r=1).item(), product_lower_bound(a, b, 1).item()
+        >>> bound = product_lower_bound(a, b, 1, r=1), product_lower_bound(a, b, 1)
+        >>> bound.round(decimals=9).item()
         (0.0, 2.0)
     """
     a, b = as_matrix("a", a), as_matrix("b", b)
@@ -98,7 +99,7 @@ def triple_lower_bound(
 
     Example:
         >>> a, b, c = torch.eye(2), torch.diag(torch.tensor([5.0, 1.0])), torch.tensor([[1.0], [0.0]])
-        >>> [triple_lower_bound(a, b, c, 1, form).item() for form in ("left", "right", "transposed")]
+        >>> [triple_lower_bound(a, b, c, 1, form).round(decimals=9).item() for form in ("left", "right", "transposed")]
         [5.0, 5.0, 5.0]
     """
     a, b, c = as_matrix("a", a), as_matrix("b", b), as_matrix("c", c)
@@ -169,7 +170,8 @@ def hessian_lower_bound(
         SpecdefError: as `triple_lower_bound`.
 
     Example:
-        >>> hessian_lower_bound(torch.eye(2), torch.diag(torch.tensor([9.0, 1.0])), torch.eye(2)).item()
+        >>> bound = hessian_lower_bound(torch.eye(2), torch.diag(torch.tensor([9.0, 1.0])), torch.eye(2))
+        >>> bound.round(decimals=9).item()
         9.0
     """
     return triple_lower_bound(a, w, b, 1, form, r, t)

@@ -30,7 +30,7 @@ def poincare_bounds(
     Example:
         >>> import torch
         >>> lower, upper = poincare_bounds(torch.diag(torch.tensor([3.0, 2.0, 1.0])), 1)
-        >>> lower.tolist(), upper.tolist()
+        >>> lower.round(decimals=9).tolist(), upper.round(decimals=9).tolist()
         ([2.0, 1.0, 0.0], [3.0, 2.0, 1.0])
     """
     matrix = as_matrix("matrix", matrix)
@@ -62,7 +62,7 @@ def weyl_sum_upper_bound(
 
     Example:
         >>> import torch
-        >>> weyl_sum_upper_bound(torch.eye(2), 2 * torch.eye(2), 1, 1).item()
+        >>> weyl_sum_upper_bound(torch.eye(2), 2 * torch.eye(2), 1, 1).round(decimals=9).item()
         3.0
     """
     a, b, q = _summands(a, b)
@@ -92,7 +92,7 @@ def weyl_sum_lower_bound(
 
     Example:
         >>> import torch
-        >>> weyl_sum_lower_bound(3 * torch.eye(2), torch.eye(2), 1, 1).item()
+        >>> weyl_sum_lower_bound(3 * torch.eye(2), torch.eye(2), 1, 1).round(decimals=9).item()
         2.0
     """
     a, b, q = _summands(a, b)
@@ -122,7 +122,7 @@ def weyl_product_upper_bound(
 
     Example:
         >>> import torch
-        >>> weyl_product_upper_bound(2 * torch.eye(2), 3 * torch.eye(2), 1, 1).item()
+        >>> weyl_product_upper_bound(2 * torch.eye(2), 3 * torch.eye(2), 1, 1).round(decimals=9).item()
         6.0
     """
     a, b = as_matrix("a", a), as_matrix("b", b)
@@ -157,7 +157,7 @@ def weyl_product_lower_bound(
 
     Example:
         >>> import torch
-        >>> weyl_product_lower_bound(torch.diag(torch.tensor([5.0, 1.0])), 3 * torch.eye(2), 1).item()
+        >>> weyl_product_lower_bound(torch.diag(torch.tensor([5.0, 1.0])), 3 * torch.eye(2), 1).round(decimals=9).item()
         15.0
     """
     a, b = as_matrix("a", a), as_matrix("b", b)
@@ -189,7 +189,8 @@ def sum_lower_bound(a: Float[Tensor, "*batch m n"], b: Float[Tensor, "*batch n p
 
     Example:
         >>> import torch
-        >>> sum_lower_bound(torch.diag(torch.tensor([5.0, 4.0])), torch.diag(torch.tensor([1.0, 0.0])), 2).item()
+        >>> bound = sum_lower_bound(torch.diag(torch.tensor([5.0, 4.0])), torch.diag(torch.tensor([1.0, 0.0])), 2)
+        >>> bound.round(decimals=9).item()
         4.0
     """
     a, b = as_matrix("a", a), as_matrix("b", b)
@@ -222,7 +223,7 @@ def two_layer_loss_bound(
 
     Example:
         >>> import torch
-        >>> two_layer_loss_bound(2 * torch.eye(2), torch.ones(2), torch.tensor([3.0, 4.0])).item()
+        >>> two_layer_loss_bound(2 * torch.eye(2), torch.ones(2), torch.tensor([3.0, 4.0])).round(decimals=9).item()
         100.0
     """
     weight, gates, x = as_matrix("weight", weight), as_matrix("gates", gates, 1), as_matrix("x", x, 1)

@@ -43,7 +43,7 @@ def composite_upper_bound(
 
     Example:
         >>> one = torch.ones(1, 1, 1)
-        >>> composite_upper_bound(2 * one, 3 * one, one).item()
+        >>> composite_upper_bound(2 * one, 3 * one, one).round(decimals=9).item()
         7.0
     """
     return tensor_product_upper_bound(p, q, i) + _remainder(p, q, r, i, j)[..., j - 1]
@@ -76,7 +76,7 @@ def composite_lower_bound(
 
     Example:
         >>> one = torch.ones(1, 1, 1)
-        >>> composite_lower_bound(2 * one, 3 * one, one).item()
+        >>> composite_lower_bound(2 * one, 3 * one, one).round(decimals=9).item()
         5.0
     """
     product = tensor_angle_lower_bound(p, q, i) if angles else tensor_product_lower_bound(p, q, i)
@@ -107,7 +107,7 @@ def inflation_margin(
 
     Example:
         >>> one = torch.ones(1, 1, 1)
-        >>> inflation_margin(2 * one, 2 * one, one).item()
+        >>> inflation_margin(2 * one, 2 * one, one).round(decimals=9).item()
         0.75
     """
     bound = tensor_product_lower_bound(p, q, 1)

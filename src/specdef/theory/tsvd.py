@@ -42,7 +42,7 @@ def t_product(
 
     Example:
         >>> a, b = torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[3.0, 4.0]]])
-        >>> t_product(a, b).tolist()
+        >>> t_product(a, b).round(decimals=9).tolist()
         [[[11.0, 10.0]]]
     """
     a, b = as_matrix("a", a, 3), as_matrix("b", b, 3)
@@ -89,7 +89,7 @@ def tensor_singular_values(t: Float[Tensor, "*batch n1 n2 n3"]) -> Float[Tensor,
         SpecdefError: not a third-order tensor, or an entry is not finite.
 
     Example:
-        >>> tensor_singular_values(torch.tensor([[[3.0, 0.0]], [[0.0, 4.0]]])).tolist()
+        >>> tensor_singular_values(torch.tensor([[[3.0, 0.0]], [[0.0, 4.0]]])).round(decimals=9).tolist()
         [5.0]
     """
     return singular_values(fourier_slices(as_matrix("t", t, 3))).mean(-2)

@@ -41,7 +41,8 @@ def outer_product_upper_bound(
 
     Example:
         >>> import torch
-        >>> outer_product_upper_bound(2 * torch.eye(2), torch.tensor([3.0, 4.0]), torch.tensor([1.0])).item()
+        >>> bound = outer_product_upper_bound(2 * torch.eye(2), torch.tensor([3.0, 4.0]), torch.tensor([1.0]))
+        >>> bound.round(decimals=9).item()
         10.0
     """
     weight, z, x = as_matrix("weight", weight), as_matrix("z", z, 1), as_matrix("x", x, 1)
@@ -67,7 +68,7 @@ def kronecker_upper_bound(a: Float[Tensor, "*batch m n"], b: Float[Tensor, "*bat
 
     Example:
         >>> import torch
-        >>> kronecker_upper_bound(2 * torch.eye(2), torch.tensor([[3.0], [4.0]])).item()
+        >>> kronecker_upper_bound(2 * torch.eye(2), torch.tensor([[3.0], [4.0]])).round(decimals=9).item()
         10.0
     """
     a, b = as_matrix("a", a), as_matrix("b", b)
@@ -90,7 +91,8 @@ def block_sum_upper_bound(blocks: Sequence[Sequence[Float[Tensor, "*batch _ _"]]
 
     Example:
         >>> import torch
-        >>> block_sum_upper_bound([[torch.eye(2), torch.zeros(2, 1)], [torch.zeros(1, 2), torch.eye(1)]]).item()
+        >>> bound = block_sum_upper_bound([[torch.eye(2), torch.zeros(2, 1)], [torch.zeros(1, 2), torch.eye(1)]])
+        >>> bound.round(decimals=9).item()
         2.0
     """
     if not blocks or any(len(row) != len(blocks[0]) or not row for row in blocks):
