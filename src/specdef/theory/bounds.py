@@ -44,9 +44,8 @@ def product_lower_bound(
 
     Example:
         >>> a, b = torch.diag(torch.tensor([3.0, 1.0])), torch.tensor([[0.0], [2.0]])
-        >>> bound = product_lower_bound(a, b, 1, r=1), product_lower_bound(a, b, 1)
-        >>> bound.round(decimals=9).item()
-        (0.0, 2.0)
+        >>> [round(product_lower_bound(a, b, 1, r).item(), 9) for r in (1, None)]
+        [0.0, 2.0]
     """
     a, b = as_matrix("a", a), as_matrix("b", b)
     check_product("a` and `b", a.shape, b.shape)
