@@ -12,6 +12,7 @@ ALLOWED = {
     "errors": set(),
     "_register": {"modules"},
     "linalg": {"errors"},
+    "theory": {"errors", "linalg"},
     "architectures": {"errors", "linalg"},
     "checkpoint": {"errors", "linalg"},
     "locks": {"errors", "linalg", "architectures", "checkpoint"},
