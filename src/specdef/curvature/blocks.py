@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from specdef.curvature.eigen import extreme_eigenpairs
-from specdef.curvature.operators import curvature_operator
+from specdef.curvature.operators import as_scipy, curvature_operator, hessian_product
 from specdef.curvature.problem import LossProblem, loss_problem
 
 if TYPE_CHECKING:
     import torch
-    from scipy.sparse.linalg import LinearOperator
 
     from specdef.curvature.operators import Vector
 
@@ -75,23 +74,18 @@ def hessian_lipschitz(
         tolerance: relative accuracy of sigma_1.
         seed: of the start vector.
     """
-    from scipy.sparse.linalg import LinearOperator
-
-    operator = curvature_operator(problem)
     before = [parameter.detach().clone() for parameter in problem.parameters]
     move = step * direction / np.linalg.norm(direction)
 
-    def difference(vector: Vector) -> Vector:
-        here = operator.matvec(vector)
+    def difference(vector: torch.Tensor) -> torch.Tensor:
+        here = hessian_product(problem, vector)
         _shift(problem, move)
         try:
-            return np.asarray(operator.matvec(vector) - here)
+            return hessian_product(problem, vector) - here
         finally:
             _restore(problem, before)
 
-    changed: LinearOperator = LinearOperator(
-        operator.shape, matvec=difference, rmatvec=difference, dtype=operator.dtype
-    )
+    changed = as_scipy(problem, difference)
     return abs(extreme_eigenpairs(changed, tolerance=tolerance, seed=seed)[0].value) / step
 
 
@@ -102,7 +96,7 @@ def _shift(problem: LossProblem, move: Vector) -> None:
     with torch.no_grad():
         for parameter in problem.parameters:
             part = move[start : start + parameter.numel()]
-            parameter += torch.from_numpy(np.ascontiguousarray(part)).to(parameter).view_as(parameter)
+            parameter.add_(torch.from_numpy(np.ascontiguousarray(part)).to(parameter).view_as(parameter))
             start += parameter.numel()
 
 

@@ -81,9 +81,7 @@ def extreme_eigenpairs(
             ) from error
         values, vectors = error.eigenvalues, error.eigenvectors
     except ArpackError as error:
-        raise SpecdefError(
-            f"`model` must have a finite, non-zero curvature; the iteration failed ({error})."
-        ) from error
+        raise SpecdefError(f"`model` must have a finite curvature that is not 0; ARPACK says: {error}.") from error
     order = np.argsort(_extremeness(values, end))[::-1]
     return tuple(_pair(operator, float(values[at]), vectors[:, at]) for at in order)
 

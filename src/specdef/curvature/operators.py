@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from specdef.curvature.problem import LossProblem, second_derivatives
+from specdef.curvature.problem import LossProblem, mean_loss, second_derivatives
 from specdef.errors import SpecdefError
 
 if TYPE_CHECKING:
+    import torch
     from scipy.sparse.linalg import LinearOperator
 
 Kind = Literal["hessian", "gauss-newton"]
@@ -47,33 +48,73 @@ def curvature_operator(problem: LossProblem, kind: Kind = "hessian") -> LinearOp
     require_curvature_libraries()
     if kind not in KINDS:
         raise SpecdefError(f"`kind` must be one of {', '.join(KINDS)}; got {kind!r}.")
+    if kind == "hessian":
+        graph: list[Any] = []
+        return as_scipy(problem, lambda vector: hessian_product(problem, vector, graph))
+    operator = _gauss_newton(problem)
+    return as_scipy(problem, lambda vector: (operator @ vector) / problem.num_targets)
+
+
+def hessian_product(problem: LossProblem, vector: torch.Tensor, graph: list[Any] | None = None) -> torch.Tensor:
+    """H v by reverse-over-reverse differentiation.
+
+    curvlinops' Hessian differentiates forward over reverse, which is silently wrong for the weights of layer norms
+    under torch 2.13 (`experiments/LOG.md`); so is ``torch.func.jvp`` of a gradient.
+
+    Args:
+        problem: loss and parameters.
+        vector: v, over the parameters in order.
+        graph: an empty list that keeps the gradient's graph for later products, which then cost one backward pass;
+            only while the parameters stay as they are.
+    """
     import torch
-    from curvlinops import GGNLinearOperator, HessianLinearOperator
+
+    with second_derivatives():
+        if graph:
+            gradients = graph[0]
+        else:
+            gradients = torch.autograd.grad(mean_loss(problem), problem.parameters, create_graph=True)
+            if graph is not None:
+                graph.append(gradients)
+        parts = vector.split([parameter.numel() for parameter in problem.parameters])
+        weights = [part.view_as(parameter) for part, parameter in zip(parts, problem.parameters, strict=True)]
+        found = torch.autograd.grad(gradients, problem.parameters, weights, retain_graph=graph is not None)
+    return torch.cat([part.reshape(-1) for part in found])
+
+
+def _gauss_newton(problem: LossProblem) -> Any:
+    from curvlinops import GGNLinearOperator
     from torch import nn
 
-    def logits(inputs: Any) -> torch.Tensor:
-        found = problem.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[:, :-1]
-        return found.flatten(0, 1)[inputs["kept"]]  # type: ignore[no-any-return]
+    class Logits(nn.Module):
+        """The model as curvlinops calls it: labelled tokens' logits [targets, vocabulary]."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = problem.model
+
+        def forward(self, inputs: Any) -> torch.Tensor:
+            output = self.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+            found: torch.Tensor = output.logits[:, :-1].flatten(0, 1)[inputs["kept"]]
+            return found
 
     data = []
     for ids, labels, mask in problem.batches:
         targets = labels[:, 1:].flatten()
         kept = targets != -100
         data.append(({"input_ids": ids, "attention_mask": mask, "kept": kept}, targets[kept]))
-    operator_class = HessianLinearOperator if kind == "hessian" else GGNLinearOperator
-    with second_derivatives():
-        operator = operator_class(
-            logits,
-            nn.CrossEntropyLoss(reduction="sum"),
-            problem.parameters,
-            data,
-            check_deterministic=False,
-            batch_size_fn=lambda inputs: int(inputs["kept"].sum()),
-        )
-    return _as_scipy(problem, lambda vector: operator @ vector)
+    return GGNLinearOperator(
+        Logits(),
+        nn.CrossEntropyLoss(reduction="sum"),
+        problem.parameters,
+        data,
+        check_deterministic=False,
+        batch_size_fn=lambda inputs: int(inputs["kept"].sum()),
+    )
 
 
-def _as_scipy(problem: LossProblem, product: Callable[[Any], Any]) -> LinearOperator:
+def as_scipy(problem: LossProblem, product: Callable[[Any], Any]) -> LinearOperator:
+    """A symmetric product over a problem's parameters (torch vector in, torch vector out) as a scipy operator."""
     import torch
     from scipy.sparse.linalg import LinearOperator
 
@@ -83,7 +124,7 @@ def _as_scipy(problem: LossProblem, product: Callable[[Any], Any]) -> LinearOper
     def matvec(vector: Vector) -> Vector:
         given = torch.from_numpy(np.ascontiguousarray(vector, dtype=dtype).reshape(-1)).to(like.device)
         with second_derivatives():
-            found = product(given) / problem.num_targets
+            found = product(given)
         return np.asarray(found.detach().cpu().numpy())
 
     shape = (problem.dimension, problem.dimension)
