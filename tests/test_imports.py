@@ -22,6 +22,7 @@ ALLOWED = {
     "models": {"errors", "checkpoint", "data"},
     "imbalance": {"errors", "linalg", "architectures", "checkpoint"},
     "equivalence": {"errors", "checkpoint", "models"},
+    "baseline": {"errors", "inspection"},
     "inspection": {"errors", "linalg", "architectures", "checkpoint", "imbalance", "models"},
     "publish": {"errors", "linalg", "architectures", "checkpoint", "locks", "models", ""},
     "restore": {"errors", "linalg", "checkpoint", "locks"},

@@ -90,6 +90,14 @@ def second_derivatives() -> Iterator[None]:
         yield
 
 
+def gradient_norms(problem: LossProblem) -> dict[str, float]:
+    """Norm of the loss's gradient by each parameter tensor (main paper, Figure 9)."""
+    import torch
+
+    found = torch.autograd.grad(mean_loss(problem), problem.parameters)
+    return {name: float(gradient.norm()) for name, gradient in zip(problem.names, found, strict=True)}
+
+
 def mean_loss(problem: LossProblem) -> Any:
     """The loss as a differentiable number (nats per token)."""
     import torch
