@@ -1,4 +1,4 @@
-"""sigma_1 of the Hessian of SmolLM2-135M: unlocked, under both locks, after they are undone; and how fast it is found."""
+"""sigma_1 of the Hessian of SmolLM2-135M: unlocked, under both locks, after they are undone; and how fast that is."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
     lines += [
         "",
         f"Mean loss per token of {SAMPLES} samples of `facts`, all {rows[0]['parameters']:,} parameters, float32. "
-        "Exact products, Lanczos (ARPACK). Residual: ||Hv - lambda v|| / |lambda|. Power iteration, as PyHessian does it, on "
+        "Exact products, Lanczos (ARPACK). Residual: ||Hv - lambda v|| / |lambda|. Power iteration, as in PyHessian, on "
         f"the unlocked model {word} the same residual: {power['residual']:.1e} after {power['products']} products and "
         f"{power['seconds']:.0f} s; Lanczos took {own['products']} products and {own['seconds']:.0f} s. "
         "Command: `make experiment NAME=curvature`.",

@@ -129,7 +129,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
     lines += [
         "",
         "Tiny random models of every declared family (three seeds) and SmolLM2-135M; a lock of every pair with one "
-        "channel each, or of two to five matrices. From numbers alone: without the tensors' names or config.json, which "
+        "channel each, or of two to five matrices. From numbers alone: without tensor names and config.json, which "
         "give an inject lock away whatever its multiplier. Command: `make experiment NAME=detect`.",
         "",
     ]
