@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments import crosscheck, curvature, detect, runner, utility
+from experiments import crosscheck, curvature, detect, injection, runner, utility
 from experiments.locked import HERE
 from experiments.theory import table9, table10, table11, table29
 from specdef.errors import SpecdefError
@@ -16,6 +16,7 @@ IN_CODE: dict[str, Callable[[str], Path]] = {
     "crosscheck": crosscheck.run,
     "curvature": curvature.run,
     "detect": detect.run,
+    "injection": injection.run,
     "table9": table9.run,
     "table10": table10.run,
     "table11": table11.run,

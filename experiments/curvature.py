@@ -123,8 +123,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
     lines += [
         "",
         f"Mean loss per token of {SAMPLES} samples of `facts`, all {rows[0]['parameters']:,} parameters, float32. "
-        "Exact products, Lanczos (ARPACK). Residual: ||Hv - lambda v|| / |lambda|. Power iteration, as in PyHessian, on "
-        f"the unlocked model {word} the same residual: {power['residual']:.1e} after {power['products']} products and "
+        "Exact products, Lanczos (ARPACK). Residual: ||Hv - lambda v|| / |lambda|. Power iteration, as in PyHessian, "
+        f"on the unlocked model {word} the same residual: {power['residual']:.1e} after {power['products']} products and "
         f"{power['seconds']:.0f} s; Lanczos took {own['products']} products and {own['seconds']:.0f} s. "
         "Command: `make experiment NAME=curvature`.",
         "",
