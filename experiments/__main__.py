@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments import crosscheck, curvature, detect, injection, runner, utility
+from experiments import crosscheck, curvature, detect, injection, runner, spectra, utility
 from experiments.locked import HERE
 from experiments.theory import table9, table10, table11, table29
 from specdef.errors import SpecdefError
@@ -17,6 +17,7 @@ IN_CODE: dict[str, Callable[[str], Path]] = {
     "curvature": curvature.run,
     "detect": detect.run,
     "injection": injection.run,
+    "spectra": spectra.run,
     "table9": table9.run,
     "table10": table10.run,
     "table11": table11.run,

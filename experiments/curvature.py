@@ -39,7 +39,7 @@ def run(name: str) -> Path:
     for entry in MODELS:
         kept = WORK / f"curvature-{entry['label'].replace(' ', '-').replace(',', '')}.json"
         if not kept.is_file():
-            write_json(kept, _measure(_folder(original, entry), compare=entry["label"] == "unlocked"))
+            write_json(kept, _measure(folder_of(original, entry), compare=entry["label"] == "unlocked"))
         rows.append({"model": entry["label"], **json.loads(kept.read_text())})
         shown = {key: value for key, value in rows[-1].items() if key != "gradient_norms"}
         print(shown, flush=True)
@@ -51,7 +51,8 @@ def run(name: str) -> Path:
     return path
 
 
-def _folder(original: Path, entry: Mapping[str, Any]) -> Path:
+def folder_of(original: Path, entry: Mapping[str, Any]) -> Path:
+    """The folder of one of `MODELS`, made once."""
     if entry["label"] == "unlocked":
         return original
     if "rewrite" not in entry:
@@ -120,12 +121,15 @@ def _table(rows: list[dict[str, Any]]) -> str:
         lines.append(f"| {row['model']} | {row['loss']:.5f} | {numbers} | {cost} |")
     power, own = rows[0]["power_iteration"], rows[0]
     word = "reached" if power["reached"] else "did not reach"
+    slow, fast = (
+        f"{power['products']} products and {power['seconds']:.0f} s",
+        f"{own['products']} and {own['seconds']:.0f} s",
+    )
     lines += [
         "",
         f"Mean loss per token of {SAMPLES} samples of `facts`, all {rows[0]['parameters']:,} parameters, float32. "
         "Exact products, Lanczos (ARPACK). Residual: ||Hv - lambda v|| / |lambda|. Power iteration, as in PyHessian, "
-        f"on the unlocked model {word} the same residual: {power['residual']:.1e} after {power['products']} products and "
-        f"{power['seconds']:.0f} s; Lanczos took {own['products']} products and {own['seconds']:.0f} s. "
+        f"on the unlocked model {word} the same residual: {power['residual']:.1e} after {slow}; Lanczos took {fast}. "
         "Command: `make experiment NAME=curvature`.",
         "",
     ]

@@ -156,7 +156,7 @@ def _table(content: dict[str, Any]) -> str:
             parts.append(f"{what}: {fit['intercept']:.3g} + {fit['slope']:.3g} x, largest residual {worst:.2g}")
     lines += [
         "",
-        f"Critical multiplier (the largest that plain fine-tuning still learns with): {content['critical_multiplier']:g}. "
+        f"Critical multiplier, the largest that plain fine-tuning learns with: {content['critical_multiplier']:g}. "
         "Predicted: the smallest k with alpha^(1/(k+1)) at most that. Straight lines through the measured points: "
         + "; ".join(parts)
         + ".",
