@@ -92,7 +92,7 @@ def _table(rows: Mapping[str, Mapping[str, Any]]) -> str:
         lines.append(f"| {label} | {max(spectra.values()):.4g} | {above} of {len(spectra)} | {gradient:.4g} |")
     lines += [
         "",
-        f"SmolLM2-135M; gradients of the mean loss of {SAMPLES} samples of `facts`. The papers' Figures 8 and 9 show that "
+        f"SmolLM2-135M; gradients of the mean loss of {SAMPLES} samples of `facts`. The paper's figures show that "
         "earlier defences leave both as they are; a lock does not, and whoever undoes it brings them back.",
         "",
         "![spectra and gradient norms by layer](spectra.png)",
