@@ -19,7 +19,8 @@ class Unusual:
 
     Attributes:
         name: the tensor or pair.
-        feature: ``sigma_1``, ``jump``, ``condition`` or ``opposite deviation``.
+        feature: ``sigma_1``, ``jump`` or ``opposite deviation``. Condition numbers are left out: the smallest singular
+            value of an unlocked matrix varies by more than a lock adds.
         value: log2 of the model's figure (the deviation as it is, in powers of two).
         low: smallest value in the baseline, over all its layers of the same place.
         high: largest.
@@ -74,8 +75,7 @@ def is_unusual(found: Iterable[Unusual]) -> bool:
 def _figures(report: InspectReport) -> Iterator[tuple[str, str, str, float]]:
     """(place, feature, name, value) of every figure; a place is a component or a kind of pair, over all layers."""
     for tensor in report.tensors:
-        figures = {"sigma_1": tensor.top[0], "jump": tensor.jump, "condition": tensor.condition or 0.0}
-        for feature, value in figures.items():
+        for feature, value in (("sigma_1", tensor.top[0]), ("jump", tensor.jump)):
             if 0 < value < math.inf:
                 yield tensor.component, feature, tensor.name, math.log2(value)
     for pair in report.pairs:

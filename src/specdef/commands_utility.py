@@ -11,7 +11,6 @@ import typer
 from rich.markup import escape
 
 from specdef.commands import Json, Model, TaskName, err_console, out_console
-from specdef.errors import SpecdefError
 
 
 def prepare(
@@ -86,16 +85,12 @@ def undo(
     json_: Json = False,
 ) -> None:
     """Undo a lock in the weights without its key, as an attacker would."""
-    from specdef.attacks.rewriting import UNDOING, Rewriting
-    from specdef.attacks.rewriting import rewrite as rewrite_model
-    from specdef.models import find_model
+    from specdef.measuring import undo as undo_lock
 
-    if kind not in UNDOING:
-        raise SpecdefError(f"`kind` must be one of {', '.join(UNDOING)}; got {kind!r}.")
     given = {"factors": factors, "order": order, "dtype": dtype, "form": form}
-    rewriting = Rewriting(kind, {name: value for name, value in given.items() if value is not None})
-    with err_console.status(f"undoing: {kind}"):
-        done = rewrite_model(find_model(locked), out, rewriting)
+    options = {name: value for name, value in given.items() if value is not None}
+    with err_console.status(f"undoing: {escape(kind)}"):
+        done = undo_lock(kind, locked, out, **options)
     if json_:
         typer.echo(json.dumps(asdict(done), indent=1))
         return
