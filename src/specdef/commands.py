@@ -306,7 +306,7 @@ def _sentence(cell: StoredCell) -> str:
     if result["outcome"] == "broken":
         text = f"Broken at step {result['step']}"
     elif result["outcome"] in ("invalid", "crashed"):
-        return f"{result['outcome'].capitalize()}: {result['note']}. This says nothing about the defence."
+        return f"{result['outcome'].capitalize()}: {result['note'].rstrip('.')}. This says nothing about the defence."
     else:
         text = result["outcome"].capitalize() + f" after {result['steps']} steps"
     start, best = result["evaluations"][0], result["best"]
