@@ -9,11 +9,12 @@ from pathlib import Path
 
 from experiments import crosscheck, runner, utility
 from experiments.locked import HERE
+from experiments.toy import run as toy
 from specdef.errors import SpecdefError
 
 
 def main() -> None:
-    known = ["crosscheck", *sorted(path.stem for path in (HERE / "configs").glob("*.json"))]
+    known = ["crosscheck", *toy.NAMES, *sorted(path.stem for path in (HERE / "configs").glob("*.json"))]
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in known:
         print(f"`NAME` must be one of {', '.join(known)}; got {name!r}.", file=sys.stderr)
@@ -29,6 +30,8 @@ def main() -> None:
 def _runner(name: str) -> Callable[[str], Path]:
     if name == "crosscheck":
         return crosscheck.run
+    if name in toy.NAMES:
+        return toy.run
     config = json.loads((HERE / "configs" / f"{name}.json").read_text())
     return utility.run if config.get("kind") == "utility" else runner.run
 
