@@ -54,14 +54,15 @@ def insert_identity(theta: Tensor) -> Tensor:
     return torch.cat([block.flatten(1) for block in (first, weight, torch.cat([c, bias], dim=2), third)], dim=1)
 
 
-def locked(lock: Lock, plain: Tensor, *, top_k: int = TOP_K, layer: int = 1) -> Tensor:
+def locked(lock: Lock, plain: Tensor, *, top_k: int = TOP_K) -> Tensor:
     """The locked copies [seeds, parameters] of plain networks [seeds, 105]."""
     if lock.method == "none":
         return plain
     if lock.method == "fold":
         return plain * fold_scales(lock.multiplier, top_k)
-    assert layer == 1
     base = insert_identity(plain)
+    if lock.multiplier == 1:
+        return base
     first, weight, c, last = INJECTED.split(base)
     u, s, vh = torch.linalg.svd(weight)
     scale = torch.ones_like(s)

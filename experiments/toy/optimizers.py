@@ -95,10 +95,11 @@ def natural(at: Point, settings: Settings, state: State) -> Tensor:
 
 
 def marquardt(at: Point, settings: Settings, state: State) -> Tensor:
-    """(G + damping diag G) d = g: invariant under any scaling of single parameters."""
+    """(G + damping D) d = g, D the largest diagonal of G so far (More): no scaling of single parameters shows."""
     matrix = curvature.gauss_newton(at.signals, at.curvature)
     diagonal = matrix.diagonal(dim1=1, dim2=2)
-    scale = torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).rsqrt()
+    state["D"] = torch.maximum(state["D"], diagonal) if state else diagonal
+    scale = torch.where(state["D"] > 0, state["D"].rsqrt(), torch.zeros_like(diagonal))
     scaled = matrix * scale[:, :, None] * scale[:, None, :]
     step = scale * _solve(scaled, _columns(settings["damping"]), scale * at.gradient)
     return at.theta - _columns(settings["lr"]) * step

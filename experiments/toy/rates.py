@@ -13,6 +13,7 @@ from torch import Tensor
 from experiments.toy import curvature
 from experiments.toy.deformations import Lock, locked
 from experiments.toy.network import Stack, initial, run
+from experiments.toy.parts import part
 from experiments.toy.sweep import SEEDS, _say, decades, summary
 from experiments.toy.training import Data, train
 
@@ -74,22 +75,25 @@ RULES = {
 def measure(data: Data) -> dict[str, Any]:
     """Best of a common factor on every rule's rates, for every lock."""
     found: dict[str, Any] = {}
-    for name, (optimizer, rule, factors) in RULES.items():
+    for name in RULES:
         found[name] = {}
         for lock in LOCKS:
-            start = locked(lock, initial(SEEDS))
-            rates = rule(lock.stack, start, data)
-            spread = rates[rates > 0].max() / rates[rates > 0].min()
-            lr = torch.cat([factor * rates for factor in factors])
-            settings = {"lr": lr, "eps": torch.full((len(lr),), 1e-30, dtype=lr.dtype)}
-            runs = train(
-                lock.stack, optimizer, start.repeat(len(factors), 1), settings, data, steps=STEPS, every=STEPS // 50
-            )
-            cells = [
-                {"settings": {"factor": factor}, **summary(runs, slice(i * len(start), (i + 1) * len(start)))}
-                for i, factor in enumerate(factors)
-            ]
-            best = min(cells, key=lambda cell: cell["mean_loss"])
-            found[name][lock.label] = {"best": best, "rates_spread": spread.item()}
-            print(name, lock.label, _say(best), flush=True)
+            found[name][lock.label] = row = part(f"{name} on {lock.label}", lambda n=name, k=lock: _best(n, k, data))
+            print(name, lock.label, _say(row["best"]), flush=True)
     return found
+
+
+def _best(name: str, lock: Lock, data: Data) -> dict[str, Any]:
+    optimizer, rule, factors = RULES[name]
+    start = locked(lock, initial(SEEDS))
+    rates = rule(lock.stack, start, data)
+    lr = torch.cat([factor * rates for factor in factors])
+    settings = {"lr": lr, "eps": torch.full((len(lr),), 1e-30, dtype=lr.dtype)}
+    theta = start.repeat(len(factors), 1)
+    runs = train(lock.stack, optimizer, theta, settings, data, steps=STEPS, every=STEPS // 50)
+    cells = [
+        {"settings": {"factor": factor}, **summary(runs, slice(i * len(start), (i + 1) * len(start)))}
+        for i, factor in enumerate(factors)
+    ]
+    spread = rates[rates > 0].max() / rates[rates > 0].min()
+    return {"best": min(cells, key=lambda cell: cell["mean_loss"]), "rates_spread": spread.item()}

@@ -12,6 +12,7 @@ import torch
 
 from experiments.toy.deformations import LOCKS, NONE, Lock, locked
 from experiments.toy.network import initial
+from experiments.toy.parts import part
 from experiments.toy.training import WORST, Data, Runs, train
 
 SEEDS = range(5)
@@ -64,25 +65,26 @@ PLANS = (
 
 
 def run_plan(plan: Plan, data: Data) -> dict[str, Any]:
-    """Cells of every lock, with the best ordinary and the best of all marked by their settings."""
+    """For every lock the best ordinary and the best of all cells, and the mean loss of each cell tried."""
     rows = {}
     for lock in plan.locks:
-        cells = plan.cells()
-        if plan.search is not None:
-            num_seeds, steps = plan.search
-            tried = run_cells(plan.optimizer.partition(", 10000")[0], lock, cells, data, range(num_seeds), steps)
-            cells = _finalists(plan, tried)
-        else:
-            tried = []
-        full = run_cells(plan.optimizer.partition(", 10000")[0], lock, cells, data, SEEDS, plan.steps)
-        usual, best = _winners(plan, full)
-        rows[lock.label] = {
-            "ordinary": usual,
-            "best": best,
-            "cells": [{"settings": c["settings"], "mean_loss": c["mean_loss"]} for c in (tried or full)],
-        }
-        print(plan.optimizer, lock.label, _say(usual), "|", _say(best), flush=True)
+        rows[lock.label] = row = part(
+            f"{plan.optimizer} on {lock.label}", lambda lock=lock: _run_lock(plan, lock, data)
+        )
+        print(plan.optimizer, lock.label, _say(row["ordinary"]), "|", _say(row["best"]), flush=True)
     return {"steps": plan.steps, "search": plan.search, "grid": plan.grid, "ordinary": plan.ordinary, "locks": rows}
+
+
+def _run_lock(plan: Plan, lock: Lock, data: Data) -> dict[str, Any]:
+    cells, tried = plan.cells(), []
+    if plan.search is not None:
+        num_seeds, steps = plan.search
+        tried = run_cells(plan.optimizer, lock, cells, data, range(num_seeds), steps)
+        cells = _finalists(plan, tried)
+    full = run_cells(plan.optimizer, lock, cells, data, SEEDS, plan.steps)
+    usual, best = _winners(plan, full)
+    shown = [{"settings": cell["settings"], "mean_loss": cell["mean_loss"]} for cell in (tried or full)]
+    return {"ordinary": usual, "best": best, "cells": shown}
 
 
 def run_cells(
