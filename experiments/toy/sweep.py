@@ -57,7 +57,9 @@ PLANS = (
     Plan("AdaHessian", {"lr": decades(-6, 0, 1), "eps": [1e-16, 1e-4]}, {"lr": (1e-3, 1)}, FEW),
     Plan("AdaHessian, exact diagonal", {"lr": decades(-6, 0, 1), "eps": [1e-16, 1e-4]}, {"lr": (1e-3, 1)}),
     Plan("KFAC", {"lr": [1, 0.3, 0.1, 0.01], "damping": DAMPING}, {"damping": (1e-4, 1)}, FEW, 1000, (2, 300)),
-    Plan("Natural gradient", {"lr": RATES, "damping": DAMPING}, {"damping": (1e-4, 1)}, FEW, 200, (2, 200)),
+    Plan(
+        "Natural gradient", {"lr": [*RATES, 0.03, 0.01], "damping": DAMPING}, {"damping": (1e-4, 1)}, FEW, 200, (2, 200)
+    ),
     Plan("Natural gradient, Marquardt", {"lr": RATES, "damping": decades(-5, 2, 1)}, {}, FEW, 200, (2, 200)),
     Plan("Newton", {"lr": RATES, "damping": DAMPING[3:]}, {"damping": (1e-4, 1)}, FEW, 200, (2, 200)),
     Plan("Cubic Newton", {"lr": [1, 0.3, 0.1], "M": decades(-2, 10, 0.5)}, {"M": (1e-2, 1e2)}, FEW, 200, (2, 200)),
