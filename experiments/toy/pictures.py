@@ -10,6 +10,7 @@ from matplotlib.colors import LogNorm
 
 from experiments.toy import hessians
 from experiments.toy.network import spirals
+from experiments.toy.tables import rows_of_rates
 from specdef.report.plots import _pyplot
 
 COLORS = {
@@ -44,7 +45,7 @@ def learning_rates(stored: dict[str, Any], path: Path) -> None:
         axes.set(xscale="log", yscale="log", xlabel="learning rate", title=f"{name}, {plan['steps']} steps")
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("lowest training loss, mean of 5 seeds")
-    _legend(pyplot, figure, COLORS, 8, extra=[pyplot.Rectangle((0, 0), 1, 1, color="#f3efe2", label="ordinary window")])
+    _legend(pyplot, figure, COLORS, 9, extra=[pyplot.Rectangle((0, 0), 1, 1, color="#f3efe2", label="ordinary window")])
     _save(pyplot, figure, path)
 
 
@@ -143,6 +144,26 @@ def distances(stored: dict[str, Any], path: Path) -> None:
         axes.set(xscale="log", yscale="log", xlabel="multiplier", title=title)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
+    _save(pyplot, figure, path)
+
+
+def rates(stored: dict[str, Any], path: Path) -> None:
+    """Lowest loss of every way to choose rates, one dot per lock."""
+    pyplot = _pyplot()
+    rows = rows_of_rates(stored)
+    figure, axes = pyplot.subplots(figsize=(10.5, 5.6), layout="constrained")
+    for y, (_, cells) in enumerate(rows):
+        for shift, lock in enumerate(SHOWN):
+            if lock in cells:
+                at = (cells[lock]["mean_loss"], y + 0.17 * (shift - 1.5))
+                axes.plot(*at, color=COLORS[lock], ls="none", ms=7, **_mark(lock))
+    for y in range(len(rows) - 1):
+        axes.axhline(y + 0.5, color="#dddddd", lw=0.7)
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=9)
+    axes.set(xscale="log", xlabel="lowest loss at the best common factor, mean of 5 seeds (start: about 0.85)")
+    axes.invert_yaxis()
+    axes.grid(alpha=0.3, axis="x")
+    _legend(pyplot, figure, SHOWN, 4, extra=[])
     _save(pyplot, figure, path)
 
 

@@ -48,6 +48,7 @@ def _measure_toy() -> dict[str, Any]:
 
 def _draw_toy(stored: dict[str, Any], folder: Path) -> str:
     pictures.learning_rates(stored, folder / "toy-learning-rates.png")
+    pictures.rates(stored, folder / "toy-rates.png")
     pictures.dynamics(stored, folder / "toy-dynamics.png")
     pictures.heat_maps(folder / "toy-hessians.png")
     pictures.spectra(folder / "toy-spectra.png")

@@ -61,7 +61,7 @@ PLANS = (
         "Natural gradient", {"lr": [*RATES, 0.03, 0.01], "damping": DAMPING}, {"damping": (1e-4, 1)}, FEW, 200, (2, 200)
     ),
     Plan("Natural gradient, Marquardt", {"lr": RATES, "damping": decades(-5, 2, 1)}, {}, FEW, 200, (2, 200)),
-    Plan("Newton", {"lr": RATES, "damping": DAMPING[3:]}, {"damping": (1e-4, 1)}, FEW, 200, (2, 200)),
+    Plan("Newton", {"lr": [*RATES, 0.03, 0.01], "damping": DAMPING[3:]}, {"damping": (1e-4, 1)}, FEW, 200, (2, 200)),
     Plan("Cubic Newton", {"lr": [1, 0.3, 0.1], "M": decades(-2, 10, 0.5)}, {"M": (1e-2, 1e2)}, FEW, 200, (2, 200)),
 )
 

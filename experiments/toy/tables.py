@@ -74,19 +74,18 @@ def _scores(plans: dict[str, Any], what: str, title: str) -> list[str]:
     return [*lines, "", "Mean and standard deviation over seeds; (d n): n seeds diverged at some time.", ""]
 
 
+def rows_of_rates(stored: dict[str, Any]) -> list[tuple[str, dict[str, Cell]]]:
+    """Way to choose rates -> lock -> best cell: one rate, several, and the methods that scale by curvature."""
+    swept = {name: {k: v["best"] for k, v in plan["locks"].items()} for name, plan in stored["plans"].items()}
+    ruled = {name: {k: v["best"] for k, v in group.items()} for name, group in stored["rates"].items()}
+    rows = [("GD, one rate", swept["GD"]), *((k, v) for k, v in ruled.items() if k.startswith("GD"))]
+    rows += [("Adam, one rate", swept["Adam"]), ("Adam, one rate, 10000 steps", swept["Adam, 10000 steps"])]
+    rows += [*((k, v) for k, v in ruled.items() if k.startswith("Adam"))]
+    return rows + [(k, v) for k, v in swept.items() if not k.startswith(("GD", "Adam"))]
+
+
 def _rates(stored: dict[str, Any]) -> list[str]:
-    """Loss of every rule of rates, the sweeps' one-rate rows first."""
-    found = {
-        "GD, one rate": {k: v["best"] for k, v in stored["plans"]["GD"]["locks"].items()},
-        **{k: {lock: row["best"] for lock, row in v.items()} for k, v in stored["rates"].items()},
-    }
-    adam = {k: v["best"] for k, v in stored["plans"]["Adam"]["locks"].items()}
-    order = [k for k in found if k.startswith("GD")]
-    rows = [(k, found[k]) for k in order] + [("Adam, one rate", adam)]
-    rows += [(k, v) for k, v in found.items() if k.startswith("Adam")]
-    for name in ("AdaHessian", "AdaHessian, exact diagonal", "KFAC", "Natural gradient, Marquardt"):
-        best = {k: v["best"] for k, v in stored["plans"][name]["locks"].items()}
-        rows.append((name, best))
+    rows = rows_of_rates(stored)
     locks = list(next(iter(stored["rates"].values())))
     lines = ["## Any rate, one or many: lowest loss", "", "Rules of rates use the public weights and data only.", ""]
     lines += ["| training | " + " | ".join(locks) + " |", "|---" * (len(locks) + 1) + "|"]
