@@ -69,6 +69,19 @@ def test_derivatives_against_autodiff(lock: Lock) -> None:
     assert gap(curvature.diagonal(signals, second)[0], exact.diagonal()) < 1e-12
 
 
+def test_the_output_has_no_curvature_within_a_layer() -> None:
+    theta = locked(Lock("inject", 10.0), initial(range(1)))
+    stack = Lock("inject").stack
+    signals = run(stack, theta, DATA[0])
+    r = torch.ones_like(signals.logits)
+    matrix, start = curvature.hessian(stack, theta, signals, r, torch.zeros_like(r))[0], 0
+    for layer in stack.layers:
+        block = matrix[start : start + layer.size, start : start + layer.size]
+        assert block.abs().max() == 0
+        start += layer.size
+    assert matrix.abs().max() > 1
+
+
 def test_batched_training_is_training_one_by_one() -> None:
     plain = initial(SEEDS)
     together = train(PLAIN, "Adam", plain, full(plain, lr=0.01), DATA, steps=20, every=10)
