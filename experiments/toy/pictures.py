@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import LogNorm
 
 from experiments.toy import hessians
 from experiments.toy.network import spirals
@@ -76,7 +75,7 @@ def heat_maps(path: Path) -> None:
     figure, panels = pyplot.subplots(2, 2, figsize=(10.5, 9.6), layout="constrained")
     for axes, lock in zip(panels.flat, hessians.SHOWN, strict=True):
         values = matrices[lock.label].abs().clamp(min=1e-7).numpy()
-        image = axes.imshow(values, norm=LogNorm(1e-6, 1e4), cmap="magma")
+        image = axes.imshow(values, norm="log", vmin=1e-6, vmax=1e4, cmap="magma")
         edges = np.cumsum([layer.size for layer in lock.stack.layers])
         for edge in edges[:-1]:
             axes.axhline(edge - 0.5, color="white", lw=0.6)
