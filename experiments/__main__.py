@@ -7,14 +7,29 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments import crosscheck, runner, utility
+from experiments import crosscheck, curvature, detect, injection, runner, spectra, utility
 from experiments.locked import HERE
+from experiments.theory import table9, table10, table11, table29
 from experiments.toy import run as toy
 from specdef.errors import SpecdefError
 
+IN_CODE: dict[str, Callable[[str], Path]] = {
+    "crosscheck": crosscheck.run,
+    "curvature": curvature.run,
+    "detect": detect.run,
+    "injection": injection.run,
+    "spectra": spectra.run,
+    "table9": table9.run,
+    "table10": table10.run,
+    "table11": table11.run,
+    "table29": table29.run,
+    **dict.fromkeys(toy.NAMES, toy.run),
+}
+"""Experiments without a configuration file."""
+
 
 def main() -> None:
-    known = ["crosscheck", *toy.NAMES, *sorted(path.stem for path in (HERE / "configs").glob("*.json"))]
+    known = [*IN_CODE, *sorted(path.stem for path in (HERE / "configs").glob("*.json"))]
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in known:
         print(f"`NAME` must be one of {', '.join(known)}; got {name!r}.", file=sys.stderr)
@@ -28,10 +43,8 @@ def main() -> None:
 
 
 def _runner(name: str) -> Callable[[str], Path]:
-    if name == "crosscheck":
-        return crosscheck.run
-    if name in toy.NAMES:
-        return toy.run
+    if name in IN_CODE:
+        return IN_CODE[name]
     config = json.loads((HERE / "configs" / f"{name}.json").read_text())
     return utility.run if config.get("kind") == "utility" else runner.run
 

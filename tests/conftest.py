@@ -15,7 +15,7 @@ import torch
 from jaxtyping import install_import_hook
 
 torch.set_num_threads(1)  # tiny models: threads only wait for each other
-install_import_hook("specdef.linalg", "beartype.beartype")
+install_import_hook(["specdef.linalg", "specdef.theory"], "beartype.beartype")
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,14 @@ from specdef import _register
 
 if TYPE_CHECKING:
     from specdef.api import lock as lock
+    from specdef.curvature.measure import CurvatureReport as CurvatureReport
+    from specdef.curvature.measure import measure_curvature as measure_curvature
     from specdef.errors import SpecdefError as SpecdefError
     from specdef.inspection import InspectReport as InspectReport
     from specdef.inspection import inspect_model as inspect_model
     from specdef.measuring import attack as attack
     from specdef.measuring import certify_model as certify_model
+    from specdef.measuring import undo as undo
     from specdef.models import fetch as fetch
     from specdef.modules import lock_module as lock_module
     from specdef.multiplier_search import find_multiplier as find_multiplier
@@ -42,6 +45,9 @@ _HOMES = {
     "attack": "specdef.measuring",
     "certify_model": "specdef.measuring",
     "find_multiplier": "specdef.multiplier_search",
+    "undo": "specdef.measuring",
+    "measure_curvature": "specdef.curvature.measure",
+    "CurvatureReport": "specdef.curvature.measure",
     # models and failures
     "fetch": "specdef.models",
     "SpecdefError": "specdef.errors",

@@ -20,6 +20,8 @@ from specdef.commands import err_console, out_console
 from specdef.errors import PlanError, SpecdefError
 
 if TYPE_CHECKING:
+    from specdef.baseline import Unusual
+    from specdef.inspection import InspectReport
     from specdef.publish import LockReport
 
 app = typer.Typer(
@@ -197,10 +199,14 @@ def inspect_(
     model: Model,
     json_: Json = False,
     plot: Annotated[Path | None, typer.Option(help="Write a PNG of spectra and channel scales.")] = None,
+    baseline: Annotated[
+        list[str] | None, typer.Option(help="An unlocked model of the family to compare with; may be given again.")
+    ] = None,
     top_k: Annotated[int, typer.Option(help="Singular values reported per matrix.")] = 5,
     spectra: Annotated[bool, typer.Option("--spectra/--no-spectra", help="Compute singular values (slow).")] = True,
 ) -> None:
     """Measure spectra and channel scales; say whether the model looks locked, where and how strongly."""
+    from specdef.baseline import compare_with_baseline
     from specdef.inspection import inspect_model
 
     if top_k < 1:
@@ -210,24 +216,48 @@ def inspect_(
 
         refuse_plot_path(plot)
     with err_console.status("inspecting") as status:
-        report = inspect_model(
-            model,
-            top_k=top_k,
-            spectra=spectra,
-            progress=lambda done, total: status.update(f"inspecting {done}/{total}"),
-        )
+
+        def measure(folder: str) -> InspectReport:
+            return inspect_model(
+                folder,
+                top_k=top_k,
+                spectra=spectra,
+                progress=lambda done, total: status.update(f"inspecting {escape(folder)}: {done}/{total}"),
+            )
+
+        report = measure(model)
+        found = compare_with_baseline(report, [measure(other) for other in baseline]) if baseline else []
     if plot is not None:
         from specdef.report.plots import plot_inspection
 
         plot_inspection(report, plot)
     if json_:
-        _print_json(asdict(report) | {"sentence": report.verdict.sentence})
+        unusual = {"unusual": [asdict(item) | {"excess": item.excess} for item in found]} if baseline else {}
+        _print_json(asdict(report) | {"sentence": report.verdict.sentence} | unusual)
         return
     from specdef.report.tables import inspection_tables
 
     for table in inspection_tables(report):
         out_console.print(table)
     out_console.print(f"[bold]{escape(report.verdict.sentence)}[/bold]")
+    if baseline:
+        _print_unusual(found)
+
+
+def _print_unusual(found: list[Unusual]) -> None:
+    from specdef.baseline import NOTABLE
+
+    notable = [item for item in found if item.excess >= NOTABLE]
+    if not notable:
+        out_console.print("Nothing lies far outside the baseline's range.")
+    for item in notable[:8]:
+        out_console.print(
+            f"Unusual: {escape(item.name)}, {item.feature} 2^{item.value:.1f}; the baseline has 2^{item.low:.1f} to "
+            f"2^{item.high:.1f}",
+            soft_wrap=True,
+        )
+    if len(notable) > 8:
+        out_console.print(f"and {len(notable) - 8} more (see --json).")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Commands around measuring: prepare a model, undo a lock in the weights, measure utility with lm-eval."""
+"""Commands around measuring: prepare a model, undo a lock in the weights, measure utility and curvature."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from specdef.commands import Json, Model, err_console, out_console
-from specdef.errors import SpecdefError
+from specdef.commands import Json, Model, TaskName, err_console, out_console
 
 
 def prepare(
@@ -86,16 +85,12 @@ def undo(
     json_: Json = False,
 ) -> None:
     """Undo a lock in the weights without its key, as an attacker would."""
-    from specdef.attacks.rewriting import UNDOING, Rewriting
-    from specdef.attacks.rewriting import rewrite as rewrite_model
-    from specdef.models import find_model
+    from specdef.measuring import undo as undo_lock
 
-    if kind not in UNDOING:
-        raise SpecdefError(f"`kind` must be one of {', '.join(UNDOING)}; got {kind!r}.")
     given = {"factors": factors, "order": order, "dtype": dtype, "form": form}
-    rewriting = Rewriting(kind, {name: value for name, value in given.items() if value is not None})
-    with err_console.status(f"undoing: {kind}"):
-        done = rewrite_model(find_model(locked), out, rewriting)
+    options = {name: value for name, value in given.items() if value is not None}
+    with err_console.status(f"undoing: {escape(kind)}"):
+        done = undo_lock(kind, locked, out, **options)
     if json_:
         typer.echo(json.dumps(asdict(done), indent=1))
         return
@@ -108,7 +103,61 @@ def undo(
     )
 
 
+def curvature(
+    model: Model,
+    task: TaskName = "facts",
+    params: Annotated[str | None, typer.Option(help="Regular expression of the parameters (default: all).")] = None,
+    k: Annotated[int, typer.Option(help="Eigenvalues at each end of the spectrum.")] = 1,
+    kind: Annotated[str, typer.Option(help="hessian or gauss-newton.")] = "hessian",
+    samples: Annotated[int, typer.Option(help="Task samples the loss is a mean over.")] = 16,
+    dtype: Annotated[str, typer.Option(help="fp32 or fp64.")] = "fp32",
+    tolerance: Annotated[float, typer.Option(help="Relative accuracy asked of each eigenvalue.")] = 1e-3,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Of the start vectors.")] = 0,
+    plot: Annotated[Path | None, typer.Option(help="Write a PNG of the spectral density.")] = None,
+    json_: Json = False,
+) -> None:
+    """Measure the extreme eigenvalues of MODEL's loss: how sharp a lock made it."""
+    if plot is not None:
+        from specdef.report.plots import refuse_plot_path
+
+        refuse_plot_path(plot)
+    from specdef.curvature.measure import measure_curvature
+    from specdef.tasks.registry import parse_task
+
+    with err_console.status("measuring curvature") as status:
+        found = measure_curvature(
+            model,
+            task=parse_task(task),
+            kind=kind,  # type: ignore[arg-type]
+            params=params,
+            k=k,
+            num_samples=samples,
+            dtype=dtype,  # type: ignore[arg-type]
+            device=device,
+            density=plot is not None,
+            tolerance=tolerance,
+            seed=seed,
+            progress=lambda stage: status.update(f"measuring the {stage}"),
+        )
+    if plot is not None:
+        from specdef.report.plots import plot_density
+
+        plot_density(found, plot)
+    if json_:
+        typer.echo(json.dumps(asdict(found), indent=1))
+        return
+    out_console.print(
+        f"{found.kind} of the loss ({found.loss:.4g} nats per token) by {found.dimension:,} parameters: "
+        f"sigma_1 = {found.sigma_1:.6g}. {found.products} products, {found.seconds:.0f} s.",
+        soft_wrap=True,
+    )
+    for end, entries in (("largest", found.largest), ("smallest", found.smallest)):
+        for entry in entries:
+            out_console.print(f"{end}: {entry.value:.6g} (residual {entry.residual:.1e})")
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (prepare, harness, undo):
+    for command in (prepare, harness, undo, curvature):
         app.command()(command)

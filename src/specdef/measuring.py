@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from specdef.models import find_model
 
 if TYPE_CHECKING:
+    from specdef.attacks.rewriting import RewriteReport
     from specdef.certify.certificate import Certificate
     from specdef.certify.machine import Machine
     from specdef.certify.store import StoredCell
@@ -97,6 +98,29 @@ def attack(
         reference = reference_perplexity(study.cell(study.original))
     cell = replace(study.cell(study.locked, reference=reference), attack=made)
     return store.read(cell) or store.write(cell, measure_cell(cell, progress=progress))
+
+
+def undo(kind: str, locked: Path | str, out: Path | str, **options: Any) -> RewriteReport:
+    """Undo a lock in the weights without its key, as an attacker would.
+
+    Args:
+        kind: ``merge`` (inject lock), ``rebalance`` (fold lock) or ``inject-layers`` (Theorem 8, inject lock).
+        locked: the published folder; nothing else is used.
+        out: the folder to create.
+        **options: inject-layers: factors, order, dtype. rebalance: form.
+
+    Raises:
+        SpecdefError: another kind, nothing to undo, or a folder is not usable; nothing is left behind.
+    """
+    from specdef.attacks.rewriting import UNDOING, Rewriting, rewrite
+    from specdef.checkpoint.target import refuse_target
+    from specdef.errors import SpecdefError
+
+    if kind not in UNDOING:
+        raise SpecdefError(f"`kind` must be one of {', '.join(UNDOING)}; got {kind!r}.")
+    rewriting = Rewriting(kind, options)
+    refuse_target(Path(out), None)
+    return rewrite(find_model(str(locked)), Path(out), rewriting)
 
 
 def certify_model(

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from specdef.errors import SpecdefError
 from specdef.inspection import InspectReport
+
+if TYPE_CHECKING:
+    from specdef.curvature.measure import CurvatureReport
 
 BLUE, RED, GREY = "#2b6cb0", "#c53030", "#718096"
 
@@ -92,6 +95,28 @@ def plot_curves(
         axes.grid(alpha=0.3, which="both")
         axes.legend()
     figure.suptitle(title, fontsize=10)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+def plot_density(report: CurvatureReport, path: Path) -> None:
+    """The spectral density of a curvature on a logarithmic scale, its extreme eigenvalues marked.
+
+    Args:
+        report: what `measure_curvature` measured, with a density.
+        path: the PNG to write.
+    """
+    assert report.density is not None
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(figsize=(8, 4.2), layout="constrained")
+    grid, density = report.density
+    axes.semilogy(grid, [max(value, 1e-12) for value in density], color=BLUE, lw=1.2)
+    for entry in (*report.largest, *report.smallest):
+        axes.axvline(entry.value, color=RED, lw=0.8, ls="--")
+    peak = max(density)
+    axes.set(xlabel="eigenvalue", ylabel="density", ylim=(peak * 1e-8, peak * 3))
+    axes.set_title(f"{report.kind} of {Path(report.model).name}: sigma_1 = {report.sigma_1:.4g}", fontsize=10)
+    axes.grid(alpha=0.3)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
 
