@@ -10,6 +10,7 @@ from pathlib import Path
 from experiments import crosscheck, curvature, detect, injection, runner, spectra, utility
 from experiments.locked import HERE
 from experiments.theory import table9, table10, table11, table29
+from experiments.toy import run as toy
 from specdef.errors import SpecdefError
 
 IN_CODE: dict[str, Callable[[str], Path]] = {
@@ -22,6 +23,7 @@ IN_CODE: dict[str, Callable[[str], Path]] = {
     "table10": table10.run,
     "table11": table11.run,
     "table29": table29.run,
+    **dict.fromkeys(toy.NAMES, toy.run),
 }
 """Experiments without a configuration file."""
 
