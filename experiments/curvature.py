@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections.abc import Mapping
@@ -40,6 +41,7 @@ def run(name: str) -> Path:
         kept = WORK / f"curvature-{entry['label'].replace(' ', '-').replace(',', '')}.json"
         if not kept.is_file():
             write_json(kept, _measure(folder_of(original, entry), compare=entry["label"] == "unlocked"))
+        gc.collect()  # the gradient's graph and the operator's closures refer to each other
         rows.append({"model": entry["label"], **json.loads(kept.read_text())})
         shown = {key: value for key, value in rows[-1].items() if key != "gradient_norms"}
         print(shown, flush=True)

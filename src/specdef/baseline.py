@@ -64,6 +64,8 @@ def compare_with_baseline(report: InspectReport, baseline: Sequence[InspectRepor
         for place, feature, name, value in _figures(report)
         if (place, feature) in ranges
     ]
+    if not found:
+        raise SpecdefError("`baseline` must share matrices or pairs with the model; nothing could be compared.")
     return sorted((item for item in found if item.excess > 0), key=lambda item: -item.excess)
 
 

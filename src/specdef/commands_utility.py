@@ -97,7 +97,8 @@ def undo(
     out_console.print(
         escape(
             f"{done.detail}; {done.tensors} tensors written in {done.seconds:.1f} s, parameters "
-            f"{done.added_parameters:+,}. No key was used; what it takes to know: {done.knowledge}. Wrote {out}"
+            f"{done.added_parameters:+,}. Relative difference of a layer at most {done.function_error:.1e}. "
+            f"No key was used; what it takes to know: {done.knowledge}. Wrote {out}"
         ),
         soft_wrap=True,
     )

@@ -14,6 +14,8 @@ from torch.nn import functional
 
 from specdef.errors import SpecdefError
 
+FACTORED_VERSION = 2
+"""Version of config.json's ``quantization_config`` where it lists factored layers: an older reader must refuse it."""
 DTYPES = ("float32", "bfloat16", "float64")
 
 
@@ -43,11 +45,13 @@ class FactorEntry:
             SpecdefError: not an entry that `to_json` wrote.
         """
         try:
-            shapes = tuple((int(rows), int(columns)) for rows, columns in entry["shapes"])
-            dtypes = tuple(str(dtype) for dtype in entry["dtypes"])
+            shapes = tuple((rows, columns) for rows, columns in entry["shapes"])
+            dtypes = tuple(entry["dtypes"])
             sound = len(shapes) == len(dtypes) > 0 and set(dtypes) <= set(DTYPES)
+            sound = sound and all(type(size) is int and size > 0 for shape in shapes for size in shape)
+            sound = sound and type(entry.get("transposed", False)) is bool
             sound = sound and all(a[0] == b[1] for a, b in itertools.pairwise(shapes))
-            found = cls(shapes, dtypes, bool(entry.get("transposed", False)))
+            found = cls(shapes, dtypes, entry.get("transposed", False))
         except (KeyError, TypeError, ValueError):
             sound = False
         if not sound:

@@ -150,13 +150,15 @@ def resolve_locked(checkpoint: Checkpoint) -> ResolvedModel:
     quantization = checkpoint.config.get("quantization_config")
     ours = isinstance(quantization, dict) and quantization.get("quant_method") == "specdef"
     config = {k: v for k, v in checkpoint.config.items() if not (ours and k == "quantization_config")}
-    shapes = {k: v for k, v in checkpoint.shapes.items() if not is_compensation(k)}
+    factored = quantization.get("factored") if ours and isinstance(quantization, dict) else None
+    added = tuple(f"{module}.factors." for module in factored) if isinstance(factored, dict) else ()
+    shapes = {k: v for k, v in checkpoint.shapes.items() if not is_compensation(k) and not k.startswith(added)}
     return resolve(config, shapes)
 
 
 def is_compensation(name: str) -> bool:
-    """Whether a tensor is one an inject lock, or an attack on it, adds."""
-    return ".compensation" in name or ".factors." in name
+    """Whether a tensor is one an inject lock adds."""
+    return ".compensation" in name
 
 
 def _matrices(checkpoint: Checkpoint) -> list[tuple[str, TensorInfo]]:

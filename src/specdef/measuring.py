@@ -94,7 +94,8 @@ def attack(
     check_readable(study.cell(study.locked))
     store = Store(Path(out))
     reference = None
-    if original is not None and study.original.digest != study.locked.digest:
+    if made.rewrite is not None or study.original.digest != study.locked.digest:
+        # Without an original, what rewriting does to the function is judged against the folder as published.
         reference = reference_perplexity(study.cell(study.original))
     cell = replace(study.cell(study.locked, reference=reference), attack=made)
     return store.read(cell) or store.write(cell, measure_cell(cell, progress=progress))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from specdef.errors import PlanError, SpecdefError
-from specdef.factored import FactoredLinear, FactorEntry
+from specdef.factored import FACTORED_VERSION, FactoredLinear, FactorEntry
 from specdef.linalg.deform import TENSOR_NAMES, Basis, Deformation, Form, compensate, compute_dtype, deform
 from specdef.locks.entry import FORMAT_VERSION, QUANT_METHOD, LayerEntry, quantization_config
 
@@ -317,14 +317,17 @@ def register() -> None:
         """The locked modules, as config.json lists them."""
 
         def __init__(self, version: int = FORMAT_VERSION, modules: Any = None, factored: Any = None, **_: Any) -> None:
-            if version != FORMAT_VERSION:
-                raise SpecdefError(
-                    f"`quantization_config.version` must be {FORMAT_VERSION}; got {version!r}. Upgrade specdef."
-                )
+            wanted = FACTORED_VERSION if factored else FORMAT_VERSION
+            if version != wanted:
+                raise SpecdefError(f"`quantization_config.version` must be {wanted}; got {version!r}. Upgrade specdef.")
+            for key, entries in (("modules", modules), ("factored", factored)):
+                if not isinstance(entries or {}, dict):
+                    raise SpecdefError(f"`quantization_config.{key}` in config.json must be an object of layers.")
             self.quant_method = QUANT_METHOD
             self.version = version
             self.modules = dict(modules or {})
-            self.factored = dict(factored or {})
+            if factored:
+                self.factored = dict(factored)
 
     @register_quantizer(QUANT_METHOD)
     class SpecdefQuantizer(HfQuantizer):  # type: ignore[misc]
@@ -335,7 +338,7 @@ def register() -> None:
         def _process_model_before_weight_loading(self, model: Any, **_: Any) -> None:
             for name, entry in self.quantization_config.modules.items():
                 _replace_by_empty(model, name, LayerEntry.parse(name, entry))
-            for name, entry in self.quantization_config.factored.items():
+            for name, entry in getattr(self.quantization_config, "factored", {}).items():
                 _replace_by_factors(model, name, FactorEntry.parse(name, entry))
 
         def is_serializable(self) -> bool:
@@ -361,6 +364,12 @@ def _replace_by_empty(model: Any, name: str, entry: LayerEntry) -> None:
 
 def _replace_by_factors(model: Any, name: str, entry: FactorEntry) -> None:
     found, weight, bias_dtype = _linear_of(model, name, entry.transposed)
+    ends = (entry.shapes[-1][0], entry.shapes[0][1])
+    if tuple(weight.shape) != ends:
+        raise SpecdefError(
+            f"`quantization_config.factored[{name!r}]` in config.json must be a chain of shape {list(weight.shape)}, "
+            f"the layer's; got {list(ends)}. Run the rewriting again."
+        )
     empty = FactoredLinear(entry, bias_dtype=bias_dtype, device=weight.device)
     model.set_submodule(found, empty.train(model.training))
 
@@ -372,7 +381,7 @@ def _linear_of(model: Any, name: str, transposed: bool) -> tuple[str, Tensor, to
     found = next((n for n in (name, name.removeprefix(prefix), prefix + name) if n in modules), None)
     if found is None:
         raise SpecdefError(
-            f"`quantization_config.modules` in config.json must name modules of {type(model).__name__}; "
+            f"`quantization_config` in config.json must name modules of {type(model).__name__}; "
             f"got {name}, which it lacks. Load the class the folder was saved from."
         )
     weight, is_transposed = _linear_weight(found, modules[found])

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pico
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from specdef import inspect_model, lock
+from specdef.architectures.resolve import ResolvedSlot
 from specdef.attacks.layer_injection import chain_shapes, factor_chain
+from specdef.attacks.rebalance import balance_head
 from specdef.attacks.rewriting import DEFAULTS, Rewriting, parse_rewriting, rewrite
 from specdef.errors import SpecdefError
 
@@ -50,13 +55,15 @@ def test_rebalance_finds_every_scaled_channel_and_gives_back_the_original_bits(
     assert any(not torch.equal(locked[name], before[name]) for name in before)
 
 
-def test_rebalance_finds_a_pair_scaled_as_a_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("channels", [40, 48])
+def test_rebalance_finds_a_pair_scaled_as_a_whole(channels: int, tmp_path: Path) -> None:
     original = pico.build("llama", tmp_path / "original")
-    lock(original, tmp_path / "locked", multiplier="2^20", pairs=["updown"], channels=48, layers=[1])
-    # In two layers, the median of two is neither: three layers that agree are needed to call one odd.
-    report = rewrite(tmp_path / "locked", tmp_path / "out", Rewriting("rebalance", {"form": "svd"}))
-    assert report.tensors == 4
-    assert torch.allclose(pico.run("llama", tmp_path / "out"), pico.run("llama", original), atol=1e-5)
+    lock(original, tmp_path / "locked", multiplier="2^20", pairs=["updown"], channels=channels)
+    logits = run("llama", tmp_path / "locked", tmp_path / "out", "rebalance")
+    assert torch.equal(logits, pico.run("llama", original))
+    before, after = weights(original), weights(tmp_path / "out")
+    for name, tensor in before.items():
+        assert float((after[name].double() / tensor.double()).abs().log2().abs().max()) <= 4, name
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2", "phi3"])
@@ -152,6 +159,113 @@ def test_every_factor_has_the_root_of_the_norm(shape: tuple[int, int], factors: 
     )
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2"])
+def test_layer_injection_into_a_bfloat16_lock_keeps_the_function(family: str, tmp_path: Path) -> None:
+    """There rounding noise dominates some directions of W~, which a careless split would lose."""
+    original = pico.build(family, tmp_path / "original", dtype=torch.bfloat16)
+    lock(original, tmp_path / "locked", **PAPER)
+    wanted = pico.run(family, tmp_path / "locked").float()
+    report = rewrite(tmp_path / "locked", tmp_path / "out", Rewriting("inject-layers", {"factors": 2}))
+    assert report.function_error is not None
+    assert report.function_error < 1e-4
+    logits = pico.run(family, tmp_path / "out").float()
+    assert float((logits - wanted).norm() / wanted.norm()) < 2 * torch.finfo(torch.bfloat16).eps
+
+
+def lie(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    change(config["quantization_config"])
+    path.write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("kind", ["merge", "inject-layers"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda q: q["modules"].clear(), "must list every locked layer"),
+        (lambda q: q["modules"].popitem(), "must list every locked layer"),
+        (lambda q: q.update(version=9), "`quantization_config.version` must be 1; got 9"),
+        (lambda q: next(iter(q["modules"].values())).update(form="low_rank"), "must list every locked layer"),
+        (lambda q: next(iter(q["modules"].values())).update(transposed=True), "must describe a matrix of this family"),
+        (lambda q: next(iter(q["modules"].values())).update(dtype="bfloat16"), "must be bfloat16 of shape"),
+        (lambda q: next(iter(q["modules"].values())).update(weight_dtype="float64"), "must be float64, as config.json"),
+        (lambda q: q["modules"].update({"model.norm": next(iter(q["modules"].values()))}), "must exist"),
+    ],
+)
+def test_a_config_that_contradicts_the_tensors_is_refused(
+    kind: str, change: Callable[[dict[str, Any]], None], message: str, llama: Path, tmp_path: Path
+) -> None:
+    lock(llama, tmp_path / "locked", **PAPER)
+    lie(tmp_path / "locked", change)
+    with pytest.raises(SpecdefError, match=message):
+        rewrite(tmp_path / "locked", tmp_path / "out", Rewriting(kind))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_already_rewritten_is_refused(llama: Path, tmp_path: Path) -> None:
+    lock(llama, tmp_path / "locked", **PAPER)
+    rewrite(tmp_path / "locked", tmp_path / "chains", Rewriting("inject-layers"))
+    for kind in ("merge", "inject-layers"):
+        with pytest.raises(SpecdefError, match="were replaced by inject-layers"):
+            rewrite(tmp_path / "chains", tmp_path / "again", Rewriting(kind))
+    from specdef.models import load
+
+    def first(q: dict[str, Any]) -> dict[str, Any]:
+        return dict.__getitem__(q["factored"], next(iter(q["factored"])))
+
+    for change, message in (
+        (lambda q: q.update(version=1), "`quantization_config.version` must be 2; got 1"),
+        (
+            lambda q: first(q).update(shapes=[[32, 16]], dtypes=["float32"]),
+            "must be a chain of",
+        ),
+        (lambda q: first(q).update(shapes=[[32.5, 32]]), "must list the shapes and dtypes"),
+    ):
+        folder = tmp_path / f"lie{message[:4].strip('`')}{len(message)}"
+        shutil.copytree(tmp_path / "chains", folder)
+        lie(folder, change)
+        with pytest.raises(SpecdefError, match=message):
+            load(folder)
+
+
+def test_weights_that_are_not_finite_are_refused(llama: Path, tmp_path: Path) -> None:
+    lock(llama, tmp_path / "locked", **PAPER)
+    path = tmp_path / "locked" / "model.safetensors"
+    found = load_file(path)
+    name = next(name for name in found if ".compensation" in name).replace("compensation", "weight")
+    found[name][0, 0] = torch.nan
+    save_file(found, path, metadata={"format": "pt"})
+    for kind in ("merge", "inject-layers"):
+        with pytest.raises(SpecdefError, match="Weights must be finite"):
+            rewrite(tmp_path / "locked", tmp_path / "out", Rewriting(kind))
+        assert not (tmp_path / "out").exists()
+
+
+def test_rebalance_leaves_compensated_layers_alone(llama: Path, tmp_path: Path) -> None:
+    """The rows of W~ are not what the next layer reads: balancing them would change the function."""
+    axis = {"preset": "paper", "multiplier": "2^14", "top_k": 3, "basis": "axis", "layers": [0, 1]}
+    lock(llama, tmp_path / "locked", components=["v_proj"], **axis)
+    for text in ("rebalance:form=svd", "rebalance", "prune"):
+        with pytest.raises(SpecdefError, match=r"v->o pairs|none stands out"):
+            rewrite(tmp_path / "locked", tmp_path / "out", parse_rewriting(text))
+
+
+def test_svd_rebalance_of_heads_wider_than_the_model(tmp_path: Path) -> None:
+    original = pico.build("gemma2", tmp_path / "original")  # head_dim 16 is fine; made wider below
+    logits = run("gemma2", original, tmp_path / "out", "rebalance:form=svd")
+    assert torch.allclose(logits, pico.run("gemma2", original), atol=1e-4)
+    slots = [ResolvedSlot("v", 0, lambda c: (c,)), ResolvedSlot("o", 1, lambda c: (c,))]
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        "v": torch.randn(8, 5, generator=generator, dtype=torch.float64),
+        "o": torch.randn(5, 8, generator=generator, dtype=torch.float64),
+    }
+    before = tensors["o"] @ tensors["v"]
+    balance_head(tensors, slots[:1], slots[1:], range(8))
+    assert torch.allclose(tensors["o"] @ tensors["v"], before, atol=1e-12)
+
+
 def test_bfloat16_factors_change_the_function_more_and_say_so(tmp_path: Path) -> None:
     original = pico.build("llama", tmp_path / "original")
     lock(original, tmp_path / "locked", **PAPER)
@@ -193,9 +307,9 @@ def test_sharpen_multiplies_singular_values_and_keeps_the_function(tmp_path: Pat
     ("text", "message"),
     [
         ("mend", "`rewrite` must be one of merge, rebalance"),
-        ("merge:factors=2", "`rewrite` merge must be given no options; got factors=2"),
+        ("merge:factors=2", "`factors` must be left out with merge, which takes no options; got '2'"),
         ("inject-layers:factors", "`rewrite` must look like inject-layers:factors=2"),
-        ("inject-layers:factors=two", "`rewrite` option factors must be a number; got 'two'"),
+        ("inject-layers:factors=two", "`factors` must be a number; got 'two'"),
         ("inject-layers:factors=0", "`factors` must lie between 1 and 32; got 0"),
         ("inject-layers:order=up", "`order` must be one of interleaved, literal; got 'up'"),
         ("inject-layers:dtype=int8", "`dtype` must be one of fp32, bf16, fp64; got 'int8'"),
@@ -203,6 +317,7 @@ def test_sharpen_multiplies_singular_values_and_keeps_the_function(tmp_path: Pat
         ("merge", "must hold layers with a compensation beside them"),
         ("rebalance", "must hold channels scaled apart on their two sides; none stands out"),
         ("prune", "must hold channels that look scaled up; none stands out"),
+        ("sharpen:multiplier=nan", "`multiplier` must be a finite number; got nan"),
         ("sharpen:multiplier=0.5,matrices=2,top_k=2", "`multiplier` must be a finite number above 1"),
     ],
 )

@@ -157,4 +157,15 @@ def test_undo_on_the_command_line(locked: Path, tmp_path: Path) -> None:
     wrong = runner.invoke(app, ["undo", "prune", str(locked), str(tmp_path / "other")])
     assert "`kind` must be one of merge, rebalance, inject-layers; got 'prune'" in str(wrong.exception)
     options = runner.invoke(app, ["undo", "merge", str(locked), str(tmp_path / "other"), "--factors", "2"])
-    assert "`rewrite` merge must be given no options" in str(options.exception)
+    assert "`factors` must be left out with merge, which takes no options; got 2" in str(options.exception)
+    for arguments in (["--optimizer", "adafactor"], ["--lora", "r=2,targets=q_proj"]):
+        rated = runner.invoke(app, ["attack", str(locked), "--out", str(tmp_path / "r"), "--channel-rates", *arguments])
+        assert "`channel_rates` must be given with full fine-tuning by adamw and lion" in str(rated.exception)
+
+
+def test_without_an_original_a_rewriting_is_checked_against_the_published_folder(locked: Path, tmp_path: Path) -> None:
+    arguments = ["attack", str(locked), "--out", str(tmp_path / "runs"), "--steps", "2", "--threads", "1", "--json"]
+    result = CliRunner().invoke(app, [*arguments, "--rewrite", "prune"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["config"]["reference_perplexity"] is not None

@@ -185,6 +185,10 @@ def test_curvature_on_the_command_line(toy_model: Path, tmp_path: Path) -> None:
     assert found["sigma_1"] == max(abs(e["value"]) for e in (*found["largest"], *found["smallest"]))
     assert found["largest"][0]["residual"] < 1e-2
     assert (tmp_path / "density.png").read_bytes().startswith(b"\x89PNG")
+    newton = CliRunner().invoke(app, [*arguments, "--kind", "gauss-newton"])
+    assert newton.exit_code == 0, newton.output
+    assert json.loads(newton.stdout)["smallest"] == []
+    assert json.loads(newton.stdout)["sigma_1"] > 0
 
 
 @pytest.mark.parametrize(
@@ -197,6 +201,9 @@ def test_curvature_on_the_command_line(toy_model: Path, tmp_path: Path) -> None:
         (["--dtype", "bf16"], "`dtype` must be fp32 or fp64; got 'bf16'"),
         (["--params", "model.norm", "--k", "32"], "`k` must lie between 1 and 31, below the number of parameters"),
         (["--device", "cuda"], "torch finds no GPU"),
+        (["--device", "tpu"], "`device` must be cpu or cuda; got 'tpu'"),
+        (["--seed", "-1"], "`seed` must be 0 or more; got -1"),
+        (["--tolerance", "0"], "`tolerance` must lie between 0 and 1; got 0"),
     ],
 )
 def test_bad_input_is_one_sentence(options: list[str], message: str, toy_model: Path) -> None:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from specdef.locks.plan import Edit
 
+RATED_OPTIMIZERS = ("adamw", "lion")
+"""Optimizers whose step does not depend on the weights, weight decay apart."""
 STEP_ZERO_TOLERANCE = 0.02
 """Largest relative change of perplexity at step 0: a lock keeps the function, so a larger one is a broken attack."""
 
@@ -65,6 +67,10 @@ class Attack:
             raise SpecdefError(f"`utility_factor` must be above 1; got {self.utility_factor!r}.")
         if self.freeze is not None and self.adapter is not None:
             raise SpecdefError("`freeze` must be left out with `lora`: adapters are trained beside weights all frozen.")
+        if self.channel_rates and (self.adapter is not None or self.recipe.optimizer not in RATED_OPTIMIZERS):
+            known = " and ".join(RATED_OPTIMIZERS)
+            given = self.recipe.optimizer + ("" if self.adapter is None else " with lora")
+            raise SpecdefError(f"`channel_rates` must be given with full fine-tuning by {known}; got {given}.")
         if self.freeze is not None:
             gradient_share(self.freeze)
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from specdef.errors import SpecdefError
 from specdef.training.loop import Batch, batches, token_loss
@@ -49,6 +49,5 @@ def freeze_by_gradient(model: nn.Module, task: Batch, share: float, *, batch_siz
             sizes[name] = float(parameter.grad.double().abs().mean())
     model.zero_grad(set_to_none=True)
     kept = set(sorted(sizes, key=sizes.__getitem__)[: max(1, round(share * len(sizes)))])
-    trained: dict[str, Any] = dict(model.named_parameters())
-    for name, parameter in trained.items():
+    for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in kept)

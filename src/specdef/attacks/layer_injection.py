@@ -9,8 +9,6 @@ W~ x, and factoring W~ alone does not make that smaller.
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,19 +16,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from specdef.attacks.merge import compensated_modules, stored_layer, tensor_bytes
+from specdef.attacks.merge import STORED_NAMES, compensated_modules, relative_difference, stored_layer
 from specdef.attacks.rewriting import RewritePlan
+from specdef.attacks.shared import Together
 from specdef.checkpoint.reader import Checkpoint
 from specdef.checkpoint.writer import NewTensor, ShardEdits
-from specdef.errors import SpecdefError
-from specdef.factored import FactorEntry
+from specdef.factored import FACTORED_VERSION, FactorEntry
 from specdef.linalg.deform import TENSOR_NAMES, Side, effective_weight
-from specdef.locks.entry import FORMAT_VERSION, QUANT_METHOD, LayerEntry
-from specdef.locks.inject import TORCH_DTYPES
+from specdef.locks.entry import QUANT_METHOD, LayerEntry
 
-ORDERS = ("interleaved", "literal")
+TINY = 1e-12
+"""Singular values below this share of the largest count as zero."""
 DTYPES = {"fp32": ("F32", "float32"), "bf16": ("BF16", "bfloat16"), "fp64": ("F64", "float64")}
-MAX_FACTORS = 32
 
 
 def plan_layer_injection(checkpoint: Checkpoint, *, factors: int, order: str, dtype: str) -> RewritePlan:
@@ -43,14 +40,8 @@ def plan_layer_injection(checkpoint: Checkpoint, *, factors: int, order: str, dt
         dtype: of the factors: fp32, bf16 or fp64. The literal chain keeps C in its own dtype.
 
     Raises:
-        SpecdefError: no inject lock, or an option is out of range.
+        SpecdefError: no inject lock, or one that config.json describes wrongly.
     """
-    if not 1 <= factors <= MAX_FACTORS:
-        raise SpecdefError(f"`factors` must lie between 1 and {MAX_FACTORS}; got {factors}.")
-    if order not in ORDERS:
-        raise SpecdefError(f"`order` must be one of {', '.join(ORDERS)}; got {order!r}.")
-    if dtype not in DTYPES:
-        raise SpecdefError(f"`dtype` must be one of {', '.join(DTYPES)}; got {dtype!r}.")
     modules = compensated_modules(checkpoint)
     where = checkpoint.locate()
     replaced: dict[str, dict[str, NewTensor]] = {}
@@ -58,17 +49,20 @@ def plan_layer_injection(checkpoint: Checkpoint, *, factors: int, order: str, dt
     dropped: dict[str, set[str]] = {}
     entries: dict[str, Any] = {}
     before = after = 0
+    errors: list[float] = []
     stored, named = DTYPES[dtype]
     for module, entry in modules.items():
         shard, tensor = where[f"{module}.weight"]
         out, inner = reversed(tensor.shape) if entry.transposed else tensor.shape
         shapes = chain_shapes((out, inner), entry.side, factors, order)
         keeps = _kept(entry, order, len(shapes))
-        makers = _Chain(partial(_chain, checkpoint, module, entry, factors, order), len(shapes))
+        dtypes = tuple(entry.dtype if number in keeps else named for number in range(len(shapes)))
+        keys = [str(number) for number in range(len(shapes))]
+        chain = Together(partial(_chain, checkpoint, module, entry, factors, order, dtypes, errors), keys)
         for number, shape in enumerate(shapes):
             kept = number in keeps
-            file_dtype = where[f"{module}.{TENSOR_NAMES[entry.form][-1]}"][1].dtype if kept else stored
-            new = NewTensor(file_dtype, shape, makers.maker(number, file_dtype))
+            file_dtype = STORED_NAMES[entry.dtype] if kept else stored
+            new = NewTensor(file_dtype, shape, chain.writer(str(number), file_dtype))
             if number == 0:
                 replaced.setdefault(shard, {})[f"{module}.weight"] = new
             else:
@@ -79,7 +73,6 @@ def plan_layer_injection(checkpoint: Checkpoint, *, factors: int, order: str, dt
             place, info = where[f"{module}.{part}"]
             dropped.setdefault(place, set()).add(info.name)
             before += math.prod(info.shape)
-        dtypes = tuple(entry.dtype if number in keeps else named for number in range(len(shapes)))
         entries[module] = FactorEntry(shapes, dtypes, entry.transposed).to_json()
     edits = {
         shard: ShardEdits(
@@ -87,11 +80,11 @@ def plan_layer_injection(checkpoint: Checkpoint, *, factors: int, order: str, dt
         )
         for shard in replaced.keys() | dropped.keys()
     }
-    quantization = {"quant_method": QUANT_METHOD, "version": FORMAT_VERSION, "modules": {}, "factored": entries}
+    quantization = {"quant_method": QUANT_METHOD, "version": FACTORED_VERSION, "modules": {}, "factored": entries}
     config = {**checkpoint.config, "quantization_config": quantization}
-    chain = len(next(iter(entries.values()))["shapes"])
-    detail = f"{len(modules)} layers replaced by chains of {chain} trainable matrices"
-    return RewritePlan(edits, config, len(modules), after - before, detail)
+    length = len(next(iter(entries.values()))["shapes"])
+    detail = f"{len(modules)} layers replaced by chains of {length} trainable matrices"
+    return RewritePlan(edits, config, len(modules), after - before, detail, errors)
 
 
 def chain_shapes(shape: tuple[int, int], side: Side, factors: int, order: str) -> tuple[tuple[int, int], ...]:
@@ -113,8 +106,9 @@ def factor_chain(
 ) -> list[Tensor]:
     """The chain for a layer compensated on its output side, first applied first, in float64.
 
-    Math: W~ = U diag(s~) V^T, s = diag(U^T W V), n = k + 1. literal: U diag(s~^(1/n)) V^T, then k times
-    U diag(s~^(1/n)) U^T, then C. interleaved: the same, each followed by U diag((s/s~)^(1/n)) U^T.
+    Math: W~ = U diag(s~) V^T, s_i = ||W v_i||, n = k + 1. literal: U diag(s~^(1/n)) V^T, then k times
+    U diag(s~^(1/n)) U^T, then C. interleaved: the same, each followed by U diag((s/s~)^(1/n)) U^T, but for the last,
+    which is solved so that the product is W.
 
     Args:
         locked: W~, float64.
@@ -129,15 +123,13 @@ def factor_chain(
     links = [(u * root) @ vh, *[(u * root) @ u.T] * factors]
     if order == "literal":
         return [*links, compensation]
-    kept = (u * (effective @ vh.T)).sum(0).clamp_min(0)  # diag(U^T W V)
-    ratio = torch.where(s > 0, kept / s.clamp_min(torch.finfo(s.dtype).tiny), torch.ones_like(s)).pow(1 / n)
-    damping = (u * ratio) @ u.T
+    ratio = (torch.linalg.vector_norm(effective @ vh.T, dim=0) / s.clamp_min(torch.finfo(s.dtype).tiny)).clamp(TINY, 1)
+    damping = (u * ratio.pow(1 / n)) @ u.T
     chain = [matrix for link in links for matrix in (link, damping)]
-    # The last matrix absorbs what is not diagonal in U: the product is C W~ to rounding.
     product = chain[0]
     for matrix in chain[1:-1]:
         product = matrix @ product
-    chain[-1] = effective @ torch.linalg.pinv(product, rtol=1e-12)
+    chain[-1] = effective @ torch.linalg.pinv(product, rtol=TINY)
     return chain
 
 
@@ -148,37 +140,28 @@ def _kept(entry: LayerEntry, order: str, length: int) -> set[int]:
     return {length - 1} if entry.side == "output" else {0}
 
 
-def _chain(checkpoint: Checkpoint, module: str, entry: LayerEntry, factors: int, order: str) -> list[Tensor]:
+def _chain(
+    checkpoint: Checkpoint,
+    module: str,
+    entry: LayerEntry,
+    factors: int,
+    order: str,
+    dtypes: tuple[str, ...],
+    errors: list[float],
+) -> dict[str, Tensor]:
+    """The chain's matrices by number, and into `errors` how far their product as stored is from C W~."""
     weight, tensors = stored_layer(checkpoint, module, entry)
     effective = effective_weight(weight, tensors, entry.side)
     side = weight.shape[0] if entry.side == "output" else weight.shape[1]
-    identity = torch.eye(side, dtype=torch.float64)
-    compensation = effective_weight(identity, tensors, entry.side)
+    compensation = effective_weight(torch.eye(side, dtype=torch.float64), tensors, entry.side)
     if entry.side == "output":
-        return factor_chain(weight.double(), effective, compensation, factors, order)
-    turned = factor_chain(weight.double().T, effective.T, compensation.T, factors, order)
-    return [matrix.T for matrix in reversed(turned)]
-
-
-class _Chain:
-    """A chain computed when its first matrix is written and let go when its last one is."""
-
-    def __init__(self, make: Callable[[], Sequence[Tensor]], length: int) -> None:
-        self._make, self._left = make, length
-        self._matrices: Sequence[Tensor] | None = None
-        self._lock = threading.Lock()
-
-    def maker(self, number: int, dtype: str) -> Callable[[], bytes]:
-        """What writes one matrix in a safetensors dtype."""
-
-        def data() -> bytes:
-            with self._lock:
-                if self._matrices is None:
-                    self._matrices = self._make()
-                matrix = self._matrices[number]
-                self._left -= 1
-                if not self._left:
-                    self._matrices = None
-            return tensor_bytes(matrix.to(TORCH_DTYPES[dtype]))
-
-        return data
+        chain = factor_chain(weight.double(), effective, compensation, factors, order)
+    else:
+        turned = factor_chain(weight.double().T, effective.T, compensation.T, factors, order)
+        chain = [matrix.T for matrix in reversed(turned)]
+    stored = [matrix.to(getattr(torch, dtype)) for matrix, dtype in zip(chain, dtypes, strict=True)]
+    product = stored[0].double()
+    for matrix in stored[1:]:
+        product = matrix.double() @ product
+    errors.append(relative_difference(product, effective))
+    return {str(number): matrix for number, matrix in enumerate(stored)}

@@ -6,6 +6,7 @@ writer that locks are applied by.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "sharpen": {"multiplier": 4.0, "top_k": 25, "matrices": 20, "seed": 0},
 }
 """Kind -> its options and their defaults."""
+VERSIONS = {"inject-layers": 2}
+"""Raised whenever a kind's algorithm or a default changes, so that cells finished before run again; 1 if not listed."""
+CHOICES = {
+    "form": ("axis", "svd"),
+    "order": ("interleaved", "literal"),
+    "dtype": ("fp32", "bf16", "fp64"),
+}
+MAX_FACTORS = 32
 KNOWLEDGE = {
     "merge": "that config.json lists compensated layers, and that two linear layers in a row are one",
     "rebalance": "which weights of the architecture feed which (public), and that channels may be rescaled there",
@@ -60,10 +69,15 @@ class Rewriting:
         for name, value in self.options.items():
             if name not in known:
                 listed = ", ".join(known) or "no options"
-                raise SpecdefError(f"`rewrite` {self.kind} must be given {listed}; got {name}={value}.")
+                raise SpecdefError(f"`{name}` must be left out with {self.kind}, which takes {listed}; got {value!r}.")
             if type(value) is not type(known[name]):
-                wanted = type(known[name]).__name__
-                raise SpecdefError(f"`rewrite` option {name} must be of type {wanted}; got {value!r}.")
+                raise SpecdefError(f"`{name}` must be of type {type(known[name]).__name__}; got {value!r}.")
+            if name in CHOICES and value not in CHOICES[name]:
+                raise SpecdefError(f"`{name}` must be one of {', '.join(CHOICES[name])}; got {value!r}.")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise SpecdefError(f"`{name}` must be a finite number; got {value}.")
+        if "factors" in known and not 1 <= self.settings["factors"] <= MAX_FACTORS:
+            raise SpecdefError(f"`factors` must lie between 1 and {MAX_FACTORS}; got {self.settings['factors']}.")
 
     @property
     def lossy(self) -> bool:
@@ -98,7 +112,7 @@ def parse_rewriting(text: str) -> Rewriting:
         try:
             options[name] = type(default)(value) if isinstance(default, int | float) else value
         except ValueError as error:
-            raise SpecdefError(f"`rewrite` option {name} must be a number; got {value!r}.") from error
+            raise SpecdefError(f"`{name}` must be a number; got {value!r}.") from error
     changed = {name: value for name, value in options.items() if DEFAULTS.get(kind, {}).get(name) != value}
     return Rewriting(kind, changed)
 
@@ -113,6 +127,8 @@ class RewritePlan:
         tensors: how many tensors change.
         added_parameters: stored numbers the model gains (negative when it loses some).
         detail: what was found, in words.
+        errors: relative difference of each rewritten layer from the published one, as stored; filled while the plan is
+            written, and empty where the rewriting is exact or changes the function by design.
     """
 
     edits: Mapping[str, ShardEdits]
@@ -120,6 +136,7 @@ class RewritePlan:
     tensors: int
     added_parameters: int
     detail: str
+    errors: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -128,6 +145,8 @@ class RewriteReport:
 
     Attributes:
         seconds: wall time, reading and writing included.
+        function_error: largest relative difference of a rewritten layer from the published one; 0 where the rewriting
+            is exact, None where it changes the function by design.
         knowledge: what the attacker must know besides the published folder.
     """
 
@@ -136,6 +155,7 @@ class RewriteReport:
     tensors: int
     added_parameters: int
     detail: str
+    function_error: float | None
     knowledge: str
 
 
@@ -169,6 +189,7 @@ def rewrite(folder: Path, out: Path, rewriting: Rewriting, *, progress: Progress
         tensors=plan.tensors,
         added_parameters=plan.added_parameters,
         detail=plan.detail,
+        function_error=None if rewriting.lossy else max(plan.errors, default=0.0),
         knowledge=KNOWLEDGE[rewriting.kind],
     )
 

@@ -12,7 +12,7 @@ from blake3 import blake3
 
 from specdef.attacks.finetune import Attack
 from specdef.attacks.lora import AdapterSpec
-from specdef.attacks.rewriting import Rewriting
+from specdef.attacks.rewriting import VERSIONS, Rewriting
 from specdef.errors import SpecdefError
 from specdef.tasks.registry import TaskSpec
 from specdef.training.loop import Recipe
@@ -94,6 +94,8 @@ def cell_from_json(data: Mapping[str, Any]) -> Cell:
 def attack_to_json(attack: Attack) -> dict[str, Any]:
     """An attack as JSON data. What was added after the first results existed is left out where it is at its default."""
     data = {**asdict(attack), "recipe": recipe_to_json(attack.recipe)}
+    if attack.rewrite is not None and attack.rewrite.kind in VERSIONS:
+        data["rewrite"]["version"] = VERSIONS[attack.rewrite.kind]
     return {name: value for name, value in data.items() if value or name not in ("rewrite", "channel_rates")}
 
 
@@ -107,7 +109,7 @@ def attack_from_json(data: Mapping[str, Any]) -> Attack:
     attack = dict(data)
     adapter, recipe = attack.pop("adapter"), Recipe(**attack.pop("recipe"))
     if attack.get("rewrite") is not None:
-        attack["rewrite"] = Rewriting(**attack["rewrite"])
+        attack["rewrite"] = Rewriting(attack["rewrite"]["kind"], dict(attack["rewrite"]["options"]))
     if adapter is not None:
         adapter = AdapterSpec(**{**adapter, "targets": tuple(adapter["targets"])})
     return Attack(recipe=recipe, adapter=adapter, **attack)

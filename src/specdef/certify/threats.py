@@ -317,7 +317,8 @@ def _other_seeds(study: Study, known: Known, name: str) -> Plan:
 
 def _locked(study: Study, known: Known, **changes: Any) -> Cell:
     """A cell on the model under test; the undefended model needs no comparison with itself, so its cells are reused."""
-    reference = None if study.locked.digest == study.original.digest else known.reference
+    alone = study.locked.digest == study.original.digest and changes.get("rewrite") is None
+    reference = None if alone else known.reference
     return study.cell(study.locked, reference=reference, **changes)
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from specdef.attacks.finetune import Attack
+from specdef.attacks.rewriting import UNDOING
 from specdef.certify.grid import attack_from_json
 from specdef.certify.store import StoredCell
 from specdef.certify.threats import is_broken, is_slowed, is_valid, worst_case
@@ -127,9 +128,9 @@ def _word(worst: StoredCell, steps: float | None, unlocked: float | None, eval_e
         return str(worst.result["outcome"])
     if steps is not None and unlocked and is_slowed(steps, unlocked, eval_every):
         return f"slowed x{steps / unlocked:.1f}"
-    rewriting = worst.measured.get("rewrite_seconds")
-    if rewriting is not None:
-        return f"{UNDONE} in {rewriting:.1f} seconds with no training"
+    rewriting = attack_of(worst).rewrite
+    if rewriting is not None and rewriting.kind in UNDOING:
+        return f"{UNDONE} in {worst.measured['rewrite_seconds']:.1f} seconds with no training"
     return Outcome.BROKEN.value
 
 

@@ -74,12 +74,10 @@ def extreme_eigenpairs(
             operator, k=k, which=_WHICH[end], v0=start, ncv=kept, tol=tolerance, maxiter=max_restarts
         )
     except ArpackNoConvergence as error:
-        if len(error.eigenvalues) == 0:
-            raise SpecdefError(
-                f"`tolerance` must be reachable: no eigenvalue converged to {tolerance:g} in {max_restarts} restarts. "
-                "Give a larger one, or more restarts."
-            ) from error
-        values, vectors = error.eigenvalues, error.eigenvectors
+        raise SpecdefError(
+            f"`tolerance` must be reachable: {len(error.eigenvalues)} of {k} eigenvalues converged to {tolerance:g} in "
+            f"{max_restarts} restarts. Give a larger one."
+        ) from error
     except ArpackError as error:
         raise SpecdefError(f"`model` must have a finite curvature that is not 0; ARPACK says: {error}.") from error
     order = np.argsort(_extremeness(values, end))[::-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ class CurvatureReport:
         num_samples: task samples the loss is a mean over.
         sigma_1: largest singular value.
         largest: the k largest eigenvalues.
-        smallest: the k smallest (most negative).
+        smallest: the k smallest (most negative); none for Gauss-Newton, which has no negative ones.
         density: grid and density of the spectrum; None when not asked for.
         products: matrix-vector products it took.
         seconds: wall time.
@@ -68,7 +69,6 @@ def measure_curvature(
     params: str | None = None,
     k: int = 1,
     num_samples: int = 16,
-    ends: tuple[End, ...] = ("largest", "smallest"),
     dtype: Dtype = "fp32",
     device: str = "cpu",
     density: bool = False,
@@ -85,7 +85,6 @@ def measure_curvature(
         params: regular expression of the parameters; all when None.
         k: eigenvalues at each end.
         num_samples: samples the loss is a mean over.
-        ends: ``largest`` and ``smallest``, or one of them.
         dtype: fp32 or fp64.
         device: ``cpu`` or ``cuda``.
         density: also estimate the spectral density (Lanczos quadrature).
@@ -97,9 +96,16 @@ def measure_curvature(
         SpecdefError: bad input, or the iteration did not converge.
     """
     require_curvature_libraries()
+    if seed < 0:
+        raise SpecdefError(f"`seed` must be 0 or more; got {seed}.")
+    if not 0 < tolerance < 1:
+        raise SpecdefError(f"`tolerance` must lie between 0 and 1; got {tolerance:g}.")
     started = time.perf_counter()
     say = progress or (lambda stage: None)
     problem = task_problem(model, task, params=params, num_samples=num_samples, dtype=dtype, device=device)
+    loss = float(mean_loss(problem).detach())
+    if not math.isfinite(loss):
+        raise SpecdefError(f"`model` must have a finite loss on the task's samples; that of {model} is {loss}.")
     operator = curvature_operator(problem, kind)
     count = [0]
     product = operator.matvec
@@ -110,6 +116,8 @@ def measure_curvature(
 
     operator.matvec = counted
     found: dict[str, tuple[Eigenvalue, ...]] = {"largest": (), "smallest": ()}
+    # Gauss-Newton matrices have no negative eigenvalue, and their smallest is 0 to rounding: nothing to converge to.
+    ends: tuple[End, ...] = ("largest", "smallest") if kind == "hessian" else ("largest",)
     for end in ends:
         say(f"{end} eigenvalue{'s' if k > 1 else ''}")
         pairs = extreme_eigenpairs(operator, k=k, end=end, tolerance=tolerance, seed=seed)
@@ -119,14 +127,13 @@ def measure_curvature(
         say("spectral density")
         grid, values = spectral_density(operator, seed=seed)
         spectrum = (tuple(map(float, grid)), tuple(map(float, values)))
-    values_found = [abs(entry.value) for entries in found.values() for entry in entries]
     return CurvatureReport(
         model=str(model),
         kind=kind,
-        loss=float(mean_loss(problem)),
+        loss=loss,
         dimension=problem.dimension,
         num_samples=num_samples,
-        sigma_1=max(values_found),
+        sigma_1=max(abs(entry.value) for entries in found.values() for entry in entries),
         largest=found["largest"],
         smallest=found["smallest"],
         density=spectrum,
@@ -153,6 +160,8 @@ def task_problem(
 
     if dtype not in ("fp32", "fp64"):
         raise SpecdefError(f"`dtype` must be fp32 or fp64; got {dtype!r}.")
+    if device not in ("cpu", "cuda"):
+        raise SpecdefError(f"`device` must be cpu or cuda; got {device!r}.")
     if device == "cuda" and not torch.cuda.is_available():
         raise SpecdefError("`device` must be cpu on this machine: torch finds no GPU; got cuda.")
     made = make_task(task or TaskSpec("facts"))
@@ -163,4 +172,6 @@ def task_problem(
     folder = find_model(str(model))
     wide = torch.float32 if dtype == "fp32" else torch.float64
     loaded = load(folder, dtype=wide).to(device)
+    if not loaded.can_generate():  # type: ignore[operator]
+        raise SpecdefError(f"`model` must be a causal language model; {folder} is a {type(loaded).__name__}.")
     return loss_problem(loaded, [encode(made.samples[:num_samples], load_tokenizer(folder))], params=params)
