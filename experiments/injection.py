@@ -21,11 +21,12 @@ def run(name: str) -> Path:
     """Fit and plot."""
     table = json.loads((HERE / "results" / "table8.json").read_text())
     learned = _learned(table)
-    critical = max((alpha for alpha, by_k in learned.items() if by_k[0]), default=1.0)
+    tolerated = max((alpha for alpha, by_k in learned.items() if by_k[0]), default=1.0)
+    critical = _critical(learned)
     rows = [
         {
             "multiplier": alpha,
-            "predicted": _predicted(alpha, critical),
+            "predicted": 0 if alpha <= tolerated else _predicted(alpha, critical),
             "needed": next((k for k, fine in sorted(by_k.items()) if fine), None),
             "learned_at": by_k,
         }
@@ -44,7 +45,10 @@ def run(name: str) -> Path:
         "command": f"make experiment NAME={name}",
         "source": "table8.json",
         "environment": table["environment"],
-        "critical_multiplier": critical,
+        "tolerated_by_plain_fine_tuning": tolerated,
+        "critical_multiplier_per_matrix": critical,
+        "per_matrix_learned": sorted(alpha ** (1 / (k + 1)) for alpha, k, fine in _chains(learned) if fine),
+        "per_matrix_not_learned": sorted(alpha ** (1 / (k + 1)) for alpha, k, fine in _chains(learned) if not fine),
         "rows": rows,
         "costs": costs,
         "fits": fits,
@@ -76,11 +80,26 @@ def _layers(attack: str) -> int | None:
     return None if "literal" in attack else int(match.group(1)) if match else 1
 
 
-def _predicted(alpha: float, critical: float) -> int | None:
-    """Theorem 32: the smallest k with alpha^(1/(k+1)) at most the multiplier that training still tolerates."""
-    if critical <= 1:
-        return None
-    return max(0, math.ceil(math.log(alpha) / math.log(critical) - 1e-9) - 1)
+def _chains(learned: dict[float, dict[int, bool]]) -> list[tuple[float, int, bool]]:
+    """(multiplier, k, learned) of every chain tried."""
+    return [(alpha, k, fine) for alpha, by_k in learned.items() if alpha > 1 for k, fine in by_k.items() if k > 0]
+
+
+def _critical(learned: dict[float, dict[int, bool]]) -> float | None:
+    """The multiplier a chain's single matrix may have, read at the smallest multiplier that needs a chain.
+
+    Halfway, on a logarithmic scale, between the longest chain that failed there and the shortest that learned.
+    """
+    for alpha in sorted(alpha for alpha, by_k in learned.items() if not by_k[0]):
+        fine = min((k for k, found in learned[alpha].items() if found), default=None)
+        if fine is not None:
+            return math.exp((math.log(alpha) / (fine + 1) + math.log(alpha) / fine) / 2)
+    return None
+
+
+def _predicted(alpha: float, critical: float | None) -> int | None:
+    """Theorem 32: the smallest k with alpha^(1/(k+1)) at most the critical multiplier."""
+    return None if critical is None else max(0, math.ceil(math.log(alpha) / math.log(critical) - 1e-9) - 1)
 
 
 def _costs(table: dict[str, Any]) -> list[dict[str, Any]]:
@@ -108,7 +127,7 @@ def _fit(x: list[float], y: list[float]) -> dict[str, Any]:
 
 
 def _plot(
-    rows: list[dict[str, Any]], costs: list[dict[str, Any]], fits: dict[str, Any], critical: float, path: Path
+    rows: list[dict[str, Any]], costs: list[dict[str, Any]], fits: dict[str, Any], critical: float | None, path: Path
 ) -> None:
     import matplotlib
 
@@ -120,11 +139,11 @@ def _plot(
         for k, fine in row["learned_at"].items():
             colour, mark = ("#2b6cb0", "o") if fine else ("#c53030", "x")
             axes[0].scatter(row["multiplier"], int(k), color=colour, marker=mark, s=60, zorder=3)
-    if critical > 1:
+    if critical is not None:
         alphas = np.logspace(0, 1 + max(math.log10(row["multiplier"]) for row in rows), 200)
         axes[0].plot(alphas, np.log(alphas) / math.log(critical) - 1, color="#718096", lw=1)
-    axes[0].set(xscale="log", xlabel="multiplier", ylabel="layers added, k", ylim=(-0.5, 4.5))
-    axes[0].set_title(f"learned (blue) or not; line: $\\alpha^{{1/(k+1)}} = {critical:g}$", fontsize=10)
+    axes[0].set(xscale="log", xlabel="multiplier", ylabel="layers added, k", ylim=(-0.5, 5.5))
+    axes[0].set_title(f"learned (o) or not (x); line: $\\alpha^{{1/(k+1)}} = {critical or 0:.3g}$", fontsize=10)
     for axis, what, scale, label in (
         (axes[1], "added_parameters", 1e-6, "parameters added (millions)"),
         (axes[2], "seconds_per_step", 1.0, "seconds a step"),
@@ -154,12 +173,14 @@ def _table(content: dict[str, Any]) -> str:
         if fit is not None:
             worst = max(map(abs, fit["residuals"]))
             parts.append(f"{what}: {fit['intercept']:.3g} + {fit['slope']:.3g} x, largest residual {worst:.2g}")
+    plain, critical = content["tolerated_by_plain_fine_tuning"], content["critical_multiplier_per_matrix"] or 0
+    fine, failed = content["per_matrix_learned"], content["per_matrix_not_learned"]
     lines += [
         "",
-        f"Critical multiplier, the largest that plain fine-tuning learns with: {content['critical_multiplier']:g}. "
-        "Predicted: the smallest k with alpha^(1/(k+1)) at most that. Straight lines through the measured points: "
-        + "; ".join(parts)
-        + ".",
+        f"Plain fine-tuning tolerates a multiplier of {plain:g}. Chains learned wherever alpha^(1/(k+1)) is at most "
+        f"{max(fine, default=0):.3g}, and nowhere from {min(failed, default=0):.3g} up. Predicted: the smallest k with "
+        f"alpha^(1/(k+1)) at most {critical:.3g}, read at the smallest multiplier that needs a chain; the rows below it "
+        "test that. Straight lines through the measured points: " + "; ".join(parts) + ".",
         "",
         "![needed layers, and cost by k](injection.png)",
         "",
