@@ -179,7 +179,7 @@ def _table(content: dict[str, Any]) -> str:
         "",
         f"Plain fine-tuning tolerates a multiplier of {plain:g}. Chains learned wherever alpha^(1/(k+1)) is at most "
         f"{max(fine, default=0):.3g}, and nowhere from {min(failed, default=0):.3g} up. Predicted: the smallest k with "
-        f"alpha^(1/(k+1)) at most {critical:.3g}, read at the smallest multiplier that needs a chain; the rows below it "
+        f"alpha^(1/(k+1)) at most {critical:.3g}, read at the smallest multiplier that needs one; the rows below it "
         "test that. Straight lines through the measured points: " + "; ".join(parts) + ".",
         "",
         "![needed layers, and cost by k](injection.png)",
