@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from specdef import lock
+from specdef.certify.grid import digest_of
 
 HERE = Path(__file__).parent
 WORK = HERE / "work"
@@ -14,9 +15,13 @@ WORK = HERE / "work"
 
 
 def locked_copy(original: Path, entry: Mapping[str, Any]) -> Path:
-    """The folder of a lock given as data: its label, and the arguments of `specdef.lock`."""
+    """The folder of a lock given as data: its label, and the arguments of `specdef.lock`.
+
+    Named by the arguments, not by the label: two experiments may call different locks by one label.
+    """
     options = {key: value for key, value in entry.items() if key != "label"}
-    name = "".join(letter if letter.isalnum() else "-" for letter in f"{original.name}-{entry['label']}")
+    readable = "".join(letter if letter.isalnum() else "-" for letter in f"{original.name}-{entry['label']}")
+    name = f"{readable}-{digest_of(options)[:8]}"
     folder = WORK / name
     if not folder.is_dir():
         WORK.mkdir(exist_ok=True)
