@@ -1,4 +1,6 @@
-"""What layer injection costs: the number of layers needed against log alpha, and seconds and parameters against k.
+"""What layer injection costs: the number of layers needed against log alpha, and parameters and memory against k.
+
+Seconds a step are timed apart, with nothing beside them: `python -m benchmarks.bench_injection`.
 
 Reads results/table8.json (`make experiment NAME=table8`); writes results/injection.json, .md and .png.
 """
@@ -36,7 +38,7 @@ def run(name: str) -> Path:
     costs = _costs(table)
     fits = {
         what: _fit([cost["k"] for cost in costs], [cost[what] for cost in costs])
-        for what in ("added_parameters", "seconds_per_step")
+        for what in ("added_parameters", "peak_memory_bytes")
     }
     needed = [(math.log10(row["multiplier"]), row["needed"]) for row in rows if row["needed"] is not None]
     fits["needed layers by log10 alpha"] = _fit(*map(list, zip(*needed, strict=True))) if len(needed) > 1 else None
@@ -146,7 +148,7 @@ def _plot(
     axes[0].set_title(f"learned (o) or not (x); line: $\\alpha^{{1/(k+1)}} = {critical or 0:.3g}$", fontsize=10)
     for axis, what, scale, label in (
         (axes[1], "added_parameters", 1e-6, "parameters added (millions)"),
-        (axes[2], "seconds_per_step", 1.0, "seconds a step"),
+        (axes[2], "peak_memory_bytes", 2**-30, "peak memory (GiB)"),
     ):
         x = np.array([cost["k"] for cost in costs])
         axis.scatter(x, [cost[what] * scale for cost in costs], color="#2b6cb0", zorder=3)
