@@ -176,10 +176,11 @@ def _table(content: dict[str, Any]) -> str:
             worst = max(map(abs, fit["residuals"]))
             parts.append(f"{what}: {fit['intercept']:.3g} + {fit['slope']:.3g} x, largest residual {worst:.2g}")
     plain, critical = content["tolerated_by_plain_fine_tuning"], content["critical_multiplier_per_matrix"] or 0
+    tolerated = "none of these" if plain <= 1 else f"a multiplier of {plain:g}"
     fine, failed = content["per_matrix_learned"], content["per_matrix_not_learned"]
     lines += [
         "",
-        f"Plain fine-tuning tolerates a multiplier of {plain:g}. Chains learned wherever alpha^(1/(k+1)) is at most "
+        f"Plain fine-tuning tolerates {tolerated}. Chains learned wherever alpha^(1/(k+1)) is at most "
         f"{max(fine, default=0):.3g}, and nowhere from {min(failed, default=0):.3g} up. Predicted: the smallest k with "
         f"alpha^(1/(k+1)) at most {critical:.3g}, read at the smallest multiplier that needs one; the rows below it "
         "test that. Straight lines through the measured points: " + "; ".join(parts) + ".",
