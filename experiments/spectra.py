@@ -72,7 +72,7 @@ def _plot(rows: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("largest singular value of the layer's matrices")
     axes[1].set_ylabel("largest gradient norm of the layer's tensors")
-    axes[0].legend(fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(rows), fontsize=8)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
 
