@@ -112,7 +112,7 @@ def test_targets_reached_outside_the_budget_are_told(opened: Path, held: Path) -
 def test_held_names_its_limits(held: Path) -> None:
     certificate = read_certificate(held)
     said = headline(certificate)
-    assert said.startswith("Held under T0 within 60 steps; that says nothing about threat models T1, T2 and T3")
+    assert said.startswith("Held under T0 within 60 steps; that says nothing about threat models T1, T2, T3 and T4")
     for text in (markdown(certificate, []), page(certificate, [], {})):
         assert "threat model T2" in text
         assert "NOT hold" not in text
