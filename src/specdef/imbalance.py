@@ -129,10 +129,9 @@ def _logs(squared_norms: Norms) -> Norms:
         return 0.5 * np.log2(squared_norms)
 
 
-def deviation(logs: Norms, base: Norms | None = None) -> Norms:
-    """log2 norms less the median of `base` (their own by default); dead channels deviate by nothing."""
-    base = logs if base is None else base
-    alive = base[np.isfinite(base)]
+def deviation(logs: Norms) -> Norms:
+    """log2 norms less their median; dead channels deviate by nothing."""
+    alive = logs[np.isfinite(logs)]
     median = np.median(alive) if len(alive) else 0.0
     return np.where(np.isfinite(logs), logs - median, 0.0)
 
