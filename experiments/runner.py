@@ -49,21 +49,25 @@ def run(name: str, *, machine: Machine | None = None) -> Path:
     task = parse_task(config["task"], target=config.get("target"))
     recipe = Recipe(**config["recipe"])
     store = Store(WORK / "cells-store")
-    rows: list[Row] = []
-    reference: float | None = None
+    machine = machine or Machine()
+    plain = make_study(original, original, task, recipe=recipe, machine=machine)
+    reference = reference_perplexity(plain.cell(plain.original))
+    cells: list[Cell] = []
     for entry in config["locks"]:
         folder = original if entry.get("preset") is None else locked_copy(original, entry)
-        study = make_study(folder, original, task, recipe=recipe, machine=machine or Machine())
-        if folder == original:
-            reference = reference_perplexity(study.cell(study.original))
-        cells = [
+        study = make_study(folder, original, task, recipe=recipe, machine=machine)
+        cells += [
             _cell(study, attack, seed, None if folder == original else reference, config.get("stop", "budget"))
             for attack in config["attacks"]
             for seed in config["seeds"]
         ]
-        found = sweep(cells, store, study.machine.executor(), on_cell=_say)
-        rows.append(Row(entry["label"], _entries(found, reference)))
-        _write(name, config, rows, reference, study.machine.device or "cpu")
+    found = sweep(cells, store, machine.executor(), on_cell=_say)
+    width = len(config["attacks"]) * len(config["seeds"])
+    rows = [
+        Row(entry["label"], _entries(found[index * width : (index + 1) * width], reference))
+        for index, entry in enumerate(config["locks"])
+    ]
+    _write(name, config, rows, reference, machine.device or "cpu")
     return HERE / "results" / f"{name}.md"
 
 
@@ -91,7 +95,7 @@ def _cell(study: Any, attack: Mapping[str, Any], seed: int, reference: float | N
     )
 
 
-def _entries(cells: Sequence[StoredCell], reference: float | None) -> list[dict[str, Any]]:
+def _entries(cells: Sequence[StoredCell], reference: float) -> list[dict[str, Any]]:
     """One entry per attack: mean over seeds."""
     groups: dict[str, list[StoredCell]] = {}
     for cell in cells:
@@ -120,7 +124,7 @@ def _cost(cells: Sequence[StoredCell]) -> dict[str, Any]:
     }
 
 
-def _write(name: str, config: Any, rows: Sequence[Row], reference: float | None, device: str) -> None:
+def _write(name: str, config: Any, rows: Sequence[Row], reference: float, device: str) -> None:
     content = {
         "experiment": name,
         "command": f"make experiment NAME={name}",
