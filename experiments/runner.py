@@ -49,25 +49,24 @@ def run(name: str, *, machine: Machine | None = None) -> Path:
     task = parse_task(config["task"], target=config.get("target"))
     recipe = Recipe(**config["recipe"])
     store = Store(WORK / "cells-store")
-    machine = machine or Machine()
-    plain = make_study(original, original, task, recipe=recipe, machine=machine)
+    plain = make_study(original, original, task, recipe=recipe, machine=machine or Machine())
     reference = reference_perplexity(plain.cell(plain.original))
     cells: list[Cell] = []
     for entry in config["locks"]:
         folder = original if entry.get("preset") is None else locked_copy(original, entry)
-        study = make_study(folder, original, task, recipe=recipe, machine=machine)
+        study = make_study(folder, original, task, recipe=recipe, machine=plain.machine)
         cells += [
             _cell(study, attack, seed, None if folder == original else reference, config.get("stop", "budget"))
             for attack in config["attacks"]
             for seed in config["seeds"]
         ]
-    found = sweep(cells, store, machine.executor(), on_cell=_say)
+    found = sweep(cells, store, plain.machine.executor(), on_cell=_say)
     width = len(config["attacks"]) * len(config["seeds"])
     rows = [
         Row(entry["label"], _entries(found[index * width : (index + 1) * width], reference))
         for index, entry in enumerate(config["locks"])
     ]
-    _write(name, config, rows, reference, machine.device or "cpu")
+    _write(name, config, rows, reference, plain.machine.device or "cpu")
     return HERE / "results" / f"{name}.md"
 
 
