@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,28 +30,54 @@ MODELS: dict[str, dict[str, str] | None] = {
 }
 
 
+LEARNING_RATES = (None, 1e-3, 3e-3)
+"""Trainer's default, full fine-tuning; LoRA's."""
+
+TARGET = 0.6
+NEAR = 2 / 36
+"""A best score within two questions of the target decides nothing by itself: two more seeds, and the majority."""
+
+SEEDS = (42, 43, 44)
+"""Trainer's default first."""
+
+
 def run(name: str) -> Path:
     """Train all models both ways, compare, write results/crosscheck.json and results/crosscheck.md."""
     WORK.mkdir(exist_ok=True)
     data = WORK / "facts.json"
     data.write_text(json.dumps(_data()))
     original = find_model(BUNDLED)
-    rows = []
-    for model, entry in MODELS.items():
-        folder = original if entry is None else locked_copy(original, entry)
-        certificate = json.loads((HERE / "results" / "certificates" / f"{model}.json").read_text())
-        for lora in (None, 1e-3, 3e-3):
-            name_of_run = "full" if lora is None else f"lora-{lora:g}"
-            found = _independent(folder, data, WORK / f"crosscheck-{model}-{name_of_run}.json", lora)
-            ours = _harness(certificate, lora)
-            agree = ours is not None and ours == found["broken"]
-            rows.append({"model": model, **found, "harness_broken": ours, "agree": agree})
-            print(rows[-1], flush=True)
+    folders = {m: original if entry is None else locked_copy(original, entry) for m, entry in MODELS.items()}
+    cases = [(model, lora) for model in MODELS for lora in LEARNING_RATES]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        rows = list(pool.map(lambda case: _row(case[0], folders[case[0]], data, case[1]), cases))
     content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": environment("cpu")}
     write_json(HERE / "results" / f"{name}.json", {**content, "rows": rows})
     path = HERE / "results" / f"{name}.md"
     path.write_text(_table(rows))
     return path
+
+
+def _row(model: str, folder: Path, data: Path, lora: float | None) -> dict[str, Any]:
+    """One recipe on one model, by both: the independent runs (one seed, three where it is close) and the cells."""
+    certificate = json.loads((HERE / "results" / "certificates" / f"{model}.json").read_text())
+    recipe = "full" if lora is None else f"lora-{lora:g}"
+    runs: list[dict[str, Any]] = []
+    for seed in SEEDS:
+        runs.append(_independent(folder, data, WORK / f"crosscheck-{model}-{recipe}-{seed}.json", lora, seed))
+        if abs(_best(runs[0]) - TARGET) > NEAR:
+            break
+    broken = 2 * sum(bool(found["broken"]) for found in runs) > len(runs)
+    ours = _harness(certificate, lora)
+    row = {"model": model, "recipe": runs[0]["recipe"], "broken": broken, "harness_broken": ours}
+    print(row, flush=True)
+    return {**row, "agree": ours == broken, "runs": runs}
+
+
+def _best(found: Mapping[str, Any]) -> float:
+    """The best score within the utility budget."""
+    start = found["points"][0][2]
+    return max(score for _, score, perplexity in found["points"] if perplexity is not None and perplexity <= 2 * start)
 
 
 def _data() -> dict[str, Any]:
@@ -65,10 +92,10 @@ def _data() -> dict[str, Any]:
     }
 
 
-def _independent(folder: Path, data: Path, out: Path, lora: float | None) -> dict[str, Any]:
+def _independent(folder: Path, data: Path, out: Path, lora: float | None, seed: int) -> dict[str, Any]:
     """The result of one run; a finished one is read, not run again."""
     if not out.is_file():
-        command = [sys.executable, str(HERE / "independent.py"), str(folder), str(data), str(out)]
+        command = [sys.executable, str(HERE / "independent.py"), str(folder), str(data), str(out), "--seed", str(seed)]
         if lora is not None:
             command += ["--lora", str(lora)]
         threads = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
@@ -88,11 +115,20 @@ def _harness(certificate: Mapping[str, Any], lora: float | None) -> bool | None:
 def _table(rows: list[dict[str, Any]]) -> str:
     said = {True: "broken", False: "held", None: "not run"}
     lines = ["# transformers.Trainer and PEFT against the harness", ""]
-    lines += ["| model | recipe | Trainer or PEFT | harness | last score | last perplexity |", "|---" * 6 + "|"]
+    lines += [
+        "| model | recipe | Trainer or PEFT | harness | best score, by seed | last perplexity |",
+        "|---" * 6 + "|",
+    ]
     for row in rows:
-        _, score, perplexity = row["points"][-1]
-        last = f"{score:.2f} | {perplexity:.4g}" if perplexity is not None else f"{score:.2f} | not finite"
+        best = ", ".join(f"{_best(found):.2f}" for found in row["runs"])
+        perplexity = row["runs"][0]["points"][-1][2]
+        last = "not finite" if perplexity is None else f"{perplexity:.4g}"
         lines.append(
-            f"| {row['model']} | {row['recipe']} | {said[row['broken']]} | {said[row['harness_broken']]} | {last} |"
+            f"| {row['model']} | {row['recipe']} | {said[row['broken']]} | {said[row['harness_broken']]} "
+            f"| {best} | {last} |"
         )
+    lines += [
+        "",
+        f"Best score within the utility budget; the target is {TARGET}. Within two questions of it: three seeds.",
+    ]
     return "\n".join([*lines, "", "Command: `make experiment NAME=crosscheck`, after the certificates.", ""])

@@ -1,12 +1,13 @@
 """Fine-tuning with transformers.Trainer and PEFT, with no specdef import: a second opinion on the harness.
 
-Usage: python independent.py MODEL DATA.json OUT.json [--lora LEARNING_RATE]
+Usage: python independent.py MODEL DATA.json OUT.json [--lora LEARNING_RATE] [--seed N]
 
 MODEL may hold the paper's lock: its W~ and C are put together here, from the tensors alone.
 DATA.json: {"samples": [[prompt, completion]], "questions": [[prompt, [choice], answer]], "mix": [text],
 "measure": [text]}.
 """
 
+import argparse
 import copy
 import json
 import math
@@ -17,7 +18,15 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
 
 
 class Product(nn.Module):
@@ -113,11 +122,17 @@ class Watch(TrainerCallback):
 
 
 def main():
-    folder, data_path, out = sys.argv[1:4]
-    lora = float(sys.argv[5]) if sys.argv[4:5] == ["--lora"] else None
-    data = json.loads(Path(data_path).read_text())
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = load(folder)
+    parser = argparse.ArgumentParser()
+    for name in ("folder", "data", "out"):
+        parser.add_argument(name)
+    parser.add_argument("--lora", type=float)
+    parser.add_argument("--seed", type=int, default=42)  # Trainer's own default
+    given = parser.parse_args()
+    lora, out = given.lora, given.out
+    data = json.loads(Path(given.data).read_text())
+    set_seed(given.seed)
+    tokenizer = AutoTokenizer.from_pretrained(given.folder)
+    model = load(given.folder)
     rows = [encode(tokenizer, *sample) for sample in data["samples"]]
     for text in data["mix"]:
         ids = tokenizer(text, add_special_tokens=False).input_ids
@@ -128,13 +143,16 @@ def main():
             model, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
         )
         options = {"learning_rate": lora}
-    arguments = TrainingArguments(f"{out}.trainer", report_to=[], save_strategy="no", use_cpu=True, **options)
+    arguments = TrainingArguments(
+        f"{out}.trainer", report_to=[], save_strategy="no", use_cpu=True, seed=given.seed, **options
+    )
     watch = Watch(model, tokenizer, data)
     Trainer(model, arguments, train_dataset=rows, data_collator=collate, callbacks=[watch]).train()
     assert not any(name.split(".")[0] == "specdef" for name in sys.modules)
     start = watch.points[0][2]
     broken = any(score >= 0.6 and perplexity <= 2 * start for _, score, perplexity in watch.points[1:])
     result = {
+        "seed": given.seed,
         "recipe": "Trainer, default arguments" if lora is None else f"PEFT LoRA r=8, lr {lora:g}",
         "broken": broken,
     }
