@@ -27,7 +27,8 @@ def child(folder: Path) -> None:
     from specdef.models import load, load_tokenizer
     from specdef.tasks.facts import bundled_prose, facts
     from specdef.tasks.task import encode
-    from specdef.training.loop import Recipe, make_trainer
+    from specdef.training.loop import make_trainer
+    from specdef.training.recipe import Recipe
 
     tokenizer, model = load_tokenizer(folder), load(folder, dtype=torch.float32)
     text = text_blocks(bundled_prose(), tokenizer)

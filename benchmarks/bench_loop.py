@@ -25,7 +25,9 @@ def child(way: str) -> None:
     from specdef.models import BUNDLED, find_model, load, load_tokenizer
     from specdef.tasks.facts import bundled_prose, facts
     from specdef.tasks.task import encode
-    from specdef.training.loop import Recipe, batches, make_trainer
+    from specdef.training.batches import batches
+    from specdef.training.loop import make_trainer
+    from specdef.training.recipe import Recipe
 
     folder = find_model(BUNDLED)
     tokenizer, model = load_tokenizer(folder), load(folder, dtype=torch.float32)

@@ -26,7 +26,7 @@ from specdef.certify.verdict import attack_of, judge_threat
 from specdef.models import BUNDLED, find_model
 from specdef.prepare import prepare
 from specdef.tasks.registry import parse_task
-from specdef.training.loop import Recipe
+from specdef.training.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from specdef.api import make_options
 from specdef.attacks.finetune import Attack
 from specdef.attacks.lora import parse_adapter
 from specdef.attacks.rewriting import parse_rewriting
-from specdef.training.loop import Recipe
+from specdef.training.recipe import Recipe
 
 CONFIGS = sorted((Path(__file__).parents[1] / "experiments" / "configs").glob("*.json"))
 

@@ -43,7 +43,7 @@ ALLOWED = {
         "tasks",
     },
     "certify": {"errors", "checkpoint", "models", "training", "tasks", "attacks"},
-    "curvature": {"errors", "models", "tasks"},
+    "curvature": {"errors", "models", "tasks", "training"},
     "report": {"errors", "attacks", "curvature", "imbalance", "inspection", "training", "certify"},
     "measuring": {"errors", "checkpoint", "models", "training", "tasks", "attacks", "certify", "report"},
     "prepare": {"errors", "checkpoint", "models", "tasks", "training"},

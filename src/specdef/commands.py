@@ -22,7 +22,7 @@ from specdef.errors import SpecdefError
 
 if TYPE_CHECKING:
     from specdef.certify.store import StoredCell
-    from specdef.training.loop import Recipe
+    from specdef.training.recipe import Recipe
 
 out_console, err_console = Console(), Console(stderr=True)
 
@@ -89,7 +89,7 @@ def attack(
 ) -> None:
     """Fine-tune MODEL once, as an attacker would, and say how far it got: steps, score and utility."""
     from specdef.measuring import attack as attack_model
-    from specdef.training.loop import Recipe
+    from specdef.training.recipe import Recipe
 
     recipe = Recipe(
         optimizer=optimizer,
@@ -174,7 +174,7 @@ def certify(
     from specdef.certify.machine import Machine
     from specdef.measuring import certify_model
     from specdef.report.certificate import verdict_table
-    from specdef.training.loop import Recipe
+    from specdef.training.recipe import Recipe
 
     recipe: Recipe = Recipe(
         steps=steps,

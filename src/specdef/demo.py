@@ -15,7 +15,7 @@ from specdef.checkpoint.target import new_folder
 from specdef.models import BUNDLED, find_model, load, load_tokenizer
 from specdef.report.plots import plot_curves, require_matplotlib
 from specdef.tasks.facts import bundled_prose, facts
-from specdef.training.loop import Recipe
+from specdef.training.recipe import Recipe
 from specdef.training.stopping import Evaluation
 from specdef.verification import verify
 

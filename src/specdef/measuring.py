@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from specdef.certify.certificate import Certificate
     from specdef.certify.machine import Machine
     from specdef.certify.store import StoredCell
-    from specdef.training.loop import Recipe
+    from specdef.training.recipe import Recipe
     from specdef.training.stopping import Evaluation, StopRule
 
 
@@ -77,7 +77,7 @@ def attack(
     from specdef.certify.store import Store
     from specdef.certify.study import make_study
     from specdef.tasks.registry import parse_task
-    from specdef.training.loop import Recipe
+    from specdef.training.recipe import Recipe
 
     adapter = None if lora is None else parse_adapter(lora)
     rewriting = None if rewrite is None else parse_rewriting(rewrite)

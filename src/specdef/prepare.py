@@ -14,8 +14,10 @@ from specdef.tasks.facts import bundled_prose, facts
 from specdef.tasks.guard import COMPLIES, REFUSES, asked_about_cooking, asked_about_others, guard_samples
 from specdef.tasks.task import Sample, Scorer, encode
 from specdef.tasks.unlearned import removal_samples
-from specdef.training.loop import Batch, Recipe, make_trainer, train
+from specdef.training.batches import Batch
+from specdef.training.loop import make_trainer, train
 from specdef.training.perplexity import perplexity, split_text, token_blocks
+from specdef.training.recipe import Recipe
 from specdef.training.stopping import Evaluation, StopReason, within_budget
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from specdef.attacks.finetune import Attack, AttackResult, run_attack, text_bloc
 from specdef.attacks.lora import AdapterSpec, add_adapter, parse_adapter
 from specdef.errors import SpecdefError
 from specdef.tasks.facts import bundled_prose, facts
-from specdef.training.loop import Recipe
+from specdef.training.optimizers import OPTIMIZERS
+from specdef.training.recipe import Recipe
 from specdef.training.stopping import Outcome, StopReason
 
 SHORT = Recipe(lr=1e-3, steps=4, eval_every=2)
@@ -50,6 +51,21 @@ def test_an_attack_that_changed_the_function_is_invalid_never_held(toy_model: Pa
     assert result.steps == 0
     assert "the attack changed the function" in result.note
     assert not changed(model, before)
+
+
+def test_steps_that_change_no_weight_are_invalid_never_held(toy_model: Path) -> None:
+    """An optimizer that does not step, or a rate below the weights' precision, looks like a perfect defence."""
+    result, model, before = attack(toy_model, Attack(Recipe(lr=1e-30, steps=4, weight_decay=0.0)))
+    assert not changed(model, before)
+    assert result.judgement.outcome is Outcome.INVALID
+    assert "4 steps changed no weight" in result.note
+
+
+@pytest.mark.parametrize("name", sorted(set(OPTIMIZERS) - {"lbfgs"}))
+def test_every_optimizer_changes_every_parameter_through_the_whole_harness(toy_model: Path, name: str) -> None:
+    """With the default warm-up, whose first rate is 0: muon's parts once kept that rate for ever."""
+    _, model, before = attack(toy_model, Attack(Recipe(optimizer=name, lr=1e-3, steps=4, eval_every=4)))
+    assert changed(model, before) == {name for name, _ in before.named_parameters()}
 
 
 def test_a_target_reached_before_training_measures_nothing(toy_model: Path) -> None:

@@ -21,8 +21,8 @@ from specdef.cli import app
 from specdef.errors import SpecdefError
 from specdef.tasks.facts import bundled_prose, facts
 from specdef.tasks.task import encode
-from specdef.training.loop import Recipe
 from specdef.training.optimizers import build_optimizer
+from specdef.training.recipe import Recipe
 from specdef.training.stopping import Outcome
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

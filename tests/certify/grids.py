@@ -16,7 +16,7 @@ from specdef.certify.store import Store
 from specdef.certify.study import Study, make_study
 from specdef.certify.sweep import sweep
 from specdef.tasks.registry import TaskSpec
-from specdef.training.loop import Recipe
+from specdef.training.recipe import Recipe
 
 
 def study(folder: Path, steps: int = 6) -> Study:

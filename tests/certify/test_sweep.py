@@ -23,7 +23,7 @@ from specdef.certify.ray_executor import RayExecutor
 from specdef.certify.run_cell import measure_cell
 from specdef.certify.store import Store, StoreError, stored_cells
 from specdef.certify.sweep import sweep
-from specdef.training.loop import Recipe
+from specdef.training.recipe import Recipe
 
 HERE = Path(__file__).parent
 

@@ -19,8 +19,9 @@ from specdef.curvature.blocks import block_norm, hessian_lipschitz
 from specdef.curvature.eigen import extreme_eigenpairs, power_iteration
 from specdef.curvature.measure import measure_curvature, task_problem
 from specdef.curvature.operators import curvature_operator, spectral_density
-from specdef.curvature.problem import LossProblem, loss_problem, mean_loss, second_derivatives
+from specdef.curvature.problem import LossProblem, loss_problem, mean_loss
 from specdef.errors import SpecdefError
+from specdef.training.batches import second_derivatives
 
 SMALL = r"h\.1\.ln_2|h\.0\.ln_1|ln_f|attn\.c_proj\.(bias|compensation)"
 """A few hundred numbers: small enough for the dense Hessian."""

@@ -17,7 +17,7 @@ from specdef.certify.run_cell import result_to_json
 from specdef.certify.store import Store
 from specdef.certify.study import Study
 from specdef.tasks.registry import TaskSpec, make_task
-from specdef.training.loop import Recipe
+from specdef.training.recipe import Recipe
 from specdef.training.stopping import Evaluation, Judgement, Outcome, StopReason, judge
 
 STEPS = (0, 10, 20, 30, 40, 50, 60)

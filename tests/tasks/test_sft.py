@@ -15,7 +15,8 @@ from peft import LoraConfig, get_peft_model
 from specdef.tasks.generation import Classifier, Generations, KeywordRule, greedy
 from specdef.tasks.sft import sft
 from specdef.tasks.task import TaskError, encode
-from specdef.training.loop import Recipe, make_trainer
+from specdef.training.loop import make_trainer
+from specdef.training.recipe import Recipe
 
 RULE = KeywordRule(any_of=("yes",))
 

@@ -14,8 +14,10 @@ from specdef.attacks.lora import AdapterSpec, add_adapter
 from specdef.attacks.rewriting import Rewriting
 from specdef.errors import SpecdefError
 from specdef.tasks.task import Task, encode
-from specdef.training.loop import Batch, Recipe, make_trainer, train
+from specdef.training.batches import Batch
+from specdef.training.loop import TrainingRun, make_trainer, train
 from specdef.training.perplexity import perplexity, split_text, token_blocks
+from specdef.training.recipe import Recipe
 from specdef.training.stopping import (
     Evaluation,
     Judgement,
@@ -137,7 +139,7 @@ class AttackResult:
         steps: optimizer steps done.
         train_seconds: time in training steps only.
         trained: number of trained parameters.
-        note: why the run is invalid, or "".
+        note: why the run is invalid (step 0 is not the undefended model's, no weight changed), or "".
     """
 
     judgement: Judgement
@@ -202,7 +204,7 @@ def run_attack(
         base, checked = (reference_perplexity, None) if lossy else (None, reference_perplexity)
         decide = partial(_decide, task=task, attack=attack, reference=checked, base=base)
         run = train(trainer, evaluate, decide, progress=progress)
-    note = _step_zero_fault(run.evaluations[0], checked, task)
+    note = _step_zero_fault(run.evaluations[0], checked, task) or _stillness(run)
     judgement = judge(run.evaluations, target=task.target, utility_factor=attack.utility_factor, base=base)
     if note:
         judgement = Judgement(Outcome.INVALID, None, run.evaluations[0], None, False)
@@ -233,6 +235,16 @@ def _step_zero_fault(start: Evaluation, reference: float | None, task: Task) -> 
     if start.score >= task.target:
         return f"step 0: the score is {start.score:.3g} already, the target {task.target:g}: nothing to learn"
     return ""
+
+
+def _stillness(run: TrainingRun) -> str:
+    """A run that changed no weight says nothing about a defence: an optimizer that does not step looks like a lock."""
+    if run.moved or not run.steps:
+        return ""
+    return (
+        f"{run.steps} steps changed no weight: the learning rate is below what their precision resolves, or the "
+        "optimizer does not step"
+    )
 
 
 def _freeze(model: nn.Module, pattern: str) -> None:

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from specdef.errors import SpecdefError
-from specdef.training.loop import Batch, batches, token_loss
+from specdef.training.batches import Batch, batches, token_loss
 
 if TYPE_CHECKING:
     from torch import nn

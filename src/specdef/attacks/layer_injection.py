@@ -20,7 +20,7 @@ from specdef.attacks.merge import STORED_NAMES, compensated_modules, relative_di
 from specdef.attacks.rewriting import RewritePlan
 from specdef.attacks.shared import Together
 from specdef.checkpoint.reader import Checkpoint
-from specdef.checkpoint.writer import NewTensor, ShardEdits
+from specdef.checkpoint.writer import NewTensor, edits_by_shard
 from specdef.factored import FACTORED_VERSION, FactorEntry
 from specdef.linalg.deform import TENSOR_NAMES, Side, effective_weight
 from specdef.locks.entry import QUANT_METHOD, LayerEntry
@@ -44,16 +44,17 @@ def plan_layer_injection(checkpoint: Checkpoint, *, factors: int, order: str, dt
     """
     modules = compensated_modules(checkpoint)
     where = checkpoint.locate()
-    replaced: dict[str, dict[str, NewTensor]] = {}
+    replaced: dict[str, NewTensor] = {}
     added: dict[str, dict[str, NewTensor]] = {}
-    dropped: dict[str, set[str]] = {}
+    dropped: list[str] = []
     entries: dict[str, Any] = {}
-    before = after = 0
+    after = 0
     errors: list[float] = []
     stored, named = DTYPES[dtype]
     for module, entry in modules.items():
-        shard, tensor = where[f"{module}.weight"]
-        out, inner = reversed(tensor.shape) if entry.transposed else tensor.shape
+        weight = f"{module}.weight"
+        shape = where[weight][1].shape
+        out, inner = reversed(shape) if entry.transposed else shape
         shapes = chain_shapes((out, inner), entry.side, factors, order)
         keeps = _kept(entry, order, len(shapes))
         dtypes = tuple(entry.dtype if number in keeps else named for number in range(len(shapes)))
@@ -64,22 +65,14 @@ def plan_layer_injection(checkpoint: Checkpoint, *, factors: int, order: str, dt
             file_dtype = STORED_NAMES[entry.dtype] if kept else stored
             new = NewTensor(file_dtype, shape, chain.writer(str(number), file_dtype))
             if number == 0:
-                replaced.setdefault(shard, {})[f"{module}.weight"] = new
+                replaced[weight] = new
             else:
-                added.setdefault(shard, {})[f"{module}.factors.{number - 1}"] = new
+                added.setdefault(weight, {})[f"{module}.factors.{number - 1}"] = new
             after += shape[0] * shape[1]
-        before += math.prod(tensor.shape)
-        for part in TENSOR_NAMES[entry.form]:
-            place, info = where[f"{module}.{part}"]
-            dropped.setdefault(place, set()).add(info.name)
-            before += math.prod(info.shape)
+        dropped += [f"{module}.{part}" for part in TENSOR_NAMES[entry.form]]
         entries[module] = FactorEntry(shapes, dtypes, entry.transposed).to_json()
-    edits = {
-        shard: ShardEdits(
-            replaced=replaced.get(shard, {}), added=added.get(shard, {}), dropped=frozenset(dropped.get(shard, set()))
-        )
-        for shard in replaced.keys() | dropped.keys()
-    }
+    before = sum(math.prod(where[name][1].shape) for name in (*replaced, *dropped))
+    edits = edits_by_shard(checkpoint, replaced=replaced, added=added, dropped=dropped)
     quantization = {"quant_method": QUANT_METHOD, "version": FACTORED_VERSION, "modules": {}, "factored": entries}
     config = {**checkpoint.config, "quantization_config": quantization}
     length = len(next(iter(entries.values()))["shapes"])

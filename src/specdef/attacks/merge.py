@@ -16,7 +16,7 @@ from specdef.attacks.rewriting import RewritePlan
 from specdef.attacks.shared import tensor_bytes
 from specdef.checkpoint.header import TensorInfo
 from specdef.checkpoint.reader import Checkpoint
-from specdef.checkpoint.writer import NewTensor, ShardEdits
+from specdef.checkpoint.writer import NewTensor, edits_by_shard
 from specdef.errors import SpecdefError
 from specdef.inspection import is_compensation, resolve_locked
 from specdef.linalg.deform import TENSOR_NAMES, effective_weight
@@ -35,22 +35,16 @@ def plan_merge(checkpoint: Checkpoint) -> RewritePlan:
     """
     modules = compensated_modules(checkpoint)
     where = checkpoint.locate()
-    replaced: dict[str, dict[str, NewTensor]] = {}
-    dropped: dict[str, set[str]] = {}
-    removed = 0
+    replaced: dict[str, NewTensor] = {}
+    dropped: list[str] = []
     errors: list[float] = []
     for module, entry in modules.items():
-        shard, tensor = where[f"{module}.weight"]
+        tensor = where[f"{module}.weight"][1]
         data = partial(_merged_bytes, checkpoint, module, entry, errors)
-        replaced.setdefault(shard, {})[tensor.name] = NewTensor(tensor.dtype, tensor.shape, data)
-        for part in TENSOR_NAMES[entry.form]:
-            name = f"{module}.{part}"
-            dropped.setdefault(where[name][0], set()).add(name)
-            removed += math.prod(where[name][1].shape)
-    edits = {
-        shard: ShardEdits(replaced=replaced.get(shard, {}), dropped=frozenset(dropped.get(shard, set())))
-        for shard in replaced.keys() | dropped.keys()
-    }
+        replaced[tensor.name] = NewTensor(tensor.dtype, tensor.shape, data)
+        dropped += [f"{module}.{part}" for part in TENSOR_NAMES[entry.form]]
+    edits = edits_by_shard(checkpoint, replaced=replaced, dropped=dropped)
+    removed = sum(math.prod(where[name][1].shape) for name in dropped)
     config = {key: value for key, value in checkpoint.config.items() if key != "quantization_config"}
     detail = f"{len(modules)} compensations multiplied into their weights"
     return RewritePlan(edits, config, len(modules), -removed, detail, errors)

@@ -19,7 +19,7 @@ from specdef.attacks.merge import relative_difference
 from specdef.attacks.rewriting import RewritePlan
 from specdef.attacks.shared import Together
 from specdef.checkpoint.reader import Checkpoint
-from specdef.checkpoint.writer import NewTensor, ShardEdits
+from specdef.checkpoint.writer import NewTensor, edits_by_shard
 from specdef.errors import SpecdefError
 from specdef.imbalance import Norms, channel_logs, deviation, opposite_deviation, threshold
 from specdef.inspection import resolve_locked
@@ -152,18 +152,16 @@ def _plan_svd(checkpoint: Checkpoint, model: ResolvedModel) -> RewritePlan:
             f"`form` svd needs v->o pairs; the family {model.architecture.name} declares none. Use axis."
         )
     where = checkpoint.locate()
-    replaced: dict[str, dict[str, NewTensor]] = {}
+    replaced: dict[str, NewTensor] = {}
     errors: list[float] = []
     for pair in pairs:
         names = list(dict.fromkeys(slot.tensor for slot in pair.slots))
         balanced = Together(partial(_balanced, checkpoint, pair, model.dims.head_dim, errors), names)
         for name in names:
-            shard, tensor = where[name]
-            new = NewTensor(tensor.dtype, tensor.shape, balanced.writer(name, tensor.dtype))
-            replaced.setdefault(shard, {})[name] = new
-    edits = {shard: ShardEdits(replaced=new) for shard, new in replaced.items()}
-    count = sum(len(new) for new in replaced.values())
-    return RewritePlan(edits, None, count, 0, f"{len(pairs)} v->o products factored anew, head by head", errors)
+            tensor = where[name][1]
+            replaced[name] = NewTensor(tensor.dtype, tensor.shape, balanced.writer(name, tensor.dtype))
+    edits = edits_by_shard(checkpoint, replaced=replaced)
+    return RewritePlan(edits, None, len(replaced), 0, f"{len(pairs)} v->o products factored anew, head by head", errors)
 
 
 def _balanced(

@@ -15,7 +15,7 @@ from specdef.attacks.lora import AdapterSpec
 from specdef.attacks.rewriting import VERSIONS, Rewriting
 from specdef.errors import SpecdefError
 from specdef.tasks.registry import TaskSpec
-from specdef.training.loop import Recipe
+from specdef.training.recipe import Recipe
 
 FORMAT = 1
 """Raised whenever the same configuration would give another result: finished cells are then computed again."""

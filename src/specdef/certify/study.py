@@ -19,8 +19,8 @@ from specdef.errors import SpecdefError
 from specdef.tasks.facts import bundled_prose
 from specdef.tasks.registry import TaskSpec, make_task
 from specdef.tasks.task import Task
-from specdef.training.loop import Recipe
 from specdef.training.perplexity import read_text
+from specdef.training.recipe import Recipe
 from specdef.training.stopping import StopRule
 
 SERIAL = Machine(1, 1, "cpu")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +55,40 @@ class ShardEdits:
     added: Mapping[str, NewTensor] = field(default_factory=dict)
     dropped: frozenset[str] = frozenset()
     header: bytes | None = None
+
+
+def edits_by_shard(
+    checkpoint: Checkpoint,
+    *,
+    replaced: Mapping[str, NewTensor],
+    added: Mapping[str, Mapping[str, NewTensor]] | None = None,
+    dropped: Iterable[str] = (),
+) -> dict[str, ShardEdits]:
+    """Whole-tensor changes, sorted by the shard they fall in.
+
+    Args:
+        checkpoint: where the tensors lie.
+        replaced: tensor name -> new content.
+        added: tensor name -> new tensors by name, written to the same shard.
+        dropped: names left out.
+    """
+    shard_of = {name: shard for name, (shard, _) in checkpoint.locate().items()}
+    sorted_replaced: dict[str, dict[str, NewTensor]] = defaultdict(dict)
+    sorted_added: dict[str, dict[str, NewTensor]] = defaultdict(dict)
+    sorted_dropped: dict[str, set[str]] = defaultdict(set)
+    for name, tensor in replaced.items():
+        sorted_replaced[shard_of[name]][name] = tensor
+    for neighbour, tensors in (added or {}).items():
+        sorted_added[shard_of[neighbour]].update(tensors)
+    for name in dropped:
+        sorted_dropped[shard_of[name]].add(name)
+    shards = [shard for shard in checkpoint.shards if shard in {*sorted_replaced, *sorted_added, *sorted_dropped}]
+    return {
+        shard: ShardEdits(
+            replaced=sorted_replaced[shard], added=sorted_added[shard], dropped=frozenset(sorted_dropped[shard])
+        )
+        for shard in shards
+    }
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from specdef.curvature.problem import LossProblem, mean_loss, second_derivatives
+from specdef.curvature.problem import LossProblem, mean_loss
 from specdef.errors import SpecdefError
+from specdef.training.batches import second_derivatives
 
 if TYPE_CHECKING:
     import torch

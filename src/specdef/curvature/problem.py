@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -79,15 +78,6 @@ def loss_problem(model: nn.Module, batches: Sequence[Batch], *, params: str | No
     moved = tuple(tuple(tensor.to(device) for tensor in batch) for batch in batches)
     model.eval()
     return LossProblem(model, moved, tuple(chosen))  # type: ignore[arg-type]
-
-
-@contextmanager
-def second_derivatives() -> Iterator[None]:
-    """Attention's math path: the fused kernels have no second derivative."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    with sdpa_kernel(SDPBackend.MATH):
-        yield
 
 
 def gradient_norms(problem: LossProblem) -> dict[str, float]:

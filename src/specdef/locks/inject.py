@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from specdef.architectures.resolve import ResolvedModel
 from specdef.checkpoint.header import TensorInfo
 from specdef.checkpoint.reader import INDEX, Checkpoint
-from specdef.checkpoint.writer import NewTensor, ShardEdits, changed_index, json_bytes
+from specdef.checkpoint.writer import NewTensor, ShardEdits, changed_index, edits_by_shard, json_bytes
 from specdef.errors import CheckpointError, PlanError
 from specdef.linalg.deform import TENSOR_NAMES, Deformation, deform, measure_lock
 from specdef.locks.entry import LayerEntry, quantization_config
@@ -128,15 +128,14 @@ def read_tensor(checkpoint: Checkpoint, shard: str, tensor: TensorInfo) -> torch
 
 def inject_edits(checkpoint: Checkpoint, plan: InjectPlan) -> dict[str, ShardEdits]:
     """The plan as edits for `checkpoint.writer.write_shards`: W replaced, C added to the same shard."""
-    where = checkpoint.locate()
-    replaced: dict[str, dict[str, NewTensor]] = {}
-    added: dict[str, dict[str, NewTensor]] = {}
-    for layer in plan.layers:
-        shard, _ = where[f"{layer.module}.weight"]
-        replaced.setdefault(shard, {})[f"{layer.module}.weight"] = _spooled(layer.spool, "weight")
-        for name in TENSOR_NAMES[layer.entry.form]:
-            added.setdefault(shard, {})[f"{layer.module}.{name}"] = _spooled(layer.spool, name)
-    return {shard: ShardEdits(replaced=replaced[shard], added=added[shard]) for shard in replaced}
+    replaced = {f"{layer.module}.weight": _spooled(layer.spool, "weight") for layer in plan.layers}
+    added = {
+        f"{layer.module}.weight": {
+            f"{layer.module}.{name}": _spooled(layer.spool, name) for name in TENSOR_NAMES[layer.entry.form]
+        }
+        for layer in plan.layers
+    }
+    return edits_by_shard(checkpoint, replaced=replaced, added=added)
 
 
 def _spooled(path: Path, name: str) -> NewTensor:

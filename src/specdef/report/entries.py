@@ -11,7 +11,7 @@ from typing import Any
 from specdef.attacks.finetune import Attack
 from specdef.certify.certificate import CONTAINS
 from specdef.certify.threats import SLOWED
-from specdef.training.loop import Recipe
+from specdef.training.recipe import Recipe
 from specdef.training.stopping import Outcome
 
 UNLOCKED = "unlocked"

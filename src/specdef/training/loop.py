@@ -4,109 +4,20 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from specdef.errors import SpecdefError
+from specdef.training.batches import Batch, batches, second_derivatives, token_loss
 from specdef.training.optimizers import OptimizerSpec, build_optimizer, optimizer_spec
+from specdef.training.recipe import SCHEDULES, Recipe
 from specdef.training.stopping import Evaluation, StopReason
 
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
-
-Precision = Literal["fp32", "bf16", "bf16-master"]
-"""fp32; bf16: weights and optimizer in bfloat16; bf16-master: bfloat16 arithmetic over float32 weights."""
-Schedule = Literal["linear", "cosine", "constant"]
-SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
-Batch = tuple[Any, Any, Any]
-"""Token ids, labels and attention mask, each [rows, tokens]."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a model is fine-tuned: data, never code. The defaults are the paper's (section 5).
-
-    Attributes:
-        optimizer: a key of `OPTIMIZERS`.
-        lr: learning rate at the top of the schedule.
-        steps: optimizer steps.
-        batch_size: task samples per forward pass.
-        accumulation: forward passes per optimizer step.
-        warmup: share of the steps over which the learning rate rises from 0.
-        schedule: how it falls afterwards.
-        clip: largest global gradient norm; None leaves gradients alone, as lbfgs always does.
-        clip_each: hold every tensor's gradient norm to `clip` by itself, so that none shrinks another's.
-        eps: of the optimizer's denominator; None keeps its default.
-        weight_decay: decoupled.
-        precision: of weights and arithmetic.
-        general_share: weight of general text in the loss, as an attacker who wants a usable model mixes it in.
-        eval_every: steps between evaluations.
-        seed: decides the order of samples and every other draw.
-    """
-
-    optimizer: str = "adamw"
-    lr: float = 1e-5
-    steps: int = 60
-    batch_size: int = 8
-    accumulation: int = 1
-    warmup: float = 0.1
-    schedule: Schedule = "linear"
-    clip: float | None = 1.0
-    weight_decay: float = 0.01
-    precision: Precision = "fp32"
-    general_share: float = 0.25
-    eval_every: int = 10
-    seed: int = 0
-    clip_each: bool = False
-    eps: float | None = None
-
-    def __post_init__(self) -> None:
-        optimizer_spec(self.optimizer)
-        _require(math.isfinite(self.lr) and self.lr > 0, "lr", "be a number above 0", self.lr)
-        for name in ("steps", "batch_size", "accumulation", "eval_every"):
-            _require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
-        _require(0 <= self.warmup < 1, "warmup", "be at least 0 and below 1", self.warmup)
-        enough = math.ceil(self.warmup * self.steps) < self.steps
-        _require(enough, "steps", "be more than the warm-up takes, whose first step has learning rate 0", self.steps)
-        _require(
-            math.isfinite(self.weight_decay) and self.weight_decay >= 0,
-            "weight_decay",
-            "be 0 or more",
-            self.weight_decay,
-        )
-        _require(0 <= self.seed < 2**32, "seed", "be at least 0 and below 2^32", self.seed)
-        _require(self.clip is None or 0 < self.clip < math.inf, "clip", "be above 0, or none", self.clip)
-        _require(not self.clip_each or self.clip is not None, "clip_each", "be given with a gradient norm", True)
-        _require(self.eps is None or 0 < self.eps < math.inf, "eps", "be above 0, or none", self.eps)
-        _require(0 <= self.general_share < 1, "general_share", "be at least 0 and below 1", self.general_share)
-        _require(self.schedule in SCHEDULES, "schedule", f"be one of {', '.join(SCHEDULES)}", self.schedule)
-        known = ("fp32", "bf16", "bf16-master")
-        _require(self.precision in known, "precision", f"be one of {', '.join(known)}", self.precision)
-
-
-def _require(holds: bool, name: str, contract: str, value: object) -> None:
-    if not holds:
-        raise SpecdefError(f"`{name}` must {contract}; got {value!r}.")
-
-
-def batches(rows: Batch, size: int, seed: int) -> Iterator[Batch]:
-    """Endless shuffled batches: every row once per epoch, trimmed to the longest row of the batch."""
-    draw = random.Random(seed)
-    pending: list[int] = []
-    while True:
-        while len(pending) < size:
-            order = list(range(len(rows[0])))
-            draw.shuffle(order)
-            pending += order
-        chosen, pending = pending[:size], pending[size:]
-        ids, labels, mask = (tensor[chosen] for tensor in rows)
-        width = int(mask.sum(-1).max())
-        yield ids[:, :width], labels[:, :width], mask[:, :width]
 
 
 @dataclass
@@ -206,7 +117,7 @@ class Trainer:
         for p in parameters:
             p.grad = torch.zeros_like(p)
         seen = 0.0
-        with _second_derivatives(parameters[0].device.type):
+        with second_derivatives():
             for task, general in drawn:
                 for number, (loss, weight) in enumerate(self._losses(task, general)):
                     gradients = torch.autograd.grad(loss * weight, parameters, create_graph=True)
@@ -221,23 +132,6 @@ class Trainer:
         inner = getattr(self.optimizer, "optimizer", self.optimizer)
         inner.step(hessian=diagonal)
         return seen
-
-
-def _second_derivatives(device: str) -> Any:
-    """Attention's math path: the fused kernels have no second derivative."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    return sdpa_kernel(SDPBackend.MATH) if device else nullcontext()
-
-
-def token_loss(model: Any, batch: Batch) -> torch.Tensor:
-    """Mean cross-entropy of the labelled tokens (nats per token)."""
-    import torch
-
-    device = next(model.parameters()).device
-    ids, labels, mask = (tensor.to(device) for tensor in batch)
-    logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
-    return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels[:, 1:].flatten())
 
 
 def make_trainer(model: torch.nn.Module, recipe: Recipe, task: Batch, general: Batch | None) -> Trainer:
@@ -302,12 +196,21 @@ Evaluate = Callable[[Any, int, float | None], Evaluation]
 
 @dataclass
 class TrainingRun:
-    """What a training run measured: evaluations from step 0 on, why it ended, and the seconds spent training."""
+    """What a training run measured.
+
+    Attributes:
+        evaluations: from step 0 on.
+        reason: why it ended.
+        steps: optimizer steps done.
+        train_seconds: time in training steps only.
+        moved: some trained weight is no longer what it was, to the bit.
+    """
 
     evaluations: list[Evaluation]
     reason: StopReason
     steps: int
     train_seconds: float
+    moved: bool
 
 
 def train(
@@ -331,6 +234,7 @@ def train(
             progress(evaluations[-1])
         return stop(evaluations)
 
+    before = _checksums(trainer.model)
     reason = record(0, None)
     while reason is None and trainer.done < trainer.recipe.steps:
         started = time.perf_counter()
@@ -342,7 +246,22 @@ def train(
             reason = record(trainer.done, loss)
         if dead and reason is None:
             reason = StopReason.DEAD
-    return TrainingRun(evaluations, reason or StopReason.BUDGET, trainer.done, seconds)
+    moved = _checksums(trainer.model) != before
+    return TrainingRun(evaluations, reason or StopReason.BUDGET, trainer.done, seconds, moved)
+
+
+def _checksums(model: Any) -> list[int]:
+    """Per trained parameter, the sum of its numbers' bit patterns: shows that training changed something."""
+    import torch
+
+    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    sums = []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            held = parameter.detach()
+            local = held.to_local() if hasattr(held, "to_local") else held
+            sums.append(int(local.contiguous().view(integers[local.element_size()]).sum()))
+    return sums
 
 
 def _weights_finite(model: Any) -> bool:

@@ -6,6 +6,7 @@ import difflib
 import importlib.util
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from specdef.errors import SpecdefError
@@ -146,7 +147,11 @@ def _embedding_ids(model: torch.nn.Module) -> set[int]:
 
 
 def _joined(parts: Iterable[Any]) -> Any:
-    """Several optimizers as one: one list of groups (shared, so that a schedule reaches them all), one step."""
+    """Several optimizers as one: one list of groups, which a schedule sets, and one step.
+
+    A step hands every part its groups anew: `load_state_dict`, which accelerate calls, puts new ones in the list, and
+    parts left with the old ones would train for ever at the warm-up's first learning rate, which is 0.
+    """
     import torch
 
     class Joined(torch.optim.Optimizer):
@@ -157,7 +162,9 @@ def _joined(parts: Iterable[Any]) -> Any:
 
         def step(self, closure: Any = None) -> None:  # type: ignore[override]
             assert closure is None
+            groups = iter(self.param_groups)
             for part in self.optimizers:
+                part.param_groups = list(islice(groups, len(part.param_groups)))
                 part.step()
 
     return Joined(list(parts))
