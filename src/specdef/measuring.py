@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from specdef.errors import SpecdefError
 from specdef.models import find_model
 
 if TYPE_CHECKING:
@@ -93,12 +94,16 @@ def attack(
     )
     check_readable(study.cell(study.locked))
     store = Store(Path(out))
-    reference = None
-    if made.rewrite is not None or study.original.digest != study.locked.digest:
-        # Without an original, what rewriting does to the function is judged against the folder as published.
-        reference = reference_perplexity(study.cell(study.original))
-    cell = replace(study.cell(study.locked, reference=reference), attack=made)
-    return store.read(cell) or store.write(cell, measure_cell(cell, progress=progress))
+    try:
+        reference = None
+        if made.rewrite is not None or study.original.digest != study.locked.digest:
+            # Without an original, what rewriting does to the function is judged against the folder as published.
+            reference = reference_perplexity(study.cell(study.original))
+        cell = replace(study.cell(study.locked, reference=reference), attack=made)
+        return store.read(cell) or store.write(cell, measure_cell(cell, progress=progress))
+    except SpecdefError:
+        store.abandon()
+        raise
 
 
 def undo(kind: str, locked: Path | str, out: Path | str, **options: Any) -> RewriteReport:
@@ -115,7 +120,6 @@ def undo(kind: str, locked: Path | str, out: Path | str, **options: Any) -> Rewr
     """
     from specdef.attacks.rewriting import UNDOING, Rewriting, rewrite
     from specdef.checkpoint.target import refuse_target
-    from specdef.errors import SpecdefError
 
     if kind not in UNDOING:
         raise SpecdefError(f"`kind` must be one of {', '.join(UNDOING)}; got {kind!r}.")

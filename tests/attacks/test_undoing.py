@@ -66,6 +66,7 @@ def test_gradients_of_a_lock_single_its_tensors_out(toy_model: Path, tmp_path: P
     assert {name for name, _ in model.named_parameters() if "compensation" in name} <= set(frozen)
     assert all(p.grad is None for p in model.parameters())
     assert gradient_share("lm_head") is None
+    assert Attack(freeze="gradients:.50") == Attack(freeze="gradients:0.5"), "one attack, one cell"
     for text in ("gradients:1.5", "gradients:", "gradients:0"):
         with pytest.raises(SpecdefError, match="must have a share between 0 and 1"):
             gradient_share(text)
@@ -144,6 +145,13 @@ def test_the_certificate_says_undone(preset: str, toy_model: Path, tmp_path: Pat
     page = (tmp_path / "out" / "index.html").read_text()
     assert "does NOT hold" in page
     assert "no training" in page
+
+
+def test_an_attack_that_cannot_be_made_leaves_no_folder(toy_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    result = CliRunner().invoke(app, ["attack", str(toy_model), "--rewrite", "merge", "--out", str(out)])
+    assert "must hold layers with a compensation" in str(result.exception)
+    assert not out.exists()
 
 
 def test_undo_on_the_command_line(locked: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from specdef.certify.run_cell import run_cell
 from specdef.certify.store import Store
 from specdef.certify.study import Study, make_study
 from specdef.certify.sweep import sweep
+from specdef.checkpoint.target import scratch_folder
 from specdef.tasks.registry import TaskSpec
 from specdef.training.recipe import Recipe
 
@@ -29,10 +30,12 @@ def cells(folder: Path, count: int = 5, steps: int = 6) -> list[Cell]:
 
 
 def misbehave(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Die of a signal, raise, or work, depending on the seed."""
+    """Die of a signal with a scratch folder open, raise, or work, depending on the seed."""
     seed = data["attack"]["recipe"]["seed"]
     if seed == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
+        with scratch_folder(None) as scratch:
+            (scratch / "rewritten.safetensors").write_bytes(b"large")
+            os.kill(os.getpid(), signal.SIGKILL)
     if seed == 2:
         raise RuntimeError("no such luck")
     return run_cell(data)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +97,7 @@ def test_local_and_ray_give_the_same_cells(toy_model: Path, tmp_path: Path) -> N
 
 
 def test_a_crash_is_a_recorded_outcome_and_the_others_go_on(toy_model: Path, tmp_path: Path) -> None:
+    before = set(Path(tempfile.gettempdir()).glob(".specdef-*/rewritten.safetensors"))
     made = grids.study(toy_model)
     cells = [made.cell(made.locked, seed=seed) for seed in (0, 1, 2)]
     worked, killed, raised = sweep(cells, Store(tmp_path), LocalExecutor(2, grids.misbehave))
@@ -103,6 +105,7 @@ def test_a_crash_is_a_recorded_outcome_and_the_others_go_on(toy_model: Path, tmp
     assert killed.result["outcome"] == raised.result["outcome"] == "crashed"
     assert "signal 9 (often: out of memory)" in killed.result["note"]
     assert raised.result["note"] == "RuntimeError: no such luck"
+    assert set(Path(tempfile.gettempdir()).glob(".specdef-*/rewritten.safetensors")) <= before
 
 
 def test_a_finished_cell_is_not_run_again_and_a_grid_can_be_extended(toy_model: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from specdef.attacks.freeze_search import freeze_by_gradient, gradient_share
+from specdef.attacks.freeze_search import PREFIX, freeze_by_gradient, gradient_share
 from specdef.attacks.lora import AdapterSpec, add_adapter
 from specdef.attacks.rewriting import Rewriting
 from specdef.errors import SpecdefError
@@ -74,7 +74,9 @@ class Attack:
             given = self.recipe.optimizer + ("" if self.adapter is None else " with lora")
             raise SpecdefError(f"`channel_rates` must be given with full fine-tuning by {known}; got {given}.")
         if self.freeze is not None:
-            gradient_share(self.freeze)
+            share = gradient_share(self.freeze)
+            if share is not None:  # one spelling, so that one attack has one name
+                object.__setattr__(self, "freeze", f"{PREFIX}{share:g}")
             try:
                 re.compile(self.freeze)
             except re.error as error:

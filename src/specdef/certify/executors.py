@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from specdef.certify.grid import Cell
 from specdef.certify.run_cell import run_cell
+from specdef.checkpoint.target import remove_scratch_of
 from specdef.errors import SpecdefError
 from specdef.training.stopping import Outcome
 
@@ -97,6 +98,8 @@ def _run_isolated(context: Any, function: Run, cell: Cell, processes: set[Any]) 
             kind, value = "died", None
     process.join()
     processes.discard(process)
+    if kind == "died":
+        remove_scratch_of(process.pid)
     if kind == "refused":
         return refused(value)
     if kind == "failed":
@@ -131,4 +134,5 @@ def _leave_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
+        remove_scratch_of(os.getpid())
         os._exit(1)

@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ class Store:
 
     def __init__(self, folder: Path, grid: Mapping[str, Any] | None = None, *, cells: Path | None = None) -> None:
         self.folder, self.cells = folder, cells or folder / "cells"
+        self._made = [place for place in (self.cells, folder) if not place.exists()]
         if grid is not None:
             self._claim(dict(grid))
         try:
@@ -103,6 +105,12 @@ class Store:
         stored = StoredCell(cell.key, cell.identity(), dict(outcome["result"]), dict(outcome["measured"]))
         _write_cell(self.cells / f"{cell.key}.json", stored)
         return stored
+
+    def abandon(self) -> None:
+        """Remove the folders this store made, if nothing was stored in them."""
+        for place in self._made:
+            with suppress(OSError):
+                place.rmdir()
 
     def keep(self, cell: StoredCell) -> None:
         """Put a finished cell from a shared place into this folder as well, so that it is complete by itself."""

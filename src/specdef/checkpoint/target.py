@@ -55,6 +55,12 @@ def scratch_folder(parent: Path | None) -> Iterator[Path]:
         raise unwritable(parent or Path(tempfile.gettempdir()), error) from error
 
 
+def remove_scratch_of(pid: int) -> None:
+    """Remove what a process that was killed left in the system's temporary place."""
+    for folder in Path(tempfile.gettempdir()).glob(f".specdef-{pid}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def refuse_target(target: Path, source: Path | None) -> None:
     """Raise CheckpointError unless `target` is a new path outside `source`, in a folder that exists."""
     if target.exists() or target.is_symlink():
