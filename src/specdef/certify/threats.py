@@ -35,7 +35,7 @@ ORDINARY_LR = {
     "lion": 3e-5,
     "muon": 3e-4,
     "sophia": 1e-2,
-    "adahessian": 1e-2,
+    "adahessian": 0.1,
     "kron": 1e-4,
     "soap": 3e-4,
     "lbfgs": 0.1,
