@@ -10,14 +10,16 @@ import specdef
 SOURCE = Path(specdef.__file__).parent
 ALLOWED = {
     "errors": set(),
-    "_register": {"modules"},
+    "_register": {"transformers_hook"},
     "linalg": {"errors"},
     "theory": {"errors", "linalg"},
     "architectures": {"errors", "linalg"},
     "checkpoint": {"errors", "linalg"},
     "locks": {"errors", "linalg", "architectures", "checkpoint"},
     "factored": {"errors"},
-    "modules": {"errors", "linalg", "architectures", "checkpoint", "locks", "factored"},
+    "modules": {"errors", "linalg", "locks"},
+    "transformers_hook": {"errors", "factored", "locks", "modules"},
+    "in_memory": {"errors", "linalg", "locks", "modules", "transformers_hook"},
     "data": set(),
     "models": {"errors", "checkpoint", "data"},
     "imbalance": {"errors", "linalg", "architectures", "checkpoint"},

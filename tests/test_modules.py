@@ -18,10 +18,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.trainer_utils import validate_quantization_for_training
 
-import specdef.modules
+import specdef.transformers_hook
 from specdef.errors import PlanError, SpecdefError
+from specdef.in_memory import lock_module
 from specdef.linalg.deform import Deformation, deform
-from specdef.modules import DeformedLinear, LayerEntry, lock_module, quantization_config
+from specdef.locks.entry import LayerEntry, quantization_config
+from specdef.modules import DeformedLinear
 
 U32 = torch.finfo(torch.float32).eps / 2
 FORMS = ["dense", "low_rank", "diagonal"]
@@ -353,10 +355,10 @@ def test_a_config_that_does_not_fit_is_refused(change: dict[str, object], messag
 def test_any_import_order_registers(order: str) -> None:
     script = (
         f"{order}\nfrom transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING as m\n"
-        "assert 'specdef' in m; import specdef.modules; specdef.modules.register()"
+        "assert 'specdef' in m; import specdef.transformers_hook; specdef.transformers_hook.register()"
     )
     if order.startswith("import specdef"):
         light = "import sys, specdef\nassert not {'torch', 'transformers', 'specdef.modules'} & set(sys.modules)"
         script = f"{light}\n{script}"
-    source = str(Path(specdef.modules.__file__).parents[1])
+    source = str(Path(specdef.transformers_hook.__file__).parents[1])
     subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONPATH": source}, timeout=120)

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from specdef.curvature.measure import CurvatureReport as CurvatureReport
     from specdef.curvature.measure import measure_curvature as measure_curvature
     from specdef.errors import SpecdefError as SpecdefError
+    from specdef.in_memory import lock_module as lock_module
     from specdef.inspection import InspectReport as InspectReport
     from specdef.inspection import inspect_model as inspect_model
     from specdef.measuring import attack as attack
     from specdef.measuring import certify_model as certify_model
     from specdef.measuring import undo as undo
     from specdef.models import fetch as fetch
-    from specdef.modules import lock_module as lock_module
     from specdef.multiplier_search import find_multiplier as find_multiplier
     from specdef.publish import LockReport as LockReport
     from specdef.restore import unlock as unlock
@@ -34,7 +34,7 @@ _HOMES = {
     # locking
     "lock": "specdef.api",
     "unlock": "specdef.restore",
-    "lock_module": "specdef.modules",
+    "lock_module": "specdef.in_memory",
     "LockReport": "specdef.publish",
     # checking
     "verify": "specdef.verification",

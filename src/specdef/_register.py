@@ -46,6 +46,6 @@ def install() -> None:
 
 
 def _register() -> None:
-    from specdef.modules import register
+    from specdef.transformers_hook import register
 
     register()

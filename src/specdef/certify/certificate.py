@@ -11,10 +11,11 @@ from typing import Any
 from specdef.certify.environment import environment
 from specdef.certify.executors import Executor
 from specdef.certify.grid import recipe_to_json
+from specdef.certify.known import Known
 from specdef.certify.store import Store, StoredCell, write_json
 from specdef.certify.study import Study
 from specdef.certify.sweep import OnCell, sweep
-from specdef.certify.threats import THREATS, Known, Plan, window
+from specdef.certify.threats import THREATS, Plan, window
 from specdef.certify.verdict import ThreatVerdict, attack_of, judge_threat
 from specdef.errors import SpecdefError
 

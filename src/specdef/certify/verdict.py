@@ -10,8 +10,8 @@ from typing import Any
 from specdef.attacks.finetune import Attack
 from specdef.attacks.rewriting import UNDOING
 from specdef.certify.grid import attack_from_json
+from specdef.certify.known import is_broken, is_slowed, is_valid, worst_case
 from specdef.certify.store import StoredCell
-from specdef.certify.threats import is_broken, is_slowed, is_valid, worst_case
 from specdef.training.stopping import Outcome
 
 NOT_MEASURED = "not measured"

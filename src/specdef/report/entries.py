@@ -10,7 +10,7 @@ from typing import Any
 
 from specdef.attacks.finetune import Attack
 from specdef.certify.certificate import CONTAINS
-from specdef.certify.threats import SLOWED
+from specdef.certify.known import SLOWED
 from specdef.training.recipe import Recipe
 from specdef.training.stopping import Outcome
 
