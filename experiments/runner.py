@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.locked import HERE, WORK, locked_copy
+from experiments.picture import draw_grid
 from specdef.attacks.lora import parse_adapter
 from specdef.attacks.rewriting import parse_rewriting
 from specdef.certify.environment import environment
@@ -133,8 +134,12 @@ def _write(name: str, config: Any, rows: Sequence[Row], reference: float, device
         "rows": [{"lock": row.label, "entries": row.entries} for row in rows],
     }
     write_json(HERE / "results" / f"{name}.json", content)
-    text = table(name, config, rows) if config.get("rows") != "attacks" else turned_table(name, config, rows)
+    turned = config.get("rows") == "attacks"
+    text = turned_table(name, config, rows) if turned else table(name, config, rows)
     (HERE / "results" / f"{name}.md").write_text(text)
+    if not turned:
+        labelled = [(row.label, row.entries) for row in rows]
+        draw_grid(config["title"], labelled, HERE / "results" / f"{name}.png")
 
 
 def table(name: str, config: Mapping[str, Any], rows: Sequence[Row]) -> str:
