@@ -22,11 +22,11 @@ def draw_grid(title: str, rows: Sequence[tuple[str, Sequence[Mapping[str, Any]]]
     pyplot = _pyplot()
     attacks = [entry["attack"] for entry in rows[0][1]]
     figure, axes = pyplot.subplots(figsize=(3.2 + 1.25 * len(attacks), 1.9 + 0.62 * len(rows)), layout="constrained")
-    seen: list[Kind] = []
+    seen: set[Kind] = set()
     for y, (_, entries) in enumerate(rows):
         for x, entry in enumerate(entries):
             kind = Kind(entry["verdict"]) if entry["score"] is not None else Kind.INVALID
-            seen.append(kind)
+            seen.add(kind)
             axes.add_patch(pyplot.Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=COLORS[kind], lw=0))
             detail = f"{entry['steps']:.0f} steps" if entry["steps"] is not None else f"score {entry['score'] or 0:.2f}"
             color = "white" if kind in LIGHT_TEXT else "black"
