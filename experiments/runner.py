@@ -47,7 +47,7 @@ def run(name: str, *, machine: Machine | None = None) -> Path:
     """
     config = json.loads((HERE / "configs" / f"{name}.json").read_text())
     original = _prepared(config) if "prepare" in config else find_model(config["model"])
-    task = parse_task(config["task"], target=config.get("target"))
+    task = parse_task(config["task"], target=config.get("target"), scorer=config.get("scorer"))
     recipe = Recipe(**config["recipe"])
     store = Store(WORK / "cells-store")
     plain = make_study(original, original, task, recipe=recipe, machine=machine or Machine())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from specdef.api import make_options
 from specdef.attacks.finetune import Attack
 from specdef.attacks.lora import parse_adapter
 from specdef.attacks.rewriting import parse_rewriting
+from specdef.tasks.registry import make_task, parse_task
+from specdef.tasks.task import TaskError
 from specdef.training.recipe import Recipe
 
 CONFIGS = sorted((Path(__file__).parents[1] / "experiments" / "configs").glob("*.json"))
@@ -50,6 +53,16 @@ def test_locks_and_attacks_are_understood(path: Path) -> None:
             parse_rewriting(changes.pop("rewrite"))
         how = {name: changes.pop(name) for name in ("freeze", "channel_rates") if name in changes}
         Attack(Recipe(**{**config["recipe"], **changes}), **how)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_tasks_are_understood(path: Path) -> None:
+    config = read(path)
+    if "task" in config:
+        spec = parse_task(config["task"], target=config.get("target"), scorer=config.get("scorer"))
+        # The files of the full scale are the user's; everything before them must be in order.
+        with pytest.raises(TaskError, match=r"readable file|model folder") if spec.path else nullcontext():
+            make_task(spec)
 
 
 @pytest.mark.parametrize("path", [path for path in CONFIGS if path.stem.startswith(("table4", "table22"))])
