@@ -36,6 +36,7 @@ class DeformedLinear(nn.Module):
         device: where the (uninitialised) tensors are made.
 
     Example:
+        >>> from specdef.linalg.deform import deform
         >>> linear = nn.Linear(6, 4)
         >>> locked = DeformedLinear.from_linear(linear, deform(linear.weight.detach(), 2, 1e6))
         >>> x = torch.randn(3, 6)
