@@ -57,13 +57,13 @@ def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_kill_9_at_many_instants_leaves_nothing_or_everything(larger: Path, tmp_path: Path) -> None:
     started = time.perf_counter()
-    lock(larger, tmp_path / "whole")
+    subprocess.run([sys.executable, "-c", LOCK, larger, tmp_path / "whole"], check=True)
     whole = time.perf_counter() - started
     seen = set()
     for number in range(12):
         out = tmp_path / f"out{number}"
         child = subprocess.Popen([sys.executable, "-c", LOCK, larger, out])
-        time.sleep(0.15 + number * whole / 8)
+        time.sleep(number * whole / 10)
         child.send_signal(signal.SIGKILL)
         child.wait()
         seen.add(out.exists())
@@ -75,7 +75,7 @@ def test_kill_9_at_many_instants_leaves_nothing_or_everything(larger: Path, tmp_
             lock(larger, out)
             assert verify(out).passed
     assert not list(tmp_path.glob(".*.specdef-*")), "what a killed run left is removed by the next"
-    assert False in seen
+    assert False in seen, "the first is killed at once"
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(larger: Path, tmp_path: Path) -> None:
