@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from specdef.report.entries import Kind
@@ -36,7 +37,7 @@ def draw_grid(title: str, rows: Sequence[tuple[str, Sequence[Mapping[str, Any]]]
     axes.set(xlim=(-0.5, len(attacks) - 0.5), ylim=(len(rows) - 0.5, -0.5))
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title(title, fontsize=10)
+    figure.suptitle(fill(title, int(10 * figure.get_figwidth())), fontsize=10)
     handles = [
         pyplot.Rectangle((0, 0), 1, 1, color=COLORS[kind], label=str(kind.value)) for kind in Kind if kind in seen
     ]
