@@ -55,9 +55,10 @@ def run(name: str, *, machine: Machine | None = None) -> Path:
     cells: list[Cell] = []
     for entry in config["locks"]:
         folder = original if entry.get("preset") is None else locked_copy(original, entry)
-        study = make_study(folder, original, task, recipe=recipe, machine=plain.machine)
+        alone = folder == original
+        study = plain if alone else make_study(folder, original, task, recipe=recipe, machine=plain.machine)
         cells += [
-            _cell(study, attack, seed, None if folder == original else reference, config.get("stop", "budget"))
+            _cell(study, attack, seed, None if alone else reference, config.get("stop", "budget"))
             for attack in config["attacks"]
             for seed in config["seeds"]
         ]
