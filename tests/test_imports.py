@@ -46,7 +46,7 @@ ALLOWED = {
     },
     "certify": {"errors", "checkpoint", "models", "training", "tasks", "attacks"},
     "curvature": {"errors", "models", "tasks", "training"},
-    "report": {"errors", "attacks", "curvature", "imbalance", "inspection", "training", "certify"},
+    "report": {"errors", "checkpoint", "attacks", "curvature", "imbalance", "inspection", "training", "certify"},
     "measuring": {"errors", "checkpoint", "models", "training", "tasks", "attacks", "certify", "report"},
     "prepare": {"errors", "checkpoint", "models", "tasks", "training"},
     "lmeval": {"errors", "models"},

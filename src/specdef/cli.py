@@ -16,6 +16,7 @@ import typer
 from rich.markup import escape
 
 from specdef import commands, commands_utility
+from specdef.checkpoint.temporary import remove_unfinished
 from specdef.commands import err_console, out_console
 from specdef.errors import PlanError, SpecdefError
 
@@ -53,6 +54,8 @@ def main() -> None:
         err_console.print(f"[red]Error:[/red] {_safe(str(error))}", soft_wrap=True)
         sys.exit(2)
     except _Interrupted:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        remove_unfinished()
         err_console.print("Interrupted; nothing half-written was left behind.")
         sys.exit(130)
 

@@ -11,10 +11,11 @@ import numpy as np
 
 from specdef import __version__
 from specdef.architectures.resolve import ResolvedModel, resolve
-from specdef.checkpoint.key import Key, default_key_path, refuse_key_path, write_key
+from specdef.checkpoint.key import Key, default_key_path, place_key, refuse_key_path, write_key
 from specdef.checkpoint.manifest import CARD, MANIFEST, Manifest
 from specdef.checkpoint.reader import Checkpoint, open_checkpoint
-from specdef.checkpoint.target import new_folder, refuse_target, scratch_folder
+from specdef.checkpoint.target import place_folder, refuse_target, scratch_folder, unplaced_folder
+from specdef.checkpoint.temporary import temporary_path, uninterrupted
 from specdef.checkpoint.writer import Progress, ShardEdits, copy_others, file_digest, write_shards
 from specdef.errors import CheckpointError, PlanError
 from specdef.linalg.exponent import Stored
@@ -106,16 +107,15 @@ def _lock(
     p = prepared
     if dry_run:
         return LockReport(None, None, p.method, p.strength, p.exactness, p.num_values, p.left_out)
-    key_written = False
-    try:
-        with new_folder(out, source=checkpoint.folder) as folder:
-            secret = _write_locked(checkpoint, folder, p, progress)
-            write_key(secret, key)
-            key_written = True
-    except BaseException:
-        if key_written:  # without its folder the key unlocks nothing
-            key.unlink(missing_ok=True)
-        raise
+    with unplaced_folder(out, source=checkpoint.folder) as folder, temporary_path(key) as key_file:
+        write_key(_write_locked(checkpoint, folder, p, progress), key_file, key)
+        with uninterrupted():
+            place_key(key_file, key)
+            try:
+                place_folder(folder, out, source=checkpoint.folder)
+            except BaseException:  # without its folder the key unlocks nothing
+                key.unlink(missing_ok=True)
+                raise
     return LockReport(out, key, p.method, p.strength, p.exactness, p.num_values, p.left_out)
 
 

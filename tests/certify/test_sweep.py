@@ -180,8 +180,6 @@ def test_a_full_disk_ends_the_sweep_in_one_sentence_and_keeps_what_was_finished(
 ) -> None:
     import errno
 
-    from specdef.certify import store as store_module
-
     cells = grids.cells(toy_model, 2)
     sweep(cells[:1], Store(tmp_path), LocalExecutor(1))
     before = facts_of(tmp_path)
@@ -189,7 +187,7 @@ def test_a_full_disk_ends_the_sweep_in_one_sentence_and_keeps_what_was_finished(
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(store_module.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(StoreError, match=r"failed \(No space left on device\). Finished cells are kept"):
         sweep(cells, Store(tmp_path), LocalExecutor(1))
     assert facts_of(tmp_path) == before

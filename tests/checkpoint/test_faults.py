@@ -199,7 +199,7 @@ def test_an_unreadable_place_to_write(model: Path, tmp_path: Path, monkeypatch: 
     def refuse(*args: object, **kwargs: object) -> str:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
     _refused(model, CheckpointError, r"Writing .*out failed \(Permission denied\); nothing was left behind")
 
 

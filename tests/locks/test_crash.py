@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import CodeType, FrameType
 
 import numpy as np
 import pytest
 
-from specdef import lock, verify
+from specdef import lock, publish, verify
+from specdef.architectures.resolve import resolve
 from specdef.checkpoint.header import write_header
+from specdef.checkpoint.key import Key
+from specdef.checkpoint.reader import open_checkpoint
+from specdef.checkpoint.temporary import remove_unfinished
 from specdef.errors import CheckpointError
+from specdef.locks.plan import FoldOptions
 
 LOCK = "import sys; from specdef import lock; lock(sys.argv[1], sys.argv[2])"
 LIMITED = """
 import resource, signal, sys
 from specdef.cli import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-sys.argv = ["specdef", "lock", *sys.argv[1:]]
+sys.argv = ["specdef", "lock", *sys.argv[2:]]
 main()
 """
 
@@ -78,9 +88,15 @@ def test_kill_9_at_many_instants_leaves_nothing_or_everything(larger: Path, tmp_
     assert False in seen, "the first is killed at once"
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_nothing(larger: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("missing", [60_000_000, 1])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(larger: Path, tmp_path: Path, missing: int) -> None:
+    """A last block that fits but for a byte is no error to write(2), which then says how much it wrote."""
+    limit = (larger / "model.safetensors").stat().st_size - missing
     result = subprocess.run(
-        [sys.executable, "-c", LIMITED, larger, tmp_path / "out"], capture_output=True, text=True, check=False
+        [sys.executable, "-c", LIMITED, str(limit), larger, tmp_path / "out"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == 2
     assert "failed (File too large); nothing was left behind" in result.stderr
@@ -114,7 +130,88 @@ def test_ctrl_c_cleans_up(larger: Path, tmp_path: Path) -> None:
         time.sleep(0.005)
     child.send_signal(signal.SIGINT)
     _, message = child.communicate()
-    assert child.returncode in (130, 0)
+    assert child.returncode in (130, 0, -signal.SIGINT), "interrupted, finished, or finished and on its way out"
     if child.returncode == 130:
         assert "Interrupted; nothing half-written was left behind" in message
-        assert not list(tmp_path.iterdir())
+    assert _nothing_or_everything(tmp_path)
+
+
+def test_ctrl_c_between_any_two_instructions(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGINT at every instruction of the code that makes, names and removes files, not when a sleep happens to end."""
+    instruction, interrupted = 0, 0
+
+    def watch(frame: FrameType, event: str, _: object) -> Callable[..., object] | None:
+        nonlocal instruction
+        if not _makes_files(frame.f_code):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            instruction += 1
+            if instruction == at:
+                sys.settrace(None)
+                signal.raise_signal(signal.SIGINT)
+        return watch
+
+    checkpoint = open_checkpoint(llama)
+    prepared = publish._prepare_fold(checkpoint, resolve(checkpoint.config, checkpoint.shapes), FoldOptions())
+    monkeypatch.setattr("specdef.publish._write_locked", lambda *_: Key("fold", {}, {}))
+    for at in itertools.count(1):
+        instruction = 0
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        sys.settrace(watch)
+        try:
+            publish._lock(checkpoint, folder / "out", folder / "out.specdef-key", prepared, False, None)
+        except KeyboardInterrupt:
+            interrupted += 1
+        finally:
+            sys.settrace(None)
+        remove_unfinished()
+        assert _nothing_or_everything(folder), f"after instruction {at}"
+        if instruction < at:
+            break
+    assert interrupted > 300
+
+
+def test_ctrl_c_while_a_writing_thread_starts(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool does not know that thread yet; it must have ended all the same before the folder is removed."""
+    start = threading.Thread.start
+
+    def start_and_interrupt(thread: threading.Thread) -> None:
+        start(thread)
+        signal.raise_signal(signal.SIGINT)
+
+    def slow(*_: object) -> None:
+        time.sleep(0.3)
+
+    monkeypatch.setattr("specdef.checkpoint.writer._write_shard", slow)
+    monkeypatch.setattr(threading.Thread, "start", start_and_interrupt)
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        lock(llama, tmp_path / "out")
+    assert threading.active_count() == before
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_stops_at_the_next_block(larger: Path, tmp_path: Path) -> None:
+    """Of a hundred shards, not the ninety-nine that are waiting are written first."""
+    read: list[int] = []
+
+    def interrupt(count: int) -> None:
+        read.append(count)
+        if len(read) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.3)
+
+    with pytest.raises(KeyboardInterrupt):
+        lock(larger, tmp_path / "out", progress=interrupt)
+    assert len(read) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def _makes_files(code: CodeType) -> bool:
+    return Path(code.co_filename).name in {"temporary.py", "target.py", "contextlib.py"} or code.co_name == "_lock"
+
+
+def _nothing_or_everything(folder: Path) -> bool:
+    return {path.name for path in folder.iterdir()} in (set(), {"out", "out.specdef-key"})

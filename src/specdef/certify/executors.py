@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from specdef.certify.grid import Cell
 from specdef.certify.run_cell import run_cell
-from specdef.checkpoint.target import remove_scratch_of
+from specdef.checkpoint.temporary import remove_scratch_of
 from specdef.errors import SpecdefError
 from specdef.training.stopping import Outcome
 

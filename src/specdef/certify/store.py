@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from specdef.certify.grid import Cell
-from specdef.checkpoint.target import is_alive
+from specdef.checkpoint.temporary import LEFTOVER, leftovers, write_file
 from specdef.errors import SpecdefError
 from specdef.training.stopping import Outcome
 
 GRID = "grid.json"
-_LEFTOVER = re.compile(r"^\..*\.tmp-(\d+)-\w+$")
 
 
 class StoreError(SpecdefError):
@@ -61,10 +58,8 @@ class Store:
             self.cells.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _unwritable(folder, error) from error
-        for leftover in self.cells.glob(".*.tmp-*"):
-            found = _LEFTOVER.search(leftover.name)
-            if found and not is_alive(int(found[1])):
-                leftover.unlink(missing_ok=True)
+        for leftover, _ in leftovers(self.cells):
+            leftover.unlink(missing_ok=True)
 
     def _claim(self, grid: dict[str, Any]) -> None:
         path = self.folder / GRID
@@ -121,7 +116,7 @@ class Store:
 
 def _is_foreign(path: Path) -> bool:
     """Whether a file is more than what a killed start of ours left behind."""
-    return not _LEFTOVER.search(path.name)
+    return not LEFTOVER.match(path.name)
 
 
 def stored_cells(folder: Path) -> list[StoredCell]:
@@ -144,21 +139,11 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
         StoreError: the disk is full or the folder not writable; nothing half-written stays behind.
     """
-    temporary: str | None = None
+    data = (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".{path.name}.tmp-{os.getpid()}-"
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=prefix, delete=False, encoding="utf-8") as file:
-            temporary = file.name
-            json.dump(content, file, indent=1, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).rename(path)
+        write_file(path, data)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise _unwritable(path.parent, error) from error
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,8 @@ from typing import Any
 from blake3 import blake3
 
 from specdef.checkpoint.header import read_header, write_header
-from specdef.checkpoint.target import remove_stale, unwritable
+from specdef.checkpoint.target import unwritable
+from specdef.checkpoint.temporary import remove_stale
 from specdef.errors import CheckpointError, KeyFileError
 
 FORMAT = 1
@@ -59,15 +59,10 @@ def refuse_key_path(path: Path, locked: Path, model: Path | None = None) -> None
         raise KeyFileError(f"`key` must be in a folder that exists; {path.parent} does not. Create it first.")
 
 
-def write_key(key: Key, path: Path) -> None:
-    """Write a key with mode 0600 under a temporary name, then move it into place without overwriting.
-
-    Args:
-        key: what to write.
-        path: a file that does not exist yet.
+def write_key(key: Key, temporary: Path, path: Path) -> None:
+    """Write a key with mode 0600 to a temporary file that does not exist yet; `place_key` then calls it `path`.
 
     Raises:
-        KeyFileError: the path exists.
         CheckpointError: it cannot be written.
     """
     body = json.dumps(
@@ -86,17 +81,25 @@ def write_key(key: Key, path: Path) -> None:
     )
     try:
         remove_stale(path)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.specdef-{os.getpid()}-", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(header)
-                for data in key.blobs.values():
-                    file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, path)
-        finally:
-            os.unlink(temporary)  # noqa: PTH108
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(header)
+            for data in key.blobs.values():
+                file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def place_key(temporary: Path, path: Path) -> None:
+    """Give a finished key its name, without overwriting.
+
+    Raises:
+        KeyFileError: the path exists.
+        CheckpointError: it cannot be created.
+    """
+    try:
+        os.link(temporary, path)
     except FileExistsError:
         raise KeyFileError(f"`key` must be a new file; {path} exists. Choose another name.") from None
     except OSError as error:

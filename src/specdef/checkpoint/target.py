@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import re
-import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from specdef.checkpoint.temporary import remove_stale, temporary_in, temporary_path
 from specdef.errors import CheckpointError
 
 
-@contextlib.contextmanager
+@contextmanager
 def new_folder(target: Path, *, source: Path | None = None) -> Iterator[Path]:
     """A temporary sibling of `target` that becomes `target` on success and disappears on failure.
 
@@ -24,41 +22,48 @@ def new_folder(target: Path, *, source: Path | None = None) -> Iterator[Path]:
     Raises:
         CheckpointError: `target` exists, lies inside `source`, cannot be written, or the disk is full.
     """
+    with unplaced_folder(target, source=source) as temporary:
+        yield temporary
+        place_folder(temporary, target, source=source)
+
+
+@contextmanager
+def unplaced_folder(target: Path, *, source: Path | None = None) -> Iterator[Path]:
+    """The same, for a caller that calls `place_folder` itself; without that it disappears."""
     refuse_target(target, source)
     remove_stale(target)
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.specdef-{os.getpid()}-", dir=target.parent))
+        with temporary_path(target) as temporary:
+            temporary.mkdir()
+            yield temporary
     except OSError as error:
         raise unwritable(target, error) from error
-    try:
-        temporary.chmod(0o755)
-        yield temporary
-        refuse_target(target, source)
-        temporary.rename(target)
-    except OSError as error:
-        raise unwritable(target, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
-@contextlib.contextmanager
+def place_folder(temporary: Path, target: Path, *, source: Path | None = None) -> None:
+    """Give a finished folder its name.
+
+    Raises:
+        CheckpointError: something of that name has appeared in the meantime.
+    """
+    refuse_target(target, source)
+    temporary.rename(target)
+
+
+@contextmanager
 def scratch_folder(parent: Path | None) -> Iterator[Path]:
     """A temporary folder on the disk of `parent` (the system's place when None), always removed.
 
     Raises:
         CheckpointError: it cannot be created, or the disk is full.
     """
+    parent = Path(tempfile.gettempdir()) if parent is None else parent
     try:
-        with tempfile.TemporaryDirectory(prefix=f".specdef-{os.getpid()}-", dir=parent) as folder:
-            yield Path(folder)
+        with temporary_in(parent) as folder:
+            folder.mkdir(mode=0o700)
+            yield folder
     except OSError as error:
-        raise unwritable(parent or Path(tempfile.gettempdir()), error) from error
-
-
-def remove_scratch_of(pid: int) -> None:
-    """Remove what a process that was killed left in the system's temporary place."""
-    for folder in Path(tempfile.gettempdir()).glob(f".specdef-{pid}-*"):
-        shutil.rmtree(folder, ignore_errors=True)
+        raise unwritable(parent, error) from error
 
 
 def refuse_target(target: Path, source: Path | None) -> None:
@@ -77,29 +82,3 @@ def unwritable(target: Path, error: OSError) -> CheckpointError:
         f"Writing {target} failed ({error.strerror or error}); nothing was left behind. "
         "Free some space or choose a writable place."
     )
-
-
-def remove_stale(target: Path) -> None:
-    """Remove what killed runs left beside `target`."""
-    pattern = re.compile(re.escape(f".{target.name}.specdef-") + r"(\d+)-\w+$")
-    for path in target.resolve().parent.glob(f".{_glob_escape(target.name)}.specdef-*"):
-        match = pattern.match(path.name)
-        if match and not is_alive(int(match.group(1))):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _glob_escape(name: str) -> str:
-    return re.sub(r"([*?\[])", r"[\1]", name)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process of that number runs on this machine."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OverflowError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,6 +17,7 @@ from blake3 import blake3
 
 from specdef.checkpoint.header import ShardHeader, TensorInfo, load_json_object, num_bytes, write_header
 from specdef.checkpoint.reader import INDEX, Checkpoint
+from specdef.checkpoint.temporary import uninterrupted
 from specdef.errors import CheckpointError
 from specdef.linalg.exponent import NUMPY_DTYPES, Stored
 
@@ -122,13 +124,26 @@ def write_shards(
     Returns:
         Shard name -> digests.
     """
+    stop = threading.Event()
+
+    def read(count: int) -> None:
+        if stop.is_set():
+            raise CancelledError
+        if progress is not None:
+            progress(count)
 
     def one(shard: str) -> Digests:
-        return _write_shard(checkpoint, shard, target / shard, edits.get(shard, ShardEdits()), check, progress)
+        return _write_shard(checkpoint, shard, target / shard, edits.get(shard, ShardEdits()), check, read)
 
-    names = list(checkpoint.shards)
-    with ThreadPoolExecutor(max_workers=min(num_workers, len(names))) as pool:
-        return dict(zip(names, pool.map(one, names), strict=True))
+    pool = ThreadPoolExecutor(max_workers=min(num_workers, len(checkpoint.shards)))
+    try:
+        with uninterrupted():  # an interrupt while a thread starts would leave it running, unknown to its pool
+            written = {shard: pool.submit(one, shard) for shard in checkpoint.shards}
+        return {shard: future.result() for shard, future in written.items()}
+    finally:
+        stop.set()
+        with uninterrupted():  # nothing writes into `target` any more when it is removed
+            pool.shutdown(cancel_futures=True)
 
 
 def copy_others(checkpoint: Checkpoint, target: Path, *, skip: Sequence[str] = ()) -> dict[str, str]:
@@ -231,11 +246,11 @@ def _write_shard(
     path: Path,
     edits: ShardEdits,
     check: CheckBlock | None,
-    progress: Progress | None,
+    progress: Progress,
 ) -> Digests:
     header = checkpoint.shards[shard]
     source_path = checkpoint.folder / shard
-    with source_path.open("rb", buffering=0) as source, path.open("wb", buffering=0) as file:
+    with source_path.open("rb", buffering=0) as source, path.open("wb") as file:
         shutil.copymode(source_path, path)
         output = _Output(file)
         read_hash = blake3(source.read(len(header.raw)))
