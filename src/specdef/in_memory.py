@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from specdef.errors import PlanError
-from specdef.linalg.deform import Basis, Form, deform
+from specdef.linalg.compensation import Basis, Form
+from specdef.linalg.deform import deform
 from specdef.locks.entry import LayerEntry, quantization_config
 from specdef.modules import DeformedLinear, linear_weight
 from specdef.transformers_hook import attach

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from specdef.errors import PlanError
-from specdef.linalg.deform import TENSOR_NAMES, Deformation, compensate, compute_dtype
+from specdef.linalg.compensation import TENSOR_NAMES, compensate, compute_dtype
+from specdef.linalg.deform import Deformation
 from specdef.locks.entry import LayerEntry
 
 
@@ -20,12 +21,12 @@ class DeformedLinear(nn.Module):
     """A linear layer whose weight is deformed and whose compensation is a layer of its own.
 
     Math: y = C (W~ x) + b on the output side, y = W~ (C x) + b on the input side. Both products run in
-    `specdef.linalg.deform.compute_dtype`, autocast off, and the result is cast back to x's dtype: rounding W~ x in a
-    narrow dtype could not be undone. TensorFloat-32, where a program enables it, is such a narrow dtype for the
+    `specdef.linalg.compensation.compute_dtype`, autocast off, and the result is cast back to x's dtype: rounding W~ x
+    in a narrow dtype could not be undone. TensorFloat-32, where a program enables it, is such a narrow dtype for the
     float32 products of a bfloat16 checkpoint.
 
     W~ keeps the parameter name ``weight`` and b ``bias``; C is held under the names of
-    `specdef.linalg.deform.TENSOR_NAMES`, trainable like the injected layer of the paper (the index is a buffer).
+    `specdef.linalg.compensation.TENSOR_NAMES`, trainable like the injected layer of the paper (the index is a buffer).
     Casting the module (``.half()``, ``.to(torch.bfloat16)``) moves the bias alone.
 
     Args:

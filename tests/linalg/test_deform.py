@@ -12,14 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from specdef.errors import PlanError
-from specdef.linalg.deform import (
-    Deformation,
-    compensate,
-    default_tolerance,
-    deform,
-    effective_weight,
-    measure_lock,
-)
+from specdef.linalg.compensation import compensate, effective_weight, measure_lock
+from specdef.linalg.deform import Deformation, default_tolerance, deform
 
 SHAPES = [(48, 20), (20, 48), (32, 32)]
 UNIT = {dtype: torch.finfo(dtype).eps / 2 for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64)}

@@ -22,7 +22,7 @@ from specdef.attacks.shared import Together
 from specdef.checkpoint.reader import Checkpoint
 from specdef.checkpoint.writer import NewTensor, edits_by_shard
 from specdef.factored import FACTORED_VERSION, FactorEntry
-from specdef.linalg.deform import TENSOR_NAMES, Side, effective_weight
+from specdef.linalg.compensation import TENSOR_NAMES, Side, effective_weight
 from specdef.locks.entry import QUANT_METHOD, LayerEntry
 
 TINY = 1e-12

@@ -19,7 +19,7 @@ from specdef.checkpoint.reader import Checkpoint
 from specdef.checkpoint.writer import NewTensor, edits_by_shard
 from specdef.errors import SpecdefError
 from specdef.inspection import is_compensation, resolve_locked
-from specdef.linalg.deform import TENSOR_NAMES, effective_weight
+from specdef.linalg.compensation import TENSOR_NAMES, effective_weight
 from specdef.locks.entry import FORMAT_VERSION, QUANT_METHOD, LayerEntry
 from specdef.locks.inject import TORCH_DTYPES, load_tensor, locked_modules
 

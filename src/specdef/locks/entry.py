@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from specdef.errors import SpecdefError
-from specdef.linalg.deform import TENSOR_NAMES, Basis, Deformation, Form, Side
+from specdef.linalg.compensation import TENSOR_NAMES, Basis, Form, Side
+from specdef.linalg.deform import Deformation
 
 QUANT_METHOD = "specdef"
 FORMAT_VERSION = 1

@@ -21,7 +21,8 @@ from specdef.checkpoint.header import TensorInfo
 from specdef.checkpoint.reader import INDEX, Checkpoint
 from specdef.checkpoint.writer import NewTensor, ShardEdits, changed_index, edits_by_shard, json_bytes
 from specdef.errors import CheckpointError, PlanError
-from specdef.linalg.deform import TENSOR_NAMES, Deformation, deform, measure_lock
+from specdef.linalg.compensation import TENSOR_NAMES, measure_lock
+from specdef.linalg.deform import Deformation, deform
 from specdef.locks.entry import LayerEntry, quantization_config
 from specdef.locks.matrices import InjectOptions
 
