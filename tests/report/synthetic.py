@@ -79,7 +79,8 @@ class Pretended:
 
 
 def unlocked(cell: Cell) -> str:
-    return {3e-5: "stall 0.6", 1e-4: "broken 40", 3e-4: "broken 20", 1e-3: "broken 20"}[cell.attack.recipe.lr]
+    found = {3e-5: "stall 0.6", 1e-4: "broken 40", 3e-4: "broken 20", 1e-3: "broken 20"}
+    return found.get(cell.attack.recipe.lr, "stall 0.3")
 
 
 def falls_to_search(cell: Cell) -> str:

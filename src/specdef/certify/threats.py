@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 from specdef.attacks.lora import AdapterSpec
@@ -18,10 +19,14 @@ from specdef.certify.grid import Cell, attack_from_json
 from specdef.certify.known import Known, is_broken, is_valid, learning_rate, success, worst_case
 from specdef.certify.store import StoredCell
 from specdef.certify.study import Study
+from specdef.training.stopping import Outcome
 
 ABOVE = 3.0
 """How far above the window learning rates are searched as well."""
 SEEDS = (0, 1, 2)
+GAP = 5.0
+"""Between a rate that leaves the task unlearned and a higher one that ruins the model, rates are tried until neighbours
+are this close: the window that breaks a lock may be narrower than a factor of ten."""
 CONTROLS = "controls"
 """The same attacks on the undefended model."""
 ORDINARY_LR = {
@@ -39,6 +44,10 @@ ORDINARY_LR = {
 ADAPTER_LR = (1e-3, 3e-3, 3e-4)
 
 Plan = Generator[list[Cell], list[StoredCell], None]
+Changes = dict[str, Any]
+"""What one attack changes in the ordinary recipe."""
+Stage = tuple[str, list[Changes]]
+"""What is tried together, and its name."""
 
 
 def window(study: Study, known: Known) -> Plan:
@@ -87,7 +96,7 @@ def optimizers(study: Study, known: Known) -> Plan:
     """T2: clipping, batch size, accumulation, then other optimizers, each with its own learning-rate search."""
     best = known.best("T0", "T1")
     middle = learning_rate(best) if best is not None else known.working[0]
-    stages: list[tuple[str, list[dict[str, Any]]]] = [
+    stages: list[Stage] = [
         ("clipping and batch size", [{"lr": middle, "clip": None}, {"lr": middle, "batch_size": 16}]),
         ("accumulation and a constant schedule", [{"lr": middle, "accumulation": 2}, _constant(middle)]),
     ]
@@ -103,7 +112,7 @@ def adapters_and_freezing(study: Study, known: Known) -> Plan:
     best = known.best("T0", "T1")
     middle = learning_rate(best) if best is not None else known.working[0]
     everything, queries = AdapterSpec(), AdapterSpec(targets=("q_proj", "v_proj"))
-    stages: list[tuple[str, list[dict[str, Any]]]] = [
+    stages: list[Stage] = [
         ("LoRA on all linear layers", [{"adapter": everything, "lr": lr} for lr in ADAPTER_LR[:2]]),
     ]
     if study.locked_modules:
@@ -129,7 +138,7 @@ def undo_attacks(study: Study, known: Known) -> Plan:
         return
     best = known.best("unlocked")
     lr = learning_rate(best) if best is not None else known.working[0]
-    stages: list[tuple[str, list[dict[str, Any]]]] = [
+    stages: list[Stage] = [
         ("merging and rebalancing", [{"rewrite": Rewriting(kind), "lr": lr} for kind in ("merge", "rebalance")]),
         ("rebalancing head by head", [{"rewrite": Rewriting("rebalance", {"form": "svd"}), "lr": lr}]),
         ("layer injection", [{"rewrite": Rewriting("inject-layers", {"factors": k}), "lr": lr} for k in (2, 4)]),
@@ -151,13 +160,15 @@ THREATS = {
 }
 
 
-def _stages(study: Study, known: Known, name: str, stages: list[tuple[str, list[dict[str, Any]]]]) -> Plan:
+def _stages(study: Study, known: Known, name: str, stages: Sequence[Stage]) -> Plan:
     """Stage after stage until one breaks the lock without being slowed.
 
     A stage that does not is tried on the undefended model too: an attack that fails there is no test of a lock.
     """
     for number, (label, changes) in enumerate(stages):
         found = yield [_locked(study, known, **change) for change in changes]
+        if not known.is_open(name, study.recipe.eval_every):
+            found = [*found, *(yield from _between(study, known, changes, found))]
         if known.is_open(name, study.recipe.eval_every):
             for left, _ in stages[number + 1 :]:
                 known.skip(name, f"{left}: already broken")
@@ -172,7 +183,34 @@ def _stages(study: Study, known: Known, name: str, stages: list[tuple[str, list[
     yield from _other_seeds(study, known, name)
 
 
-def _control(study: Study, known: Known, name: str, label: str, changes: list[dict[str, Any]], keys: set[str]) -> Plan:
+def _between(
+    study: Study, known: Known, changes: Sequence[Changes], found: Sequence[StoredCell]
+) -> Generator[list[Cell], list[StoredCell], list[StoredCell]]:
+    """Further rates of a stage that is a learning-rate search, where its own leave a gap a window may hide in."""
+    added: list[StoredCell] = []
+    first = {name: value for name, value in changes[0].items() if name != "lr"}
+    if any({name: value for name, value in change.items() if name != "lr"} != first for change in changes):
+        return added
+    while (gap := _gap([*found, *added])) is not None:
+        low, high = gap
+        third = (high / low) ** (1 / 3)
+        cells = [_locked(study, known, **first, lr=_rounded(lr)) for lr in (low * third, high / third)]
+        added += yield cells
+    return added
+
+
+def _gap(cells: Sequence[StoredCell]) -> tuple[float, float] | None:
+    """Neighbouring learning rates further apart than `GAP`, of which the lower stalls and the higher collapses."""
+    outcomes = {learning_rate(cell): cell.result["outcome"] for cell in cells}
+    if Outcome.BROKEN.value in outcomes.values():
+        return None
+    for low, high in pairwise(sorted(outcomes)):
+        if (outcomes[low], outcomes[high]) == (Outcome.STALL.value, Outcome.COLLAPSE.value) and high > low * GAP:
+            return low, high
+    return None
+
+
+def _control(study: Study, known: Known, name: str, label: str, changes: Sequence[Changes], keys: set[str]) -> Plan:
     """The stage on the undefended model; where it fails there, its cells do not count.
 
     There is nothing to undo in the undefended model: what undoes a lock is left out.

@@ -1,0 +1,62 @@
+"""What the threat models find and what they overlook, over results that are made up."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import synthetic
+
+from specdef.certify.grid import Cell
+from specdef.certify.threats import ORDINARY_LR
+
+EXACT = 2.0**20
+
+
+def only_between(low: float, high: float, *, adapter: bool = False, optimizer: str = "adamw") -> synthetic.Behaviour:
+    """A lock that one kind of attack breaks, in a window of learning rates, and that holds against everything else."""
+
+    def behaviour(cell: Cell) -> str:
+        recipe = cell.attack.recipe
+        if (cell.attack.adapter is not None, recipe.optimizer) != (adapter, optimizer):
+            return synthetic.holds(cell)
+        return "collapse 0.5" if recipe.lr > high else "broken 20" if recipe.lr > low else "stall 0.4"
+
+    return behaviour
+
+
+@pytest.mark.parametrize(
+    ("threat", "behaviour"),
+    [
+        ("T3", only_between(5e-8, 3e-7, adapter=True)),
+        ("T2", only_between(1e-6, 1e-5, optimizer="muon")),
+        ("T2", only_between(1e-8, 6e-8, optimizer="muon")),
+    ],
+)
+def test_a_window_narrower_than_the_grid_is_found(
+    threat: str, behaviour: synthetic.Behaviour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The grid alone steps over it, as ours did over LoRA at 1e-7 on the fold lock."""
+    threats = ("T0", "T1", threat)
+    found = synthetic.certify(tmp_path / "found", behaviour, threats, multiplier=EXACT)
+    assert found.verdicts[threat] == "broken"
+    assert found.verdicts["T1"].startswith("held")
+    monkeypatch.setattr("specdef.certify.threats.GAP", float("inf"))
+    overlooked = synthetic.certify(tmp_path / "overlooked", behaviour, threats, multiplier=EXACT)
+    assert overlooked.verdicts[threat].startswith("held")
+
+
+def test_a_lock_that_holds_is_searched_to_the_end(tmp_path: Path) -> None:
+    """Of no optimizer are two neighbouring rates left, a stall and a collapse, with more than a factor of 5 between."""
+    certificate = synthetic.certify(tmp_path, only_between(0, 1e-5, optimizer="none"), ("T2",), multiplier=EXACT)
+    assert certificate.verdicts["T2"].startswith("held")
+    for name in ORDINARY_LR:
+        rows = [r for r in certificate.content["cells"] if r["optimizer"] == name and r["threat_model"] != "controls"]
+        rates = sorted((row["lr"], row["outcome"]) for row in rows)
+        edges = [
+            high / low
+            for (low, before), (high, after) in pairwise(rates)
+            if (before, after) == ("held by stall", "held by collapse")
+        ]
+        assert all(ratio <= 5 for ratio in edges), name
