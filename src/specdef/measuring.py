@@ -101,7 +101,7 @@ def attack(
             reference = reference_perplexity(study.cell(study.original))
         cell = replace(study.cell(study.locked, reference=reference), attack=made)
         return store.read(cell) or store.write(cell, measure_cell(cell, progress=progress))
-    except SpecdefError:
+    except BaseException:  # Ctrl-C too
         store.abandon()
         raise
 
