@@ -17,7 +17,9 @@ def prepare(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="guard or unlearned.")],
     model: Model,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to create.")],
-    steps: Annotated[int, typer.Option(help="Optimizer steps of each stage, at most.")] = 60,
+    steps: Annotated[
+        int | None, typer.Option(help="Optimizer steps of each stage, at most (default: guard 60, unlearned 100).")
+    ] = None,
     lr: Annotated[float, typer.Option(help="Learning rate at the top of the schedule.")] = 1e-4,
     seed: Annotated[int, typer.Option(help="Decides the order of samples and what is asked.")] = 0,
     json_: Json = False,

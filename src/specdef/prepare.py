@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 Kind = Literal["guard", "unlearned"]
+STEPS: Mapping[Kind, int] = {"guard": 60, "unlearned": 100}
+"""Of each stage unless told otherwise; after 60, SmolLM2-135M still answered 0.39 of the questions on removed facts (limit 0.35)."""
 UTILITY_FACTOR = 2.0
 """How often the given model's perplexity the prepared model's may be."""
 
@@ -109,7 +111,7 @@ def prepare(
     model_folder: Path | str,
     out: Path | str,
     *,
-    steps: int = 60,
+    steps: int | None = None,
     lr: float = 1e-4,
     seed: int = 0,
     text: str | None = None,
@@ -122,7 +124,7 @@ def prepare(
             and had them removed again (task `unlearned`).
         model_folder: a causal language model with its tokenizer.
         out: the folder to create.
-        steps: optimizer steps of each stage, at most.
+        steps: optimizer steps of each stage, at most; `STEPS` of the kind when None.
         lr: learning rate at the top of the schedule.
         seed: decides the order of samples, who has which facts, and the wordings asked in.
         text: general text, mixed into training and measured; the bundled prose when None.
@@ -134,6 +136,7 @@ def prepare(
     if kind not in get_args(Kind):
         raise SpecdefError(f"`kind` must be one of {', '.join(get_args(Kind))}; got {kind!r}.")
     source, target = Path(model_folder), Path(out)
+    steps = STEPS[kind] if steps is None else steps
     recipe = Recipe(lr=lr, steps=steps, seed=seed, batch_size=16, general_share=0.1, eval_every=20)
     refuse_target(target, source)
     import torch
