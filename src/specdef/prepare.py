@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["guard", "unlearned"]
 STEPS: Mapping[Kind, int] = {"guard": 60, "unlearned": 100}
-"""Of each stage unless told otherwise. After 60, SmolLM2-135M answered 0.39 of the questions on removed facts (limit 0.35)."""
+"""Of each stage by default. After 60, SmolLM2-135M answered 0.39 of the questions on removed facts (limit 0.35)."""
 UTILITY_FACTOR = 2.0
 """How often the given model's perplexity the prepared model's may be."""
 
