@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType, FrameType
 
@@ -63,6 +63,14 @@ def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ' "head_dim": 64, "intermediate_size": 100, "tie_word_embeddings": true}'
     )
     return folder
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, also where the tests were started with it ignored (a shell's background job)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_kill_9_at_many_instants_leaves_nothing_or_everything(larger: Path, tmp_path: Path) -> None:
@@ -136,6 +144,7 @@ def test_ctrl_c_cleans_up(larger: Path, tmp_path: Path) -> None:
     assert _nothing_or_everything(tmp_path)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_between_any_two_instructions(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGINT at every instruction of the code that makes, names and removes files, not when a sleep happens to end."""
     instruction, interrupted = 0, 0
@@ -173,6 +182,7 @@ def test_ctrl_c_between_any_two_instructions(llama: Path, tmp_path: Path, monkey
     assert interrupted > 300
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_while_a_writing_thread_starts(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pool does not know that thread yet; it must have ended all the same before the folder is removed."""
     start = threading.Thread.start
@@ -193,6 +203,7 @@ def test_ctrl_c_while_a_writing_thread_starts(llama: Path, tmp_path: Path, monke
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_stops_at_the_next_block(larger: Path, tmp_path: Path) -> None:
     """Of a hundred shards, not the ninety-nine that are waiting are written first."""
     read: list[int] = []
