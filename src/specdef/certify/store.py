@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from specdef.certify.grid import Cell
-from specdef.checkpoint.temporary import LEFTOVER, leftovers, write_file
+from specdef.checkpoint.temporary import LEFTOVER, remove_leftovers, write_file
 from specdef.errors import SpecdefError
 from specdef.training.stopping import Outcome
 
@@ -58,8 +58,7 @@ class Store:
             self.cells.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _unwritable(folder, error) from error
-        for leftover, _ in leftovers(self.cells):
-            leftover.unlink(missing_ok=True)
+        remove_leftovers(self.cells)
 
     def _claim(self, grid: dict[str, Any]) -> None:
         path = self.folder / GRID

@@ -188,8 +188,8 @@ def _between(
 ) -> Generator[list[Cell], list[StoredCell], list[StoredCell]]:
     """Further rates of a stage that is a learning-rate search, where its own leave a gap a window may hide in."""
     added: list[StoredCell] = []
-    first = {name: value for name, value in changes[0].items() if name != "lr"}
-    if any({name: value for name, value in change.items() if name != "lr"} != first for change in changes):
+    first, *others = ({name: value for name, value in change.items() if name != "lr"} for change in changes)
+    if any(other != first for other in others):
         return added
     while (gap := _gap([*found, *added])) is not None:
         low, high = gap

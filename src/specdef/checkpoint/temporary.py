@@ -57,9 +57,7 @@ def remove_unfinished() -> None:
 
 def remove_stale(target: Path) -> None:
     """Remove what killed processes left beside `target` on its behalf."""
-    for path, name in leftovers(target.resolve().parent):
-        if name == target.name:
-            _remove(path)
+    remove_leftovers(target.resolve().parent, target.name)
 
 
 def remove_scratch_of(pid: int) -> None:
@@ -68,12 +66,12 @@ def remove_scratch_of(pid: int) -> None:
         _remove(folder)
 
 
-def leftovers(folder: Path) -> Iterator[tuple[Path, str | None]]:
-    """What processes that are gone left in a folder, each with the name it was to have."""
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove what killed processes left in a folder: of everything, or of the target called `name`."""
     for path in folder.glob(".*"):
         found = LEFTOVER.match(path.name)
-        if found and not is_alive(int(found["pid"])):
-            yield path, found["name"]
+        if found and name in (None, found["name"]) and not is_alive(int(found["pid"])):
+            _remove(path)
 
 
 def write_file(path: Path, content: bytes) -> None:
