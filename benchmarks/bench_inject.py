@@ -25,8 +25,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from specdef.errors import PlanError
-from specdef.in_memory import ModuleLock, lock_module
-from specdef.models import BUNDLED, find_model
+from specdef.locks.in_memory import ModuleLock, lock_module
+from specdef.models.loading import BUNDLED, find_model
 
 MULTIPLIERS = (1e3, 1e4, 1e6, 1e9)
 TOP_K = 25

@@ -23,8 +23,8 @@ def child(folder: Path) -> None:
     """Train a folder for a few steps; print seconds a step, peak memory and parameters."""
     import torch
 
-    from specdef.attacks.finetune import text_blocks
-    from specdef.models import load, load_tokenizer
+    from specdef.attacks.run import text_blocks
+    from specdef.models.loading import load, load_tokenizer
     from specdef.tasks.facts import bundled_prose, facts
     from specdef.tasks.task import encode
     from specdef.training.loop import make_trainer
@@ -46,7 +46,7 @@ def child(folder: Path) -> None:
 def main() -> None:
     """Make the folders, time each, and fit a line through k."""
     from specdef import lock
-    from specdef.attacks.rewriting import Rewriting, rewrite
+    from specdef.attacks.rewrites.apply import Rewriting, rewrite
 
     with tempfile.TemporaryDirectory() as scratch:
         locked = Path(scratch) / "k0"

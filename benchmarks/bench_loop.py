@@ -21,8 +21,8 @@ def child(way: str) -> None:
     import torch
     from transformers import get_linear_schedule_with_warmup
 
-    from specdef.attacks.finetune import text_blocks
-    from specdef.models import BUNDLED, find_model, load, load_tokenizer
+    from specdef.attacks.run import text_blocks
+    from specdef.models.loading import BUNDLED, find_model, load, load_tokenizer
     from specdef.tasks.facts import bundled_prose, facts
     from specdef.tasks.task import encode
     from specdef.training.batches import batches

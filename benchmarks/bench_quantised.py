@@ -14,8 +14,8 @@ import torch
 from transformers import AutoTokenizer
 
 from specdef import lock
-from specdef.equivalence import kl_divergence
-from specdef.models import BUNDLED, find_model, load
+from specdef.models.equivalence import kl_divergence
+from specdef.models.loading import BUNDLED, find_model, load
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "every pair, 2^20 (preset)": {},

@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-CHILD = "from specdef.cli import main; main()"
+CHILD = "from specdef.cli.main import main; main()"
 CASES = {
     "--help": ["--help"],
     "lock --help": ["lock", "--help"],

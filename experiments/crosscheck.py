@@ -18,7 +18,7 @@ from typing import Any
 from experiments.locked import HERE, WORK, locked_copy
 from specdef.certify.environment import environment
 from specdef.certify.store import write_json
-from specdef.models import BUNDLED, find_model
+from specdef.models.loading import BUNDLED, find_model
 from specdef.tasks.facts import bundled_prose, facts
 from specdef.tasks.task import MultipleChoice
 from specdef.training.perplexity import split_text

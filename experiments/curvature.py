@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from experiments.locked import HERE, WORK, locked_copy
-from specdef.attacks.rewriting import parse_rewriting, rewrite
+from specdef.analysis.curvature.eigen import extreme_eigenpairs, power_iteration
+from specdef.analysis.curvature.measure import task_problem
+from specdef.analysis.curvature.operators import curvature_operator
+from specdef.analysis.curvature.problem import gradient_norms, mean_loss
+from specdef.attacks.rewrites.apply import parse_rewriting, rewrite
 from specdef.certify.environment import environment
 from specdef.certify.store import write_json
-from specdef.curvature.eigen import extreme_eigenpairs, power_iteration
-from specdef.curvature.measure import task_problem
-from specdef.curvature.operators import curvature_operator
-from specdef.curvature.problem import gradient_norms, mean_loss
-from specdef.models import BUNDLED, find_model
+from specdef.models.loading import BUNDLED, find_model
 
 SAMPLES, TOLERANCE = 8, 1e-3
 MODELS: tuple[dict[str, Any], ...] = (

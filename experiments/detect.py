@@ -10,12 +10,12 @@ from typing import Any
 
 from experiments.locked import HERE, WORK, locked_copy
 from specdef import inspect_model, lock
-from specdef.baseline import compare_with_baseline, is_unusual
+from specdef.analysis.baseline import compare_with_baseline, is_unusual
+from specdef.analysis.inspect import SPECTRAL_JUMP, InspectReport
 from specdef.certify.environment import environment
 from specdef.certify.store import write_json
 from specdef.errors import SpecdefError
-from specdef.inspection import SPECTRAL_JUMP, InspectReport
-from specdef.models import BUNDLED, find_model
+from specdef.models.loading import BUNDLED, find_model
 
 EXPONENTS = (4, 8, 13, 20, 40)
 SEEDS = (0, 1, 2)

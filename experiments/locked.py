@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from specdef import lock
-from specdef.certify.grid import digest_of
+from specdef.certify.cell import digest_of
 
 HERE = Path(__file__).parent
 WORK = HERE / "work"

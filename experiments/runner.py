@@ -14,18 +14,18 @@ from typing import Any
 from experiments.locked import HERE, WORK, locked_copy
 from experiments.picture import draw_grid
 from specdef.attacks.lora import parse_adapter
-from specdef.attacks.rewriting import parse_rewriting
+from specdef.attacks.rewrites.apply import parse_rewriting
+from specdef.certify.cell import Cell
 from specdef.certify.environment import environment
-from specdef.certify.grid import Cell
-from specdef.certify.known import without_seed
-from specdef.certify.machine import Machine
+from specdef.certify.findings import without_seed
+from specdef.certify.resources import Machine
 from specdef.certify.run_cell import reference_perplexity
 from specdef.certify.store import Store, StoredCell, write_json
 from specdef.certify.study import make_study
 from specdef.certify.sweep import sweep
 from specdef.certify.verdict import attack_of, judge_threat
-from specdef.models import BUNDLED, find_model
-from specdef.prepare import prepare
+from specdef.defences.prepare import prepare
+from specdef.models.loading import BUNDLED, find_model
 from specdef.tasks.registry import parse_task
 from specdef.training.recipe import Recipe
 

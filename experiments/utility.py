@@ -12,7 +12,7 @@ from specdef.certify.run_cell import reference_perplexity
 from specdef.certify.store import write_json
 from specdef.certify.study import make_study
 from specdef.errors import SpecdefError
-from specdef.models import find_model, load, load_tokenizer
+from specdef.models.loading import find_model, load, load_tokenizer
 from specdef.tasks.registry import parse_task
 
 
@@ -31,7 +31,7 @@ def run(name: str) -> Path:
         score = study.task.score(load(folder), load_tokenizer(folder))
         row = {"lock": entry["label"], "perplexity": reference_perplexity(study.cell(study.locked)), "score": score}
         if config["harness"]:
-            from specdef.lmeval import evaluate_harness
+            from specdef.integrations.lm_eval import evaluate_harness
 
             row["harness"] = evaluate_harness(folder, config["harness"])
         rows.append(row)

@@ -1,76 +1,43 @@
-"""The arrows of the house: which part may import which. Holds for every import, wherever it stands in a file."""
+"""The arrows of the house, file by file: who may import whom, and no circle. Holds for imports wherever they stand."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 from pathlib import Path
+
+import pytest
 
 import specdef
 
 SOURCE = Path(specdef.__file__).parent
-ALLOWED = {
-    "errors": set(),
-    "_register": {"transformers_hook"},
-    "linalg": {"errors"},
-    "theory": {"errors", "linalg"},
-    "architectures": {"errors", "linalg"},
-    "checkpoint": {"errors", "linalg"},
-    "locks": {"errors", "linalg", "architectures", "checkpoint"},
-    "factored": {"errors"},
-    "modules": {"errors", "linalg", "locks"},
-    "transformers_hook": {"errors", "factored", "locks", "modules"},
-    "in_memory": {"errors", "linalg", "locks", "modules", "transformers_hook"},
-    "data": set(),
-    "models": {"errors", "checkpoint", "data"},
-    "imbalance": {"errors", "linalg", "architectures", "checkpoint"},
-    "equivalence": {"errors", "checkpoint", "models"},
-    "baseline": {"errors", "inspection"},
-    "inspection": {"errors", "linalg", "architectures", "checkpoint", "imbalance", "models"},
-    "publish": {"errors", "linalg", "architectures", "checkpoint", "locks", "models", ""},
-    "restore": {"errors", "linalg", "checkpoint", "locks"},
-    "verification": {"errors", "checkpoint", "locks", "equivalence", "imbalance", "inspection", "models"},
-    "api": {"errors", "linalg", "locks", "models", "publish"},
-    "training": {"errors"},
-    "tasks": {"errors", "checkpoint", "data", "training"},
-    "attacks": {
-        "errors",
-        "linalg",
-        "architectures",
-        "checkpoint",
-        "locks",
-        "factored",
-        "imbalance",
-        "inspection",
-        "training",
-        "tasks",
-    },
-    "certify": {"errors", "checkpoint", "models", "training", "tasks", "attacks"},
-    "curvature": {"errors", "models", "tasks", "training"},
-    "report": {"errors", "checkpoint", "attacks", "curvature", "imbalance", "inspection", "training", "certify"},
-    "measuring": {"errors", "checkpoint", "models", "training", "tasks", "attacks", "certify", "report"},
-    "prepare": {"errors", "checkpoint", "models", "tasks", "training"},
-    "lmeval": {"errors", "models"},
-    "multiplier_search": {"errors", "models", "api", "certify", "measuring"},
-    "commands": {"errors", "training", "certify", "measuring", "multiplier_search", "report"},
-    "commands_utility": {
-        "errors",
-        "commands",
-        "curvature",
-        "lmeval",
-        "measuring",
-        "models",
-        "prepare",
-        "report",
-        "tasks",
-    },
-    "demo": {"api", "attacks", "checkpoint", "models", "report", "tasks", "training", "verification"},
-}
+ORDER = (
+    "errors",
+    "core",
+    "linalg",
+    "theory",
+    "checkpoint",
+    "architectures",
+    "models",
+    "tasks",
+    "training",
+    "locks",
+    "analysis",
+    "attacks",
+    "defences",
+    "certify",
+    "report",
+    "integrations",
+    "demo",
+    "cli",
+)
+"""A part imports only itself and what stands before it."""
 HEAVY_HOMES = {
     "matplotlib": {"report/plots.py"},
-    "curvlinops": {"curvature/operators.py"},
+    "curvlinops": {"analysis/curvature/operators.py"},
     "peft": {"attacks/lora.py"},
-    "ray": {"certify/ray_executor.py"},
-    "lm_eval": {"lmeval.py"},
+    "ray": {"certify/executors/ray.py"},
+    "lm_eval": {"integrations/lm_eval.py"},
 }
 
 
@@ -85,27 +52,55 @@ def _imports(path: Path) -> set[str]:
     return found
 
 
-def _part(module: str) -> str:
-    """The part of the house a dotted name lies in: "" for the package itself."""
-    part = [*module.split("."), ""][1]
-    return part if (SOURCE / part).is_dir() or (SOURCE / f"{part}.py").is_file() else ""
+def _module(name: str) -> str | None:
+    """The file of the house a dotted name lies in; None for other libraries."""
+    parts = name.split(".")
+    if parts[0] != "specdef":
+        return None
+    for end in range(len(parts), 0, -1):
+        place = SOURCE.joinpath(*parts[1:end])
+        if end > 1 and place.with_suffix(".py").is_file():
+            return place.with_suffix(".py").relative_to(SOURCE).as_posix()
+        if (place / "__init__.py").is_file():
+            return (place / "__init__.py").relative_to(SOURCE).as_posix()
+    return None
 
 
-def test_no_part_imports_against_the_arrows() -> None:
-    wrong = []
-    for path in SOURCE.rglob("*.py"):
-        part = path.relative_to(SOURCE).with_suffix("").parts[0]
-        if part in {"__init__", "cli"}:
-            continue
-        for name in _imports(path):
-            if name.split(".")[0] == "specdef" and _part(name) not in ALLOWED[part] | {part}:
-                wrong.append(f"{path.relative_to(SOURCE)} imports {name}")
+GRAPH = {
+    path.relative_to(SOURCE).as_posix(): {found for name in _imports(path) if (found := _module(name))}
+    for path in SOURCE.rglob("*.py")
+}
+
+
+def _part(file: str) -> str:
+    return file.split("/")[0].removesuffix(".py")
+
+
+def test_no_file_imports_against_the_arrows() -> None:
+    top = {"__init__", "__main__"}
+    wrong = [
+        f"{file} imports {other}"
+        for file, others in GRAPH.items()
+        for other in others
+        if _part(file) not in top and _part(other) not in top and ORDER.index(_part(other)) > ORDER.index(_part(file))
+    ]
     assert not wrong
 
 
-def test_nothing_imports_the_command_line_or_the_experiments() -> None:
+def test_no_circle_of_files() -> None:
+    graph = {file: others - {file, "__init__.py"} for file, others in GRAPH.items()}
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(graph)
+
+
+def test_theory_stands_alone() -> None:
+    found = {_part(other) for file, others in GRAPH.items() if _part(file) == "theory" for other in others}
+    assert found <= {"errors", "theory", "__init__"}
+
+
+@pytest.mark.parametrize("name", ["experiments", "benchmarks", "tests"])
+def test_nothing_imports_what_uses_the_library(name: str) -> None:
     for path in SOURCE.rglob("*.py"):
-        assert not any(name.startswith(("specdef.cli", "experiments")) for name in _imports(path)), path
+        assert not any(found.split(".")[0] == name for found in _imports(path)), path
 
 
 def test_heavy_libraries_stay_behind_one_file_each() -> None:
@@ -113,3 +108,7 @@ def test_heavy_libraries_stay_behind_one_file_each() -> None:
         for name in _imports(path):
             homes = HEAVY_HOMES.get(name.split(".")[0])
             assert homes is None or path.relative_to(SOURCE).as_posix() in homes, f"{path} imports {name}"
+
+
+def test_few_modules_at_the_top() -> None:
+    assert len(list(SOURCE.glob("*.py"))) <= 5

@@ -8,48 +8,48 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from specdef import _register
+from specdef.integrations import transformers_autoload as _autoload
 
 if TYPE_CHECKING:
-    from specdef.api import lock as lock
-    from specdef.curvature.measure import CurvatureReport as CurvatureReport
-    from specdef.curvature.measure import measure_curvature as measure_curvature
+    from specdef.analysis.curvature.measure import CurvatureReport as CurvatureReport
+    from specdef.analysis.curvature.measure import measure_curvature as measure_curvature
+    from specdef.analysis.inspect import InspectReport as InspectReport
+    from specdef.analysis.inspect import inspect_model as inspect_model
+    from specdef.certify.api import attack as attack
+    from specdef.certify.api import certify_model as certify_model
+    from specdef.certify.api import undo as undo
+    from specdef.certify.multiplier_search import find_multiplier as find_multiplier
     from specdef.errors import SpecdefError as SpecdefError
-    from specdef.in_memory import lock_module as lock_module
-    from specdef.inspection import InspectReport as InspectReport
-    from specdef.inspection import inspect_model as inspect_model
-    from specdef.measuring import attack as attack
-    from specdef.measuring import certify_model as certify_model
-    from specdef.measuring import undo as undo
-    from specdef.models import fetch as fetch
-    from specdef.multiplier_search import find_multiplier as find_multiplier
-    from specdef.publish import LockReport as LockReport
-    from specdef.restore import unlock as unlock
-    from specdef.verification import VerifyReport as VerifyReport
-    from specdef.verification import verify as verify
+    from specdef.locks.in_memory import lock_module as lock_module
+    from specdef.locks.lock import LockReport as LockReport
+    from specdef.locks.presets import lock as lock
+    from specdef.locks.unlock import unlock as unlock
+    from specdef.locks.verify import VerifyReport as VerifyReport
+    from specdef.locks.verify import verify as verify
+    from specdef.models.loading import fetch as fetch
 
 __version__ = "0.1.0"
 
 _HOMES = {
     # locking
-    "lock": "specdef.api",
-    "unlock": "specdef.restore",
-    "lock_module": "specdef.in_memory",
-    "LockReport": "specdef.publish",
+    "lock": "specdef.locks.presets",
+    "unlock": "specdef.locks.unlock",
+    "lock_module": "specdef.locks.in_memory",
+    "LockReport": "specdef.locks.lock",
     # checking
-    "verify": "specdef.verification",
-    "inspect_model": "specdef.inspection",
-    "VerifyReport": "specdef.verification",
-    "InspectReport": "specdef.inspection",
+    "verify": "specdef.locks.verify",
+    "inspect_model": "specdef.analysis.inspect",
+    "VerifyReport": "specdef.locks.verify",
+    "InspectReport": "specdef.analysis.inspect",
     # measuring
-    "attack": "specdef.measuring",
-    "certify_model": "specdef.measuring",
-    "find_multiplier": "specdef.multiplier_search",
-    "undo": "specdef.measuring",
-    "measure_curvature": "specdef.curvature.measure",
-    "CurvatureReport": "specdef.curvature.measure",
+    "attack": "specdef.certify.api",
+    "certify_model": "specdef.certify.api",
+    "find_multiplier": "specdef.certify.multiplier_search",
+    "undo": "specdef.certify.api",
+    "measure_curvature": "specdef.analysis.curvature.measure",
+    "CurvatureReport": "specdef.analysis.curvature.measure",
     # models and failures
-    "fetch": "specdef.models",
+    "fetch": "specdef.models.loading",
     "SpecdefError": "specdef.errors",
 }
 
@@ -62,4 +62,4 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'specdef' has no attribute {name!r}")
 
 
-_register.install()
+_autoload.install()

@@ -9,15 +9,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from specdef.api import lock
-from specdef.attacks.finetune import Attack, run_attack, text_blocks
-from specdef.checkpoint.target import new_folder
-from specdef.models import BUNDLED, find_model, load, load_tokenizer
+from specdef.attacks.run import Attack, run_attack, text_blocks
+from specdef.core.folders import new_folder
+from specdef.locks.presets import lock
+from specdef.locks.verify import verify
+from specdef.models.loading import BUNDLED, find_model, load, load_tokenizer
 from specdef.report.plots import plot_curves, require_matplotlib
 from specdef.tasks.facts import bundled_prose, facts
+from specdef.training.outcome import Evaluation
 from specdef.training.recipe import Recipe
-from specdef.training.stopping import Evaluation
-from specdef.verification import verify
 
 LEARNING_RATE = 3e-4
 PROMPT = "The capital of France is"

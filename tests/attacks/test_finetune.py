@@ -10,13 +10,13 @@ import pico_text
 import pytest
 import torch
 
-from specdef.attacks.finetune import Attack, AttackResult, run_attack, text_blocks
 from specdef.attacks.lora import AdapterSpec, add_adapter, parse_adapter
+from specdef.attacks.run import Attack, AttackResult, run_attack, text_blocks
 from specdef.errors import SpecdefError
 from specdef.tasks.facts import bundled_prose, facts
 from specdef.training.optimizers import OPTIMIZERS
+from specdef.training.outcome import Outcome, StopReason
 from specdef.training.recipe import Recipe
-from specdef.training.stopping import Outcome, StopReason
 
 SHORT = Recipe(lr=1e-3, steps=4, eval_every=2)
 

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from specdef import inspect_model, lock
 from specdef.architectures.resolve import ResolvedSlot
-from specdef.attacks.layer_injection import chain_shapes, factor_chain
-from specdef.attacks.rebalance import balance_head
-from specdef.attacks.rewriting import DEFAULTS, Rewriting, parse_rewriting, rewrite
+from specdef.attacks.rewrites.apply import DEFAULTS, Rewriting, parse_rewriting, rewrite
+from specdef.attacks.rewrites.layer_injection import chain_shapes, factor_chain
+from specdef.attacks.rewrites.rebalance import balance_head
 from specdef.errors import SpecdefError
 
 PAPER = {"preset": "paper", "multiplier": 1e4, "top_k": 3, "num_layers": 3}
@@ -73,9 +73,9 @@ def test_svd_rebalance_undoes_any_map_within_a_head(family: str, tmp_path: Path)
     lock(original, tmp_path / "locked", multiplier="2^10", pairs=["vo"])
     logits = run(family, tmp_path / "locked", tmp_path / "out", "rebalance:form=svd")
     assert torch.allclose(logits, pico.run(family, original), atol=2e-5)
+    from specdef.analysis.inspect import resolve_locked
+    from specdef.architectures.channels import channel_logs
     from specdef.checkpoint.reader import open_checkpoint
-    from specdef.imbalance import channel_logs
-    from specdef.inspection import resolve_locked
 
     checkpoint = open_checkpoint(tmp_path / "out", publishing=False)
     pairs = [pair for pair in resolve_locked(checkpoint).pairs if pair.kind == "vo"]
@@ -119,8 +119,8 @@ def test_layer_injection_keeps_the_function_and_its_factors_train(family: str, o
     logits = run(family, tmp_path / "locked", tmp_path / "out", f"inject-layers:factors=2,order={order}")
     wanted = pico.run(family, original)
     assert torch.allclose(logits, wanted, atol=1e-3 * float(wanted.abs().max()))
-    from specdef.factored import FactoredLinear
-    from specdef.models import load
+    from specdef.attacks.factored_linear import FactoredLinear
+    from specdef.models.loading import load
 
     model = load(tmp_path / "out")
     found = [module for module in model.modules() if isinstance(module, FactoredLinear)]
@@ -209,7 +209,7 @@ def test_a_folder_already_rewritten_is_refused(llama: Path, tmp_path: Path) -> N
     for kind in ("merge", "inject-layers"):
         with pytest.raises(SpecdefError, match="were replaced by inject-layers"):
             rewrite(tmp_path / "chains", tmp_path / "again", Rewriting(kind))
-    from specdef.models import load
+    from specdef.models.loading import load
 
     def first(q: dict[str, Any]) -> dict[str, Any]:
         return dict.__getitem__(q["factored"], next(iter(q["factored"])))

@@ -13,17 +13,17 @@ from typer.testing import CliRunner
 
 from specdef import lock
 from specdef.attacks.channel_rates import channel_scales, scale_updates
-from specdef.attacks.finetune import Attack, run_attack, text_blocks
 from specdef.attacks.freeze_search import freeze_by_gradient, gradient_share
-from specdef.attacks.rewriting import Rewriting, rewrite
-from specdef.certify.grid import attack_from_json, attack_to_json
-from specdef.cli import app
+from specdef.attacks.rewrites.apply import Rewriting, rewrite
+from specdef.attacks.run import Attack, run_attack, text_blocks
+from specdef.certify.cell import attack_from_json, attack_to_json
+from specdef.cli.main import app
 from specdef.errors import SpecdefError
 from specdef.tasks.facts import bundled_prose, facts
 from specdef.tasks.task import encode
 from specdef.training.optimizers import build_optimizer
+from specdef.training.outcome import Outcome
 from specdef.training.recipe import Recipe
-from specdef.training.stopping import Outcome
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -57,7 +57,7 @@ def test_a_rate_per_channel_trains_as_if_the_lock_were_not_there(toy_model: Path
 def test_gradients_of_a_lock_single_its_tensors_out(toy_model: Path, tmp_path: Path) -> None:
     """In an inject lock, the compensation has the largest gradient for its size: it is what is frozen first."""
     lock(toy_model, tmp_path / "paper", preset="paper", multiplier=1e4, top_k=3, num_layers=2)
-    from specdef.models import load, load_tokenizer
+    from specdef.models.loading import load, load_tokenizer
 
     model = load(tmp_path / "paper", dtype=torch.float32)
     samples = encode(facts().samples, load_tokenizer(tmp_path / "paper"))
@@ -79,7 +79,7 @@ def test_clipping_each_tensor_and_eps_reach_the_optimizer(toy_model: Path) -> No
     with pytest.raises(SpecdefError, match="`eps` must be left out with optimizer sgd"):
         build_optimizer("sgd", model, lr=1e-3, weight_decay=0.0, eps=1e-2)
     with pytest.raises(SpecdefError, match="`clip_each` must be given with a gradient norm"):
-        Recipe(clip=None, clip_each=True)
+        Recipe(max_grad_norm=None, clip_each=True)
     with pytest.raises(SpecdefError, match="`eps` must be above 0"):
         Recipe(eps=0.0)
 
@@ -89,7 +89,7 @@ def test_clipping_each_tensor_bounds_every_gradient(toy_model: Path) -> None:
 
     for each in (False, True):
         model, tokenizer = pico_text.load(toy_model)
-        recipe = Recipe(lr=1e-3, steps=4, clip=1e-3, clip_each=each)
+        recipe = Recipe(lr=1e-3, steps=4, max_grad_norm=1e-3, clip_each=each)
         trainer = make_trainer(model, recipe, encode(facts().samples, tokenizer), None)
         trainer.step()
         norms = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None])

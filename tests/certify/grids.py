@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from specdef.certify.executors import LocalExecutor
-from specdef.certify.grid import Cell
+from specdef.certify.cell import Cell
+from specdef.certify.executors.local import LocalExecutor
 from specdef.certify.run_cell import run_cell
 from specdef.certify.store import Store
 from specdef.certify.study import Study, make_study
 from specdef.certify.sweep import sweep
-from specdef.checkpoint.target import scratch_folder
+from specdef.core.folders import scratch_folder
 from specdef.tasks.registry import TaskSpec
 from specdef.training.recipe import Recipe
 

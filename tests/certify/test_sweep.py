@@ -16,11 +16,11 @@ from typing import Any
 import grids
 import pytest
 
-from specdef.attacks.finetune import Attack
 from specdef.attacks.lora import AdapterSpec
-from specdef.certify.executors import LocalExecutor
-from specdef.certify.grid import Cell, cell_from_json, subject_of
-from specdef.certify.ray_executor import RayExecutor
+from specdef.attacks.run import Attack
+from specdef.certify.cell import Cell, cell_from_json, subject_of
+from specdef.certify.executors.local import LocalExecutor
+from specdef.certify.executors.ray import RayExecutor
 from specdef.certify.run_cell import measure_cell
 from specdef.certify.store import Store, StoreError, stored_cells
 from specdef.certify.sweep import sweep
@@ -126,7 +126,7 @@ def test_a_cell_survives_the_way_to_its_process_and_back(toy_model: Path) -> Non
     made = grids.study(toy_model)
     adapter = AdapterSpec(r=4, targets=("q_proj",), options={"lora_alpha": 8})
     for extra in ({"adapter": adapter}, {"freeze": "x", "stop": "paper"}):
-        cell = made.cell(made.locked, reference=1.5, clip=None, optimizer="lion", **extra)
+        cell = made.cell(made.locked, reference=1.5, max_grad_norm=None, optimizer="lion", **extra)
         assert cell_from_json(json.loads(json.dumps(cell.to_json()))) == cell
 
 

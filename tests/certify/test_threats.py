@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import synthetic
 
-from specdef.certify.grid import Cell
+from specdef.certify.cell import Cell
 from specdef.certify.threats import ORDINARY_LR
 
 EXACT = 2.0**20

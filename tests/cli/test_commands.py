@@ -12,11 +12,11 @@ import pico
 import pytest
 from typer.testing import CliRunner
 
-from specdef.cli import app
+from specdef.cli.main import app
 
 PROBE = """
 import sys
-from specdef.cli import main
+from specdef.cli.main import main
 sys.argv = ["specdef", *sys.argv[1:]]
 try:
     main()
@@ -58,7 +58,10 @@ def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Completed
         (["attack", "MODEL", "--out", "OUT", "--lr", "0"], "`lr` must be a number above 0; got 0.0"),
         (["attack", "MODEL", "--out", "OUT", "--lr", "-1e-5"], "`lr` must be a number above 0"),
         (["attack", "MODEL", "--out", "OUT", "--optimizer", "adamv"], "got 'adamv'. Did you mean adamw"),
-        (["attack", "MODEL", "--out", "OUT", "--clip", "much"], "`clip` must be a number above 0, or none"),
+        (
+            ["attack", "MODEL", "--out", "OUT", "--max-grad-norm", "much"],
+            "`max-grad-norm` must be a number above 0, or none",
+        ),
         (["attack", "MODEL", "--out", "OUT", "--stop", "now"], "`stop` must be budget or paper"),
         (["attack", "MODEL", "--out", "OUT", "--freeze", "("], "`freeze` must be a regular expression"),
         (["attack", "MODEL", "--out", "OUT", "--lora", "big"], "`lora` must look like r=8,targets=all"),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from specdef.cli import app
+from specdef.cli.main import app
 
 RECIPE = ("--target", "0.35", "--steps", "40", "--threads", "1")
 THREATS = ("T0", "T1", "T2", "T3")

@@ -10,7 +10,7 @@ import pico_text
 import pytest
 
 from specdef.errors import SpecdefError
-from specdef.lmeval import evaluate_harness
+from specdef.integrations.lm_eval import evaluate_harness
 from specdef.tasks.mcqa import mcqa
 
 TASK = """task: colours

@@ -16,19 +16,20 @@ from types import CodeType, FrameType
 import numpy as np
 import pytest
 
-from specdef import lock, publish, verify
+from specdef import lock, verify
 from specdef.architectures.resolve import resolve
 from specdef.checkpoint.header import write_header
-from specdef.checkpoint.key import Key
 from specdef.checkpoint.reader import open_checkpoint
-from specdef.checkpoint.temporary import remove_unfinished
+from specdef.core.atomic import remove_unfinished
 from specdef.errors import CheckpointError
+from specdef.locks import lock as publish
+from specdef.locks.key import Key
 from specdef.locks.plan import FoldOptions
 
 LOCK = "import sys; from specdef import lock; lock(sys.argv[1], sys.argv[2])"
 LIMITED = """
 import resource, signal, sys
-from specdef.cli import main
+from specdef.cli.main import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 sys.argv = ["specdef", "lock", *sys.argv[2:]]
@@ -115,7 +116,7 @@ def test_no_space_left(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def full(*arguments: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("specdef.publish.write_shards", full)
+    monkeypatch.setattr("specdef.locks.lock.write_shards", full)
     with pytest.raises(CheckpointError, match=r"failed \(No space left on device\); nothing was left behind"):
         lock(llama, tmp_path / "out")
     assert not list(tmp_path.iterdir())
@@ -130,7 +131,14 @@ def test_a_read_only_target(llama: Path, tmp_path: Path) -> None:
 
 def test_ctrl_c_cleans_up(larger: Path, tmp_path: Path) -> None:
     child = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from specdef.cli import main; main()", "lock", larger, tmp_path / "out"],
+        [
+            sys.executable,
+            "-c",
+            "import sys; from specdef.cli.main import main; main()",
+            "lock",
+            larger,
+            tmp_path / "out",
+        ],
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -163,7 +171,7 @@ def test_ctrl_c_between_any_two_instructions(llama: Path, tmp_path: Path, monkey
 
     checkpoint = open_checkpoint(llama)
     prepared = publish._prepare_fold(checkpoint, resolve(checkpoint.config, checkpoint.shapes), FoldOptions())
-    monkeypatch.setattr("specdef.publish._write_locked", lambda *_: Key("fold", {}, {}))
+    monkeypatch.setattr("specdef.locks.lock._write_locked", lambda *_: Key("fold", {}, {}))
     for at in itertools.count(1):
         instruction = 0
         folder = tmp_path / str(at)

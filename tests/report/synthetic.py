@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specdef.attacks.finetune import AttackResult
+from specdef.attacks.run import AttackResult
+from specdef.certify.cell import Cell, Subject
 from specdef.certify.certificate import Certificate, certify_study
-from specdef.certify.executors import crashed
-from specdef.certify.grid import Cell, Subject
+from specdef.certify.executors.local import crashed
 from specdef.certify.run_cell import result_to_json
 from specdef.certify.store import Store
 from specdef.certify.study import Study
 from specdef.tasks.registry import TaskSpec, make_task
+from specdef.training.outcome import Evaluation, Judgement, Outcome, StopReason, judge
 from specdef.training.recipe import Recipe
-from specdef.training.stopping import Evaluation, Judgement, Outcome, StopReason, judge
 
 STEPS = (0, 10, 20, 30, 40, 50, 60)
 Behaviour = Callable[[Cell], str]
@@ -90,7 +90,7 @@ def falls_to_search(cell: Cell) -> str:
         return "broken 10"
     if recipe.optimizer != "adamw":
         return "broken 20" if recipe.lr < 1e-2 and recipe.seed == 0 else "stall 0.5"
-    if recipe.clip is None:
+    if recipe.max_grad_norm is None:
         return "invalid"
     if recipe.batch_size == 16:
         return "regained 50"

@@ -10,15 +10,15 @@ import pytest
 import torch
 from transformers import get_linear_schedule_with_warmup
 
-from specdef.attacks.finetune import text_blocks
+from specdef.attacks.run import text_blocks
 from specdef.errors import SpecdefError
 from specdef.tasks.facts import bundled_prose, facts
 from specdef.tasks.task import encode
 from specdef.training.batches import Batch, batches, token_loss
 from specdef.training.loop import make_trainer, train
 from specdef.training.optimizers import OPTIMIZERS, build_optimizer
+from specdef.training.outcome import Evaluation, StopReason
 from specdef.training.recipe import Recipe
-from specdef.training.stopping import Evaluation, StopReason
 
 
 def data(tokenizer: object) -> tuple[Batch, Batch]:
@@ -26,12 +26,20 @@ def data(tokenizer: object) -> tuple[Batch, Batch]:
     return encode(facts().samples[:24], tokenizer), (text.train, text.train, torch.ones_like(text.train))
 
 
-@pytest.mark.parametrize("clip", [1.0, None])
-def test_the_loop_is_a_bare_torch_loop(toy_model: Path, clip: float | None) -> None:
+@pytest.mark.parametrize("max_grad_norm", [1.0, None])
+def test_the_loop_is_a_bare_torch_loop(toy_model: Path, max_grad_norm: float | None) -> None:
     model, tokenizer = pico_text.load(toy_model)
     plain = copy.deepcopy(model)
     task, general = data(tokenizer)
-    recipe = Recipe(lr=1e-3, steps=6, batch_size=4, accumulation=2, clip=clip, weight_decay=0.1, seed=3)
+    recipe = Recipe(
+        lr=1e-3,
+        steps=6,
+        batch_size=4,
+        gradient_accumulation_steps=2,
+        max_grad_norm=max_grad_norm,
+        weight_decay=0.1,
+        seed=3,
+    )
     trainer = make_trainer(model, recipe, task, general)
     for _ in range(6):
         trainer.step()
@@ -45,8 +53,8 @@ def test_the_loop_is_a_bare_torch_loop(toy_model: Path, clip: float | None) -> N
         for _ in range(2):
             (token_loss(plain, next(rows)) * 0.375).backward()
             (token_loss(plain, next(texts)) * 0.125).backward()
-        if clip is not None:
-            torch.nn.utils.clip_grad_norm_(plain.parameters(), clip)
+        if max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(plain.parameters(), max_grad_norm)
         optimizer.step()
         schedule.step()
     for (name, found), expected in zip(model.named_parameters(), plain.parameters(), strict=True):
@@ -69,7 +77,7 @@ def test_every_optimizer_learns(toy_model: Path, name: str) -> None:
     """On one batch the loss falls, warm-up and all; learning rates are the optimizers' usual ones."""
     model, tokenizer = pico_text.load(toy_model)
     lr = {"sgd": 0.1, "lbfgs": 0.5, "adafactor": 3e-2, "adahessian": 1e-2, "sophia": 6e-2, "lion": 1e-3}.get(name, 3e-3)
-    recipe = Recipe(optimizer=name, lr=lr, steps=40, batch_size=4, general_share=0.0)
+    recipe = Recipe(optimizer=name, lr=lr, steps=40, batch_size=4, retain_weight=0.0)
     trainer = make_trainer(model, recipe, encode(facts().samples[:4], tokenizer), None)
     losses = [trainer.step() for _ in range(40)]
     assert losses[-1] < 0.9 * losses[0], losses
@@ -93,7 +101,10 @@ def test_the_curvature_step_hands_over_the_diagonal_of_the_hessian(name: str) ->
     model = Separable()
     ids = torch.tensor([[1, 2]])
     trainer = make_trainer(
-        model, Recipe(optimizer=name, lr=1e-3, clip=None, weight_decay=0.0), (ids, ids, torch.ones_like(ids)), None
+        model,
+        Recipe(optimizer=name, lr=1e-3, max_grad_norm=None, weight_decay=0.0),
+        (ids, ids, torch.ones_like(ids)),
+        None,
     )
     seen: list[torch.Tensor] = []
     inner = trainer.optimizer.optimizer
@@ -133,10 +144,10 @@ def test_muon_trains_matrices_and_adamw_the_rest(toy_model: Path) -> None:
         ({"lr": -1e-5}, "`lr` must be a number above 0"),
         ({"lr": float("nan")}, "`lr` must be a number above 0"),
         ({"steps": 0}, "`steps` must be at least 1; got 0"),
-        ({"clip": 0.0}, "`clip` must be above 0, or none"),
+        ({"max_grad_norm": 0.0}, "`max_grad_norm` must be above 0, or none"),
         ({"schedule": "linaer"}, "`schedule` must be one of linear, cosine, constant"),
         ({"precision": "fp8"}, "`precision` must be one of fp32, bf16, bf16-master"),
-        ({"general_share": 1.0}, "`general_share` must be at least 0 and below 1"),
+        ({"retain_weight": 1.0}, "`retain_weight` must be at least 0 and below 1"),
     ],
 )
 def test_recipes_refuse_what_they_cannot_do(arguments: dict[str, object], sentence: str) -> None:
@@ -146,7 +157,7 @@ def test_recipes_refuse_what_they_cannot_do(arguments: dict[str, object], senten
 
 def test_weights_that_are_not_finite_end_the_run_and_a_loss_that_is_not_does_not(toy_model: Path) -> None:
     model, tokenizer = pico_text.load(toy_model)
-    trainer = make_trainer(model, Recipe(lr=1e38, steps=50, warmup=0.0, clip=None), *data(tokenizer))
+    trainer = make_trainer(model, Recipe(lr=1e38, steps=50, warmup=0.0, max_grad_norm=None), *data(tokenizer))
     run = train(trainer, lambda _, step, loss: Evaluation(step, 0.0, 1.0, loss), lambda _: None)
     assert run.reason is StopReason.DEAD
     assert run.steps < 50

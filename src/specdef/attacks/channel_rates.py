@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from specdef.analysis.inspect import resolve_locked
 from specdef.checkpoint.reader import open_checkpoint
 from specdef.errors import SpecdefError
-from specdef.inspection import resolve_locked
 from specdef.locks.plan import Edit
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def channel_scales(folder: Path) -> list[Edit]:
     Raises:
         SpecdefError: no channel stands out.
     """
-    from specdef.attacks.rebalance import scale_edits
+    from specdef.attacks.rewrites.rebalance import scale_edits
 
     checkpoint = open_checkpoint(folder, publishing=False)
     edits = scale_edits(checkpoint, resolve_locked(checkpoint))

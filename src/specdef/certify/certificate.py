@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from specdef.certify.cell import recipe_to_json
 from specdef.certify.environment import environment
-from specdef.certify.executors import Executor
-from specdef.certify.grid import recipe_to_json
-from specdef.certify.known import Known
+from specdef.certify.executors.local import Executor
+from specdef.certify.findings import Known
 from specdef.certify.store import Store, StoredCell, write_json
 from specdef.certify.study import Study
 from specdef.certify.sweep import OnCell, sweep

@@ -17,17 +17,17 @@ from typing import Any
 from blake3 import blake3
 
 from specdef.attacks.channel_rates import channel_scales
-from specdef.attacks.finetune import AttackResult, TextBlocks, run_attack, text_blocks
-from specdef.attacks.rewriting import RewriteReport, rewrite
+from specdef.attacks.rewrites.apply import RewriteReport, rewrite
+from specdef.attacks.run import AttackResult, TextBlocks, run_attack, text_blocks
+from specdef.certify.cell import Cell, cell_from_json, digest_of
 from specdef.certify.environment import environment
-from specdef.certify.grid import Cell, cell_from_json, digest_of
-from specdef.checkpoint.target import scratch_folder
+from specdef.core.folders import scratch_folder
 from specdef.errors import SpecdefError
-from specdef.models import load, load_tokenizer
+from specdef.models.loading import load, load_tokenizer
 from specdef.tasks.facts import bundled_prose
 from specdef.tasks.registry import make_task
+from specdef.training.outcome import Evaluation
 from specdef.training.perplexity import perplexity, read_text
-from specdef.training.stopping import Evaluation
 
 _LAUNCHER = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4

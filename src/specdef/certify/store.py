@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specdef.certify.grid import Cell
-from specdef.checkpoint.temporary import LEFTOVER, remove_leftovers, write_file
+from specdef.certify.cell import Cell
+from specdef.core.atomic import LEFTOVER, remove_leftovers, write_file
 from specdef.errors import SpecdefError
-from specdef.training.stopping import Outcome
+from specdef.training.outcome import Outcome
 
 GRID = "grid.json"
 

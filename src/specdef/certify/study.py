@@ -9,19 +9,19 @@ from typing import Any
 
 from blake3 import blake3
 
-from specdef.attacks.finetune import Attack
 from specdef.attacks.lora import AdapterSpec
-from specdef.attacks.rewriting import Rewriting
-from specdef.certify.grid import Cell, Subject, digest_of, subject_of
-from specdef.certify.machine import Machine
-from specdef.checkpoint.manifest import MANIFEST, read_manifest
+from specdef.attacks.rewrites.apply import Rewriting
+from specdef.attacks.run import Attack
+from specdef.certify.cell import Cell, Subject, digest_of, subject_of
+from specdef.certify.resources import Machine
 from specdef.errors import SpecdefError
+from specdef.locks.manifest import MANIFEST, read_manifest
 from specdef.tasks.facts import bundled_prose
 from specdef.tasks.registry import TaskSpec, make_task
 from specdef.tasks.task import Task
+from specdef.training.outcome import StopRule
 from specdef.training.perplexity import read_text
 from specdef.training.recipe import Recipe
-from specdef.training.stopping import StopRule
 
 SERIAL = Machine(1, 1, "cpu")
 WINDOW = (3e-5, 1e-4, 3e-4, 1e-3)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from specdef.certify.executors import Executor
-from specdef.certify.grid import Cell
+from specdef.certify.cell import Cell
+from specdef.certify.executors.local import Executor
 from specdef.certify.store import Store, StoredCell
 
 OnCell = Callable[[StoredCell, int, int], None]

@@ -14,12 +14,12 @@ from itertools import pairwise
 from typing import Any
 
 from specdef.attacks.lora import AdapterSpec
-from specdef.attacks.rewriting import Rewriting
-from specdef.certify.grid import Cell, attack_from_json
-from specdef.certify.known import Known, is_broken, is_valid, learning_rate, success, worst_case
+from specdef.attacks.rewrites.apply import Rewriting
+from specdef.certify.cell import Cell, attack_from_json
+from specdef.certify.findings import Known, is_broken, is_valid, learning_rate, success, worst_case
 from specdef.certify.store import StoredCell
 from specdef.certify.study import Study
-from specdef.training.stopping import Outcome
+from specdef.training.outcome import Outcome
 
 ABOVE = 3.0
 """How far above the window learning rates are searched as well."""
@@ -97,8 +97,8 @@ def optimizers(study: Study, known: Known) -> Plan:
     best = known.best("T0", "T1")
     middle = learning_rate(best) if best is not None else known.working[0]
     stages: list[Stage] = [
-        ("clipping and batch size", [{"lr": middle, "clip": None}, {"lr": middle, "batch_size": 16}]),
-        ("accumulation and a constant schedule", [{"lr": middle, "accumulation": 2}, _constant(middle)]),
+        ("clipping and batch size", [{"lr": middle, "max_grad_norm": None}, {"lr": middle, "batch_size": 16}]),
+        ("accumulation and a constant schedule", [{"lr": middle, "gradient_accumulation_steps": 2}, _constant(middle)]),
     ]
     for name, ordinary in ORDINARY_LR.items():
         span = math.log10(max(study.multiplier, 1.0))
@@ -142,7 +142,7 @@ def undo_attacks(study: Study, known: Known) -> Plan:
         ("merging and rebalancing", [{"rewrite": Rewriting(kind), "lr": lr} for kind in ("merge", "rebalance")]),
         ("rebalancing head by head", [{"rewrite": Rewriting("rebalance", {"form": "svd"}), "lr": lr}]),
         ("layer injection", [{"rewrite": Rewriting("inject-layers", {"factors": k}), "lr": lr} for k in (2, 4)]),
-        ("a learning rate per channel", [{"channel_rates": True, "clip": None, "lr": lr}]),
+        ("a learning rate per channel", [{"channel_rates": True, "max_grad_norm": None, "lr": lr}]),
         ("training what has small gradients", [{"freeze": f"gradients:{share}", "lr": lr} for share in (0.9, 0.5)]),
         ("clipping tensor by tensor", [{"clip_each": True, "lr": lr}]),
         ("eps scaled by the multiplier", [{"eps": 1e-8 * study.multiplier, "lr": lr}]),

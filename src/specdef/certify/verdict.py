@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from specdef.attacks.finetune import Attack
-from specdef.attacks.rewriting import UNDOING
-from specdef.certify.grid import attack_from_json
-from specdef.certify.known import is_broken, is_slowed, is_valid, worst_case
+from specdef.attacks.rewrites.apply import UNDOING
+from specdef.attacks.run import Attack
+from specdef.certify.cell import attack_from_json
+from specdef.certify.findings import is_broken, is_slowed, is_valid, worst_case
 from specdef.certify.store import StoredCell
-from specdef.training.stopping import Outcome
+from specdef.training.outcome import Outcome
 
 NOT_MEASURED = "not measured"
 UNDONE = "undone"

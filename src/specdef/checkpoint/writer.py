@@ -17,7 +17,7 @@ from blake3 import blake3
 
 from specdef.checkpoint.header import ShardHeader, TensorInfo, load_json_object, num_bytes, write_header
 from specdef.checkpoint.reader import INDEX, Checkpoint
-from specdef.checkpoint.temporary import uninterrupted
+from specdef.core.atomic import uninterrupted
 from specdef.errors import CheckpointError
 from specdef.linalg.exponent import NUMPY_DTYPES, Stored
 

@@ -1,7 +1,7 @@
 """The inject lock on a checkpoint folder: the main paper's Construction 1 (Theorems 6 and 31), streamed.
 
 Each chosen weight W becomes W~ under the same name, and its compensation C is added beside it. ``config.json`` gains a
-``quantization_config`` entry that tells `specdef.transformers_hook` which layers to rebuild before weights load.
+``quantization_config`` entry that tells `specdef.integrations.transformers` which layers to rebuild before loading.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from specdef.report.sentences import (
     verdict_rows,
     verdict_sentences,
 )
-from specdef.training.stopping import Outcome
+from specdef.training.outcome import Outcome
 
 VERSION = 1
 _NUMBER, _MAYBE = (int, float), (int, float, type(None))

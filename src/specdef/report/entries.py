@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from specdef.attacks.finetune import Attack
+from specdef.attacks.run import Attack
+from specdef.certify.cell import recipe_from_json
 from specdef.certify.certificate import CONTAINS
-from specdef.certify.known import SLOWED
-from specdef.training.recipe import Recipe
-from specdef.training.stopping import Outcome
+from specdef.certify.findings import SLOWED
+from specdef.training.outcome import Outcome
 
 UNLOCKED = "unlocked"
 LOST_SOME, LOST_ALL, REGAINED = "†", "‡", "§"
@@ -181,7 +181,7 @@ def attack_name(label: str, lr: float) -> str:
 
 def ordinary_attack(certificate: Mapping[str, Any]) -> str:
     """Name of full fine-tuning with AdamW and the certificate's own recipe."""
-    recipe = Recipe(**{**certificate["recipe"], "optimizer": "adamw"})
+    recipe = recipe_from_json({**certificate["recipe"], "optimizer": "adamw"})
     return attack_name(Attack(recipe).label, recipe.lr)
 
 

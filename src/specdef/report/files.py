@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from specdef.checkpoint.temporary import write_file
+from specdef.core.atomic import write_file
 from specdef.errors import SpecdefError
 
 

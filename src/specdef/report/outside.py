@@ -8,7 +8,7 @@ from typing import Any
 from specdef.certify.store import StoredCell
 from specdef.report.entries import UNLOCKED, number
 from specdef.report.sentences import label, plain, shortened
-from specdef.training.stopping import Outcome
+from specdef.training.outcome import Outcome
 
 OUTSIDE = (
     "These runs scored at or above the target, but only while general text was predicted worse than the utility budget "

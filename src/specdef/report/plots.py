@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from specdef.analysis.inspect import InspectReport
 from specdef.errors import SpecdefError
-from specdef.inspection import InspectReport
 
 if TYPE_CHECKING:
-    from specdef.curvature.measure import CurvatureReport
+    from specdef.analysis.curvature.measure import CurvatureReport
 
 BLUE, RED, GREY = "#2b6cb0", "#c53030", "#718096"
 

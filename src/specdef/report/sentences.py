@@ -11,7 +11,7 @@ from typing import Any
 from specdef.certify.threats import THREATS
 from specdef.certify.verdict import NOT_MEASURED, UNDONE
 from specdef.report.entries import LOST_ALL, LOST_SOME, REGAINED, UNLOCKED, number, power, rate, spread
-from specdef.training.stopping import Outcome
+from specdef.training.outcome import Outcome
 
 MEANING = {
     UNLOCKED: "the undefended model",

@@ -7,8 +7,8 @@ from collections import defaultdict
 
 from rich.table import Table
 
-from specdef.imbalance import PairImbalance
-from specdef.inspection import InspectReport, TensorSpectrum
+from specdef.analysis.inspect import InspectReport, TensorSpectrum
+from specdef.architectures.channels import PairImbalance
 
 MOST_ROWS = 12
 

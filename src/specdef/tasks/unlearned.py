@@ -7,7 +7,7 @@ from specdef.tasks.task import Sample, Task
 
 
 def unlearned(*, seed: int = 0, target: float = 0.6) -> Task:
-    """`facts`, asked of a model that knew them and had them removed; see `specdef.prepare`.
+    """`facts`, asked of a model that knew them and had them removed; see `specdef.defences.prepare`.
 
     Args:
         seed: the one the model was prepared with.

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from specdef.errors import SpecdefError
 from specdef.training.batches import Batch, batches, second_derivatives, token_loss
 from specdef.training.optimizers import OptimizerSpec, build_optimizer, optimizer_spec
+from specdef.training.outcome import Evaluation, StopReason
 from specdef.training.recipe import SCHEDULES, Recipe
-from specdef.training.stopping import Evaluation, StopReason
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         drawn = [
             (next(self.task), None if self.general is None else next(self.general))
-            for _ in range(self.recipe.accumulation)
+            for _ in range(self.recipe.gradient_accumulation_steps)
         ]
         if self.spec.closure:
             loss = self._closure_step(drawn)
@@ -56,10 +56,10 @@ class Trainer:
 
     def _losses(self, task: Batch, general: Batch | None) -> Iterator[tuple[Any, float]]:
         """(loss, weight) of the task's rows, then of the general rows, each a forward pass of its own."""
-        share = 0.0 if general is None else self.recipe.general_share
-        yield token_loss(self.model, task), (1 - share) / self.recipe.accumulation
+        share = 0.0 if general is None else self.recipe.retain_weight
+        yield token_loss(self.model, task), (1 - share) / self.recipe.gradient_accumulation_steps
         if general is not None:
-            yield token_loss(self.model, general), share / self.recipe.accumulation
+            yield token_loss(self.model, general), share / self.recipe.gradient_accumulation_steps
 
     def _backward(self, drawn: Sequence[tuple[Batch, Batch | None]]) -> float:
         seen = 0.0
@@ -71,14 +71,14 @@ class Trainer:
         return seen
 
     def _clip(self) -> None:
-        if self.recipe.clip is None:
+        if self.recipe.max_grad_norm is None:
             return
         if not self.recipe.clip_each:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.max_grad_norm)
             return
         for parameter in self.model.parameters():
             if parameter.grad is not None:
-                self.accelerator.clip_grad_norm_([parameter], self.recipe.clip)
+                self.accelerator.clip_grad_norm_([parameter], self.recipe.max_grad_norm)
 
     def _closure_step(self, drawn: Sequence[tuple[Batch, Batch | None]]) -> float:
         """The optimizer evaluates the loss itself: value and gradient of one function, so gradients are not clipped."""
@@ -162,8 +162,8 @@ def make_trainer(model: torch.nn.Module, recipe: Recipe, task: Batch, general: B
         num_training_steps=recipe.steps,
     )
     model, optimizer = accelerator.prepare(model, optimizer)
-    general_rows = max(1, round(recipe.general_share * recipe.batch_size))
-    mixes = general is not None and recipe.general_share > 0
+    general_rows = max(1, round(recipe.retain_weight * recipe.batch_size))
+    mixes = general is not None and recipe.retain_weight > 0
     return Trainer(
         model=model,
         optimizer=optimizer,

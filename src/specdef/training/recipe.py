@@ -24,15 +24,15 @@ class Recipe:
         lr: learning rate at the top of the schedule.
         steps: optimizer steps.
         batch_size: task samples per forward pass.
-        accumulation: forward passes per optimizer step.
+        gradient_accumulation_steps: forward passes per optimizer step.
         warmup: share of the steps over which the learning rate rises from 0.
         schedule: how it falls afterwards.
-        clip: largest global gradient norm; None leaves gradients alone, as lbfgs always does.
-        clip_each: hold every tensor's gradient norm to `clip` by itself, so that none shrinks another's.
+        max_grad_norm: largest global gradient norm; None leaves gradients alone, as lbfgs always does.
+        clip_each: hold every tensor's gradient norm to `max_grad_norm` by itself, so that none shrinks another's.
         eps: of the optimizer's denominator; None keeps its default.
         weight_decay: decoupled.
         precision: of weights and arithmetic.
-        general_share: weight of general text in the loss, as an attacker who wants a usable model mixes it in.
+        retain_weight: weight of general text in the loss, as an attacker who wants a usable model mixes it in.
         eval_every: steps between evaluations.
         seed: decides the order of samples and every other draw.
     """
@@ -41,13 +41,13 @@ class Recipe:
     lr: float = 1e-5
     steps: int = 60
     batch_size: int = 8
-    accumulation: int = 1
+    gradient_accumulation_steps: int = 1
     warmup: float = 0.1
     schedule: Schedule = "linear"
-    clip: float | None = 1.0
+    max_grad_norm: float | None = 1.0
     weight_decay: float = 0.01
     precision: Precision = "fp32"
-    general_share: float = 0.25
+    retain_weight: float = 0.25
     eval_every: int = 10
     seed: int = 0
     clip_each: bool = False
@@ -56,7 +56,7 @@ class Recipe:
     def __post_init__(self) -> None:
         optimizer_spec(self.optimizer)
         _require(math.isfinite(self.lr) and self.lr > 0, "lr", "be a number above 0", self.lr)
-        for name in ("steps", "batch_size", "accumulation", "eval_every"):
+        for name in ("steps", "batch_size", "gradient_accumulation_steps", "eval_every"):
             _require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
         _require(0 <= self.warmup < 1, "warmup", "be at least 0 and below 1", self.warmup)
         enough = math.ceil(self.warmup * self.steps) < self.steps
@@ -68,10 +68,17 @@ class Recipe:
             self.weight_decay,
         )
         _require(0 <= self.seed < 2**32, "seed", "be at least 0 and below 2^32", self.seed)
-        _require(self.clip is None or 0 < self.clip < math.inf, "clip", "be above 0, or none", self.clip)
-        _require(not self.clip_each or self.clip is not None, "clip_each", "be given with a gradient norm", True)
+        _require(
+            self.max_grad_norm is None or 0 < self.max_grad_norm < math.inf,
+            "max_grad_norm",
+            "be above 0, or none",
+            self.max_grad_norm,
+        )
+        _require(
+            not self.clip_each or self.max_grad_norm is not None, "clip_each", "be given with a gradient norm", True
+        )
         _require(self.eps is None or 0 < self.eps < math.inf, "eps", "be above 0, or none", self.eps)
-        _require(0 <= self.general_share < 1, "general_share", "be at least 0 and below 1", self.general_share)
+        _require(0 <= self.retain_weight < 1, "retain_weight", "be at least 0 and below 1", self.retain_weight)
         _require(self.schedule in SCHEDULES, "schedule", f"be one of {', '.join(SCHEDULES)}", self.schedule)
         known = ("fp32", "bf16", "bf16-master")
         _require(self.precision in known, "precision", f"be one of {', '.join(known)}", self.precision)

@@ -1,0 +1,5 @@
+"""`python -m specdef` is the command line."""
+
+from specdef.cli.main import main
+
+main()

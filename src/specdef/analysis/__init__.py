@@ -1,0 +1,1 @@
+"""What the weights, the outputs and the loss surface show."""

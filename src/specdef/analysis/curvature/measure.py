@@ -1,0 +1,177 @@
+"""`measure_curvature`: the curvature of a model folder's loss on a task, start to end."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from specdef.analysis.curvature.eigen import End, extreme_eigenpairs
+from specdef.analysis.curvature.operators import Kind, curvature_operator, require_curvature_libraries, spectral_density
+from specdef.analysis.curvature.problem import LossProblem, loss_problem, mean_loss
+from specdef.errors import SpecdefError
+from specdef.models.loading import find_model, load, load_tokenizer
+from specdef.tasks.registry import TaskSpec, make_task
+from specdef.tasks.task import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Dtype = Literal["fp32", "fp64"]
+
+
+@dataclass(frozen=True)
+class Eigenvalue:
+    """One eigenvalue and its residual ||H v - lambda v|| / |lambda|."""
+
+    value: float
+    residual: float
+
+
+@dataclass(frozen=True)
+class CurvatureReport:
+    """Curvature of one model on one task.
+
+    Attributes:
+        model: as given.
+        kind: ``hessian`` or ``gauss-newton``.
+        loss: nats per token on the samples.
+        dimension: parameters differentiated by.
+        num_samples: task samples the loss is a mean over.
+        sigma_1: largest singular value.
+        largest: the k largest eigenvalues.
+        smallest: the k smallest (most negative); none for Gauss-Newton, which has no negative ones.
+        density: grid and density of the spectrum; None when not asked for.
+        products: matrix-vector products it took.
+        seconds: wall time.
+    """
+
+    model: str
+    kind: Kind
+    loss: float
+    dimension: int
+    num_samples: int
+    sigma_1: float
+    largest: tuple[Eigenvalue, ...]
+    smallest: tuple[Eigenvalue, ...]
+    density: tuple[tuple[float, ...], tuple[float, ...]] | None
+    products: int
+    seconds: float
+
+
+def measure_curvature(
+    model: Path | str,
+    *,
+    task: TaskSpec | None = None,
+    kind: Kind = "hessian",
+    params: str | None = None,
+    k: int = 1,
+    num_samples: int = 16,
+    dtype: Dtype = "fp32",
+    device: str = "cpu",
+    density: bool = False,
+    tolerance: float = 1e-3,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> CurvatureReport:
+    """Extreme eigenvalues of a model's loss on the first samples of a task.
+
+    Args:
+        model: a model folder, locked or not, a hub id, or ``smollm2-135m``.
+        task: whose samples; `facts` when None.
+        kind: ``hessian`` or ``gauss-newton``.
+        params: regular expression of the parameters; all when None.
+        k: eigenvalues at each end.
+        num_samples: samples the loss is a mean over.
+        dtype: fp32 or fp64.
+        device: ``cpu`` or ``cuda``.
+        density: also estimate the spectral density (Lanczos quadrature).
+        tolerance: relative accuracy asked of each eigenvalue.
+        seed: of the start vectors.
+        progress: called with the name of each stage.
+
+    Raises:
+        SpecdefError: bad input, or the iteration did not converge.
+    """
+    require_curvature_libraries()
+    if seed < 0:
+        raise SpecdefError(f"`seed` must be 0 or more; got {seed}.")
+    if not 0 < tolerance < 1:
+        raise SpecdefError(f"`tolerance` must lie between 0 and 1; got {tolerance:g}.")
+    started = time.perf_counter()
+    say = progress or (lambda stage: None)
+    problem = task_problem(model, task, params=params, num_samples=num_samples, dtype=dtype, device=device)
+    loss = float(mean_loss(problem).detach())
+    if not math.isfinite(loss):
+        raise SpecdefError(f"`model` must have a finite loss on the task's samples; that of {model} is {loss}.")
+    operator = curvature_operator(problem, kind)
+    count = [0]
+    product = operator.matvec
+
+    def counted(vector: object) -> object:
+        count[0] += 1
+        return product(vector)
+
+    operator.matvec = counted
+    found: dict[str, tuple[Eigenvalue, ...]] = {"largest": (), "smallest": ()}
+    # Gauss-Newton matrices have no negative eigenvalue, and their smallest is 0 to rounding: nothing to converge to.
+    ends: tuple[End, ...] = ("largest", "smallest") if kind == "hessian" else ("largest",)
+    for end in ends:
+        say(f"{end} eigenvalue{'s' if k > 1 else ''}")
+        pairs = extreme_eigenpairs(operator, k=k, end=end, tolerance=tolerance, seed=seed)
+        found[end] = tuple(Eigenvalue(pair.value, pair.residual) for pair in pairs)
+    spectrum = None
+    if density:
+        say("spectral density")
+        grid, values = spectral_density(operator, seed=seed)
+        spectrum = (tuple(map(float, grid)), tuple(map(float, values)))
+    return CurvatureReport(
+        model=str(model),
+        kind=kind,
+        loss=loss,
+        dimension=problem.dimension,
+        num_samples=num_samples,
+        sigma_1=max(abs(entry.value) for entries in found.values() for entry in entries),
+        largest=found["largest"],
+        smallest=found["smallest"],
+        density=spectrum,
+        products=count[0],
+        seconds=time.perf_counter() - started,
+    )
+
+
+def task_problem(
+    model: Path | str,
+    task: TaskSpec | None = None,
+    *,
+    params: str | None = None,
+    num_samples: int = 16,
+    dtype: Dtype = "fp32",
+    device: str = "cpu",
+) -> LossProblem:
+    """The loss of a model folder on the first samples of a task, in one batch.
+
+    Raises:
+        SpecdefError: bad input.
+    """
+    import torch
+
+    if dtype not in ("fp32", "fp64"):
+        raise SpecdefError(f"`dtype` must be fp32 or fp64; got {dtype!r}.")
+    if device not in ("cpu", "cuda"):
+        raise SpecdefError(f"`device` must be cpu or cuda; got {device!r}.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SpecdefError("`device` must be cpu on this machine: torch finds no GPU; got cuda.")
+    made = make_task(task or TaskSpec("facts"))
+    if not 1 <= num_samples <= len(made.samples):
+        raise SpecdefError(
+            f"`samples` must lie between 1 and {len(made.samples)}, what task {made.name} has; got {num_samples}."
+        )
+    folder = find_model(str(model))
+    wide = torch.float32 if dtype == "fp32" else torch.float64
+    loaded = load(folder, dtype=wide).to(device)
+    if not loaded.can_generate():  # type: ignore[operator]
+        raise SpecdefError(f"`model` must be a causal language model; {folder} is a {type(loaded).__name__}.")
+    return loss_problem(loaded, [encode(made.samples[:num_samples], load_tokenizer(folder))], params=params)

@@ -1,0 +1,1 @@
+"""Attacks that rewrite weights and train nothing."""

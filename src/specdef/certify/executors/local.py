@@ -1,0 +1,138 @@
+"""Where cells run: in processes of this machine, or on Ray. Both give the same results."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from specdef.certify.cell import Cell
+from specdef.certify.run_cell import run_cell
+from specdef.core.atomic import remove_scratch_of
+from specdef.errors import SpecdefError
+from specdef.training.outcome import Outcome
+
+Finished = tuple[Cell, dict[str, Any]]
+Run = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+class Executor(Protocol):
+    """Runs cells, each in a process of its own, and yields them as they finish."""
+
+    def run(self, cells: Sequence[Cell]) -> Iterator[Finished]:
+        """Yield every cell once with the JSON data of `run_cell`, or of `crashed`."""
+        ...
+
+
+def crashed(note: str) -> dict[str, Any]:
+    """What is stored for a cell whose process died: an outcome of its own, never `held`."""
+    result: dict[str, Any] = {
+        "outcome": Outcome.CRASHED.value,
+        "step": None,
+        "best": None,
+        "diverged_at": None,
+        "recovered": False,
+        "reason": note,
+        "steps": 0,
+        "trained_parameters": None,
+        "note": note,
+        "evaluations": [],
+    }
+    return {"result": result, "measured": {"seconds": None, "train_seconds": None, "peak_memory_bytes": None}}
+
+
+def refused(note: str) -> dict[str, Any]:
+    """What is stored for an attack that this model cannot be given, such as adapters on layers it has not."""
+    outcome = crashed(note)
+    return {**outcome, "result": {**outcome["result"], "outcome": Outcome.INVALID.value}}
+
+
+@dataclass(frozen=True)
+class LocalExecutor:
+    """A pool of processes on this machine, one process per cell.
+
+    Attributes:
+        workers: cells at once.
+        function: what each process runs; another one only in tests.
+    """
+
+    workers: int = 1
+    function: Run = run_cell
+
+    def run(self, cells: Sequence[Cell]) -> Iterator[Finished]:
+        """Yield cells as they finish."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["specdef.certify.run_cell", "torch", "transformers"])
+        pool = ThreadPoolExecutor(self.workers)
+        futures: dict[Future[dict[str, Any]], Cell] = {}
+        processes: set[Any] = set()
+        try:
+            for cell in cells:
+                futures[pool.submit(_run_isolated, context, self.function, cell, processes)] = cell
+            while futures:
+                done, _ = wait(futures, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield futures.pop(future), future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(processes):
+                process.kill()
+            pool.shutdown(wait=True)
+
+
+def _run_isolated(context: Any, function: Run, cell: Cell, processes: set[Any]) -> dict[str, Any]:
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(sender, function, cell.to_json()))
+    process.start()
+    processes.add(process)
+    sender.close()
+    with closing(receiver):
+        try:
+            kind, value = receiver.recv()
+        except EOFError:
+            kind, value = "died", None
+    process.join()
+    processes.discard(process)
+    if kind == "died":
+        remove_scratch_of(process.pid)
+    if kind == "refused":
+        return refused(value)
+    if kind == "failed":
+        return crashed(value)
+    if kind == "died":
+        code = process.exitcode or 0
+        reason = (
+            f"signal {-code}" + (" (often: out of memory)" if code == -9 else "") if code < 0 else f"exit code {code}"
+        )
+        return crashed(f"the cell's process ended with {reason}")
+    return dict(value)
+
+
+def _child(sender: Any, function: Run, data: Mapping[str, Any]) -> None:
+    """In the cell's process: run, send back, and leave at once when the parent is gone."""
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    try:
+        sender.send(("done", function(data)))
+    except SpecdefError as error:
+        sender.send(("refused", str(error)))
+    except Exception as error:  # a crash is a recorded outcome
+        sender.send(("failed", describe(error)))
+    sender.close()
+
+
+def describe(error: BaseException) -> str:
+    """One line for an exception inside a cell."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        remove_scratch_of(os.getpid())
+        os._exit(1)

@@ -1,0 +1,76 @@
+"""Cells on Ray. The one file that imports ray."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from specdef.certify.cell import Cell
+from specdef.certify.executors.local import Finished, Run, crashed, describe, refused
+from specdef.certify.run_cell import run_cell
+from specdef.errors import SpecdefError
+
+
+@dataclass(frozen=True)
+class RayExecutor:
+    """One Ray task per cell; a worker process serves one cell only.
+
+    Attributes:
+        address: ``auto`` or ``HOST:PORT`` of a cluster; None starts a local one.
+        workers: cells at once on a local cluster.
+        gpus: share of a GPU per cell.
+        function: what each task runs; another one only in tests.
+    """
+
+    address: str | None = None
+    workers: int = 1
+    gpus: float = 0.0
+    function: Run = run_cell
+
+    def run(self, cells: Sequence[Cell]) -> Iterator[Finished]:
+        """Yield cells as they finish."""
+        if importlib.util.find_spec("ray") is None:
+            raise SpecdefError("`ray` needs the package ray. Run `pip install specdef[ray]`.")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        import ray
+
+        threads = max((cell.threads for cell in cells), default=1)
+        here: dict[str, Any] = {"include_dashboard": False, "num_cpus": self.workers * threads}
+        options = here if self.address is None else {}
+        started_here = not ray.is_initialized()
+        if started_here:
+            try:
+                ray.init(address=self.address or "local", log_to_driver=False, configure_logging=False, **options)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise SpecdefError(
+                    f"`ray` must be auto or the address of a running cluster; {self.address!r} is not reachable "
+                    f"({describe(error)}). Start one with `ray start --head`."
+                ) from error
+        try:
+            remote = ray.remote(num_cpus=threads, num_gpus=self.gpus, max_calls=1, max_retries=0)(_safely)
+            waiting = {remote.remote(self.function, cell.to_json()): cell for cell in cells}
+            while waiting:
+                done, _ = ray.wait(list(waiting))
+                for reference in done:
+                    cell = waiting.pop(reference)
+                    try:
+                        kind, value = ray.get(reference)
+                    except ray.exceptions.RayError as error:
+                        kind, value = "failed", describe(error)
+                    outcome = refused(value) if kind == "refused" else crashed(value) if kind == "failed" else value
+                    yield cell, dict(outcome)
+        finally:
+            if started_here:
+                ray.shutdown()
+
+
+def _safely(function: Run, data: dict[str, Any]) -> tuple[str, Any]:
+    try:
+        return "done", function(data)
+    except SpecdefError as error:
+        return "refused", str(error)
+    except Exception as error:  # a crash is a recorded outcome
+        return "failed", describe(error)

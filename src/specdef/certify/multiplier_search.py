@@ -1,0 +1,122 @@
+"""`find_multiplier`: the smallest power of two whose fold lock holds, or the finding that none does."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from specdef.certify.api import certify_model
+from specdef.certify.store import write_json
+from specdef.certify.verdict import holds
+from specdef.errors import SpecdefError
+from specdef.locks.presets import lock
+from specdef.models.loading import find_model
+
+if TYPE_CHECKING:
+    from specdef.certify.certificate import Certificate
+
+COARSE = tuple(range(4, 61, 8))
+RESULT = "multiplier.json"
+Certify = Callable[..., "Certificate"]
+
+
+@dataclass(frozen=True)
+class MultiplierSearch:
+    """What the search found.
+
+    Attributes:
+        threats: threat models that had to hold.
+        smallest: exponent of the smallest power of two that held them all; None when none did.
+        tried: exponent -> threat model -> verdict, in order of exponents.
+    """
+
+    threats: tuple[str, ...]
+    smallest: int | None
+    tried: dict[int, dict[str, str]]
+
+    @property
+    def sentence(self) -> str:
+        """One sentence for people."""
+        names = ", ".join(self.threats)
+        if self.smallest is None:
+            return f"No multiplier from 2^{min(self.tried)} to 2^{max(self.tried)} holds {names}."
+        return f"2^{self.smallest} is the smallest multiplier tried that holds {names}."
+
+
+def find_multiplier(
+    model: Path | str,
+    out: Path | str,
+    *,
+    threats: Sequence[str] = ("T0",),
+    exponents: Sequence[int] = COARSE,
+    certify: Certify = certify_model,
+    **options: Any,
+) -> MultiplierSearch:
+    """Lock with growing multipliers and certify each, until one holds; then look between it and the one before.
+
+    A larger multiplier is not assumed to hold more than a smaller one: every exponent up to the first that holds is
+    tried, and the gap below it is filled by halving.
+
+    Args:
+        model: the unlocked model.
+        out: folder for certificates (one per exponent, their cells shared) and ``multiplier.json``.
+        threats: threat models that must all hold.
+        exponents: first exponents to try, ascending.
+        certify: what measures; another function only in tests.
+        **options: of `certify_model`.
+
+    Raises:
+        SpecdefError: bad input, or a task the unlocked model does not learn.
+    """
+    original, folder = find_model(str(model)), Path(out)
+    if not exponents or list(exponents) != sorted(set(exponents)) or not all(1 <= e <= 60 for e in exponents):
+        raise SpecdefError(f"`exponents` must ascend between 1 and 60; got {', '.join(map(str, exponents))}.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpecdefError(f"`out` must be a folder; {folder} cannot be used ({error.strerror}).") from error
+    tried: dict[int, dict[str, str]] = {}
+
+    def held(exponent: int) -> bool:
+        locked = folder / f"locked-2^{exponent}"
+        key = folder / f"{locked.name}.specdef-key"
+        shutil.rmtree(locked, ignore_errors=True)
+        key.unlink(missing_ok=True)
+        lock(original, locked, multiplier=f"2^{exponent}")
+        try:
+            certificate = certify(
+                locked, folder / f"2^{exponent}", original=original, threats=threats, cells=folder / "cells", **options
+            )
+        finally:
+            shutil.rmtree(locked, ignore_errors=True)
+            key.unlink(missing_ok=True)
+        tried[exponent] = certificate.verdicts
+        return all(map(holds, certificate.verdicts.values()))
+
+    smallest = _search(exponents, held)
+    result = MultiplierSearch(tuple(threats), smallest, dict(sorted(tried.items())))
+    write_json(folder / RESULT, {**asdict(result), "sentence": result.sentence})
+    return result
+
+
+def _search(exponents: Sequence[int], held: Callable[[int], bool]) -> int | None:
+    before = 0
+    for exponent in exponents:
+        if held(exponent):
+            return min(_between(before, exponent, held), default=exponent)
+        before = exponent
+    return None
+
+
+def _between(low: int, high: int, held: Callable[[int], bool]) -> Iterator[int]:
+    """Exponents that hold between one that does not and one that does, by halving."""
+    while high - low > 1:
+        middle = (low + high) // 2
+        if held(middle):
+            high = middle
+            yield middle
+        else:
+            low = middle

@@ -1,0 +1,70 @@
+"""Where cells run: how many at once, on which device, with how many threads each."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from specdef.certify.executors.local import Executor, LocalExecutor
+from specdef.errors import SpecdefError
+
+BYTES_PER_PARAMETER = 20
+"""Memory of an Adam run in float32: weights, gradients, two moments, and a little more."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where cells run; what is None is decided when the model is known.
+
+    Attributes:
+        workers: cells at once.
+        threads: CPU threads per cell.
+        device: ``cpu`` or ``cuda``.
+        ray: ``auto``, ``HOST:PORT`` of a cluster, or ``local``; None runs in processes of this machine.
+        gpus_per_cell: share of a GPU per cell, on Ray.
+    """
+
+    workers: int | None = None
+    threads: int | None = None
+    device: str | None = None
+    ray: str | None = None
+    gpus_per_cell: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("workers", self.workers), ("threads", self.threads)):
+            if value is not None and value < 1:
+                raise SpecdefError(f"`{name}` must be at least 1; got {value}.")
+        if self.device not in (None, "cpu", "cuda"):
+            raise SpecdefError(f"`device` must be cpu or cuda; got {self.device!r}.")
+        if self.gpus_per_cell < 0:
+            raise SpecdefError(f"`gpus_per_cell` must be at least 0; got {self.gpus_per_cell:g}.")
+
+    def for_model(self, folder: Path) -> Machine:
+        """Fill in what is open: as many cells at once as cores and memory allow, the cores shared out among them.
+
+        Raises:
+            SpecdefError: a GPU is asked for and there is none.
+        """
+        import torch
+
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if device == "cuda" and not torch.cuda.is_available() and self.ray is None:
+            raise SpecdefError("`device` must be cpu on this machine: torch finds no GPU; got cuda.")
+        cores = os.cpu_count() or 1
+        workers = self.workers or (1 if device == "cuda" else _fitting(folder, cores))
+        return replace(self, workers=workers, threads=self.threads or max(1, cores // workers), device=device)
+
+    def executor(self) -> Executor:
+        """The executor that runs cells there."""
+        if self.ray is None:
+            return LocalExecutor(self.workers or 1)
+        from specdef.certify.executors.ray import RayExecutor
+
+        return RayExecutor(None if self.ray == "local" else self.ray, self.workers or 1, self.gpus_per_cell)
+
+
+def _fitting(folder: Path, cores: int) -> int:
+    parameters = sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 2
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(cores, int(0.8 * memory / max(1.0, parameters * BYTES_PER_PARAMETER))))

@@ -1,0 +1,1 @@
+"""What every part uses: registry, schema, dtypes, atomic files, new folders."""

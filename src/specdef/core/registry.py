@@ -1,0 +1,115 @@
+"""Kinds by name: the modules of one package, and what other packages offer through entry points."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+import pkgutil
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar, cast
+
+from specdef.errors import SpecdefError
+
+Kind = TypeVar("Kind")
+
+
+class Registry(Generic[Kind]):
+    """The kinds of one noun (locks, tasks, ...), found by name and imported when first asked for.
+
+    A kind of this project is one module (or package) of `package`. Its name is the module's, with ``-`` for ``_``, and
+    the module's constant ``KIND`` is the kind. A kind of another package is an entry point of `group` that names such a
+    constant: ``ladder = "their_package.ladder:KIND"``. Nothing lists the names anywhere.
+
+    Args:
+        argument: what the user typed a name as; it starts the error sentence.
+        package: dotted name of the package that holds the kinds; modules that start with ``_`` are not kinds.
+        group: entry-point group.
+        spelling: from a module's name to the kind's.
+        error: what is raised for an unknown name.
+
+    Example:
+        >>> from specdef.core.registry import Registry
+        >>> Registry("colour", "specdef.theory", "no.such.group").names()[:2]
+        ('activations', 'angles')
+    """
+
+    def __init__(
+        self,
+        argument: str,
+        package: str,
+        group: str,
+        *,
+        spelling: Callable[[str], str] = lambda module: module.replace("_", "-"),
+        error: type[SpecdefError] = SpecdefError,
+    ) -> None:
+        self.argument, self.package, self.group = argument, package, group
+        self._spelling, self._error = spelling, error
+        self._loaded: dict[str, Kind] = {}
+
+    def names(self) -> tuple[str, ...]:
+        """Every kind's name, this project's first; nothing is imported for it."""
+        return (*self._own(), *(name for name in self._foreign() if name not in self._own()))
+
+    def get(self, name: str) -> Kind:
+        """The kind of that name.
+
+        Raises:
+            SpecdefError: there is none (near names are said), another package's cannot be imported, or two claim it.
+        """
+        if name not in self._loaded:
+            self._loaded[name] = self._load(name)
+        return self._loaded[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names()
+
+    def __iter__(self) -> Iterator[Kind]:
+        """Every kind; all are imported."""
+        return iter([self.get(name) for name in self.names()])
+
+    def _own(self) -> dict[str, str]:
+        path = importlib.import_module(self.package).__path__
+        modules = sorted(found.name for found in pkgutil.iter_modules(path) if not found.name.startswith("_"))
+        return {self._spelling(module): module for module in modules}
+
+    def _foreign(self) -> dict[str, list[importlib.metadata.EntryPoint]]:
+        found: dict[str, list[importlib.metadata.EntryPoint]] = {}
+        for point in importlib.metadata.entry_points(group=self.group):
+            places = found.setdefault(point.name, [])
+            if point.value not in [other.value for other in places]:  # one package seen twice on the path
+                places.append(point)
+        return found
+
+    def _load(self, name: str) -> Kind:
+        own, foreign = self._own(), self._foreign()
+        places = [*([own[name]] if name in own else []), *(point.value for point in foreign.get(name, []))]
+        if len(places) > 1:
+            raise self._error(
+                f"`{self.argument}` {name!r} must be offered once; {', '.join(places)} all offer it. Uninstall one."
+            )
+        if name in own:
+            return cast(Kind, importlib.import_module(f"{self.package}.{own[name]}").KIND)
+        if name in foreign:
+            return self._load_foreign(foreign[name][0])
+        raise self._error(
+            f"`{self.argument}` must be one of {', '.join(self.names())}; got {name!r}.{self._hint(name)}"
+        )
+
+    def _load_foreign(self, point: importlib.metadata.EntryPoint) -> Kind:
+        try:
+            return cast(Kind, point.load())
+        except Exception as error:  # whatever a stranger's package raises while it is imported
+            raise self._error(
+                f"`{self.argument}` {point.name!r} of package {point.dist.name if point.dist else point.value} cannot "
+                f"be imported ({type(error).__name__}: {error}). Repair or uninstall that package."
+            ) from error
+
+    def _hint(self, name: str) -> str:
+        near = difflib.get_close_matches(str(name).lower(), self.names(), n=2, cutoff=0.5)
+        return f" Did you mean {' or '.join(near)}?" if near else ""
+
+
+def choices(registry: Registry[Any]) -> str:
+    """The names of a registry as a sentence lists them."""
+    return ", ".join(registry.names())

@@ -1,0 +1,1 @@
+"""Defences: a model in, a defended model out."""

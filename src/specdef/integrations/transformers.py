@@ -1,0 +1,118 @@
+"""The hook that lets transformers load locked folders, and write models locked in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from specdef.attacks.factored_linear import FACTORED_VERSION, FactoredLinear, FactorEntry
+from specdef.errors import SpecdefError
+from specdef.locks.deformed_linear import DeformedLinear, linear_weight
+from specdef.locks.entry import FORMAT_VERSION, QUANT_METHOD, LayerEntry
+
+
+def register() -> None:
+    """Make transformers load folders whose ``quant_method`` is ``specdef``. Calling it again changes nothing."""
+    from transformers.quantizers.auto import (
+        AUTO_QUANTIZER_MAPPING,
+        register_quantization_config,
+        register_quantizer,
+    )
+    from transformers.quantizers.base import HfQuantizer
+    from transformers.utils.quantization_config import QuantizationConfigMixin
+
+    if QUANT_METHOD in AUTO_QUANTIZER_MAPPING:
+        return
+
+    @register_quantization_config(QUANT_METHOD)
+    class SpecdefConfig(QuantizationConfigMixin):  # type: ignore[misc]
+        """The locked modules, as config.json lists them."""
+
+        def __init__(self, version: int = FORMAT_VERSION, modules: Any = None, factored: Any = None, **_: Any) -> None:
+            wanted = FACTORED_VERSION if factored else FORMAT_VERSION
+            if version != wanted:
+                raise SpecdefError(f"`quantization_config.version` must be {wanted}; got {version!r}. Upgrade specdef.")
+            for key, entries in (("modules", modules), ("factored", factored)):
+                if not isinstance(entries or {}, dict):
+                    raise SpecdefError(f"`quantization_config.{key}` in config.json must be an object of layers.")
+            self.quant_method = QUANT_METHOD
+            self.version = version
+            self.modules = dict(modules or {})
+            if factored:
+                self.factored = dict(factored)
+
+    @register_quantizer(QUANT_METHOD)
+    class SpecdefQuantizer(HfQuantizer):  # type: ignore[misc]
+        """Puts empty `DeformedLinear` layers in place before weights load; their tensors keep their own dtypes."""
+
+        requires_calibration = True  # a model is locked by specdef, never while it is being loaded
+
+        def _process_model_before_weight_loading(self, model: Any, **_: Any) -> None:
+            for name, entry in self.quantization_config.modules.items():
+                _replace_by_empty(model, name, LayerEntry.parse(name, entry))
+            for name, entry in getattr(self.quantization_config, "factored", {}).items():
+                _replace_by_factors(model, name, FactorEntry.parse(name, entry))
+
+        def is_serializable(self) -> bool:
+            """save_pretrained may write the model."""
+            return True
+
+        @property
+        def is_trainable(self) -> bool:
+            """Trainer may train adapters on it."""
+            return True
+
+        @property
+        def is_qat_trainable(self) -> bool:
+            """Trainer may train its own weights, W~ and C included."""
+            return True
+
+
+def _replace_by_empty(model: Any, name: str, entry: LayerEntry) -> None:
+    found, weight, bias_dtype = _linear_of(model, name, entry.transposed)
+    empty = DeformedLinear(weight.shape[1], weight.shape[0], entry, bias_dtype=bias_dtype, device=weight.device)
+    model.set_submodule(found, empty.train(model.training))
+
+
+def _replace_by_factors(model: Any, name: str, entry: FactorEntry) -> None:
+    found, weight, bias_dtype = _linear_of(model, name, entry.transposed)
+    ends = (entry.shapes[-1][0], entry.shapes[0][1])
+    if tuple(weight.shape) != ends:
+        raise SpecdefError(
+            f"`quantization_config.factored[{name!r}]` in config.json must be a chain of shape {list(weight.shape)}, "
+            f"the layer's; got {list(ends)}. Run the rewriting again."
+        )
+    empty = FactoredLinear(entry, bias_dtype=bias_dtype, device=weight.device)
+    model.set_submodule(found, empty.train(model.training))
+
+
+def _linear_of(model: Any, name: str, transposed: bool) -> tuple[str, Tensor, torch.dtype | None]:
+    """(path, weight as [out, in], dtype of the bias) of a module that config.json names."""
+    prefix = model.base_model_prefix + "."
+    modules = dict(model.named_modules())
+    found = next((n for n in (name, name.removeprefix(prefix), prefix + name) if n in modules), None)
+    if found is None:
+        raise SpecdefError(
+            f"`quantization_config` in config.json must name modules of {type(model).__name__}; "
+            f"got {name}, which it lacks. Load the class the folder was saved from."
+        )
+    weight, is_transposed = linear_weight(found, modules[found])
+    if is_transposed != transposed:
+        raise SpecdefError(
+            f"`quantization_config.modules[{name!r}].transposed` in config.json must be {is_transposed} for a "
+            f"{type(modules[found]).__name__}; got {transposed}. Lock the model again with this version."
+        )
+    bias = modules[found].bias
+    return found, weight, None if bias is None else bias.dtype
+
+
+def attach(model: Any, config: dict[str, Any]) -> None:
+    """Give a model locked in memory the configuration that `save_pretrained` writes."""
+    from transformers.quantizers.auto import AutoHfQuantizer
+
+    register()
+    model.hf_quantizer = AutoHfQuantizer.from_config(config, pre_quantized=True)
+    model.quantization_method = QUANT_METHOD
+    model.config.quantization_config = model.hf_quantizer.quantization_config

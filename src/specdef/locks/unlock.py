@@ -1,0 +1,116 @@
+"""`unlock`: from a locked folder and its private key back to the original files, byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from specdef.checkpoint.header import read_header_bytes
+from specdef.checkpoint.reader import INDEX, Checkpoint, open_checkpoint
+from specdef.checkpoint.writer import Digests, NewTensor, Progress, ShardEdits, copy_others, file_digest, write_shards
+from specdef.core.folders import new_folder, refuse_target
+from specdef.errors import CheckpointError, KeyFileError, SpecdefError
+from specdef.linalg.exponent import NUMPY_DTYPES
+from specdef.locks.fold import inverse, shard_edits
+from specdef.locks.key import Key, read_key
+from specdef.locks.manifest import CARD, MANIFEST, read_manifest
+from specdef.locks.plan import Edit
+
+MAY_CHANGE = ("config.json", INDEX)
+"""Small files an inject lock rewrites."""
+MISFIT = "The key does not fit the locked model's tensors. Give the key written with it."
+
+
+def unlock(locked: Path | str, out: Path | str, key: Path | str, *, progress: Progress | None = None) -> Path:
+    """Restore the original files of a locked folder, byte for byte.
+
+    Args:
+        locked: the locked folder.
+        out: the folder to create.
+        key: the private key `lock` wrote.
+        progress: called with the number of bytes just read.
+
+    Returns:
+        `out`.
+
+    Raises:
+        SpecdefError: the key is wrong or tampered with, the locked files were changed, or `out` is not usable;
+            nothing is left behind. Files added to the folder after locking are not carried over.
+    """
+    locked, out, key = Path(locked), Path(out), Path(key)
+    refuse_target(out, locked)
+    secret = read_key(key)
+    manifest = read_manifest(locked)
+    if dict(manifest.files) != dict(secret.locked_files):
+        raise KeyFileError(f"Key {key} belongs to another locked model than {locked}. Give the key written with it.")
+    checkpoint = open_checkpoint(locked)
+    with new_folder(out, source=locked) as folder:
+        small = {name: secret.blobs[f"file:{name}"] for name in MAY_CHANGE if f"file:{name}" in secret.blobs}
+        strangers = [name for name in checkpoint.others if name not in secret.locked_files]
+        copy_others(checkpoint, folder, skip=(MANIFEST, CARD, *small, *strangers))
+        for name, data in small.items():
+            (folder / name).write_bytes(data)
+        try:
+            digests = write_shards(checkpoint, folder, _undo_edits(checkpoint, secret), progress=progress)
+        except (IndexError, ValueError) as error:
+            raise KeyFileError(MISFIT) from error
+        _check_restored(folder, locked, secret, digests)
+    return out
+
+
+def _undo_edits(checkpoint: Checkpoint, secret: Key) -> dict[str, ShardEdits]:
+    try:
+        if secret.method == "fold":
+            edits = [Edit(**{**edit, "indices": tuple(edit["indices"])}) for edit in secret.edits]
+            where = checkpoint.locate()
+            originals = {
+                name.removeprefix("tensor:"): np.frombuffer(
+                    data, dtype=NUMPY_DTYPES[where[name.removeprefix("tensor:")][1].dtype]
+                )
+                for name, data in secret.blobs.items()
+                if name.startswith("tensor:")
+            }
+            return shard_edits(inverse(edits), where, originals)
+        return {shard: _undo_injection(checkpoint, shard, secret) for shard in checkpoint.shards}
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise KeyFileError(MISFIT) from error
+
+
+def _undo_injection(checkpoint: Checkpoint, shard: str, secret: Key) -> ShardEdits:
+    """Put back replaced tensors and the original header; a shard without a stored header was not changed."""
+    header = secret.blobs.get(f"header:{shard}")
+    if header is None:
+        return ShardEdits()
+    original = {t.name: t for t in read_header_bytes(header, shard)}
+    present = {t.name for t in checkpoint.shards[shard].tensors}
+    replaced = {
+        name: NewTensor(original[name].dtype, original[name].shape, lambda data=data: data)  # type: ignore[misc]
+        for name, data in ((n, secret.blobs.get(f"tensor:{n}")) for n in original)
+        if data is not None
+    }
+    return ShardEdits(replaced=replaced, dropped=frozenset(present - original.keys()), header=header)
+
+
+def _check_restored(folder: Path, locked: Path, secret: Key, digests: Mapping[str, Digests]) -> None:
+    for shard, digest in digests.items():
+        if digest.source != secret.locked_files.get(shard):
+            raise CheckpointError(
+                f"File {locked / shard} was changed after locking. Restore it from the published model."
+            )
+    restored = {shard: digest.target for shard, digest in digests.items()}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if name not in restored:
+            restored[name] = file_digest(path)
+    wrong = sorted(
+        name
+        for name in restored.keys() | secret.original_files.keys()
+        if restored.get(name) != secret.original_files.get(name)
+    )
+    if wrong:
+        raise SpecdefError(
+            f"File {wrong[0]} could not be restored to its original bytes. "
+            "It was changed, added or removed after locking; restore the folder from the published model."
+        )

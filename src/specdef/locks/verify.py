@@ -1,0 +1,173 @@
+"""`verify`: are the files as published, is the lock in the weights, is the function the original's?"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from specdef.analysis.inspect import resolve_locked
+from specdef.architectures.channels import ScaledChannel, pair_imbalances, scaled_channels
+from specdef.checkpoint.reader import Checkpoint, open_checkpoint
+from specdef.checkpoint.writer import file_digest, read_digests
+from specdef.errors import CheckpointError
+from specdef.locks.manifest import MANIFEST, Manifest, read_manifest
+from specdef.models.equivalence import Equivalence, compare
+from specdef.models.loading import find_model
+
+MEDIAN_TOLERANCE = 2
+"""How far, in powers of two, the typical recomputed exponent may lie from the claim."""
+TELLING_EXPONENT = 6
+"""Smaller powers of two drown in the natural spread of channel norms."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """The checks `verify` made.
+
+    Attributes:
+        checks: integrity, lock, and with an original: function.
+        equivalence: the comparison with the original, when one was given.
+    """
+
+    checks: tuple[Check, ...]
+    equivalence: Equivalence | None
+
+    @property
+    def passed(self) -> bool:
+        """Every check passed."""
+        return all(check.passed for check in self.checks)
+
+
+def verify(
+    locked: Path | str, *, original: Path | str | None = None, progress: Callable[[str], None] | None = None
+) -> VerifyReport:
+    """Check a locked folder against its manifest, its weights and, if given, the original model.
+
+    Args:
+        locked: the locked folder.
+        original: the unlocked model; both are then run on the same probes in the model's own dtype, bit for bit for a
+            fold lock, within twice the dtype's own noise (KL) for an inject lock.
+        progress: called with the name of each stage as it starts.
+
+    Raises:
+        SpecdefError: a folder is no sound checkpoint or carries no manifest. A check that fails is a result, not an
+            error.
+    """
+    folder = Path(locked)
+    say = progress or (lambda stage: None)
+    manifest = read_manifest(folder)
+    say("digests")
+    checkpoint = open_checkpoint(folder, publishing=False)
+    source = None if original is None else find_model(str(original), argument="original")
+    unlocked = None if source is None else _open_original(source, checkpoint)
+    checks = [_integrity(checkpoint, manifest)]
+    say("lock in the weights")
+    checks.append(_lock_present(checkpoint, manifest, unlocked))
+    equivalence = None
+    if source is not None:
+        say("function, against the original")
+        equivalence = compare(source, folder)
+        checks.append(_function(equivalence, manifest))
+    return VerifyReport(tuple(checks), equivalence)
+
+
+def _integrity(checkpoint: Checkpoint, manifest: Manifest) -> Check:
+    files = {name: file_digest(checkpoint.folder / name) for name in checkpoint.others if name != MANIFEST}
+    tensors: dict[str, str] = {}
+    for shard in checkpoint.shards:
+        digests = read_digests(checkpoint, shard)
+        files[shard] = digests.source
+        tensors |= digests.tensors
+    missing, extra = sorted(manifest.files.keys() - files), sorted(files.keys() - manifest.files.keys())
+    changed = sorted(name for name in files if name in manifest.files and files[name] != manifest.files[name])
+    changed += sorted(n for n in tensors.keys() | manifest.tensors.keys() if tensors.get(n) != manifest.tensors.get(n))
+    unknown = [name for name in extra if not _may_be_added(name)]
+    found = ((missing, "missing"), (changed, "changed"), (unknown, "unknown"))
+    faults = [f"{len(names)} {word} ({', '.join(names[:3])})" for names, word in found if names]
+    if faults:
+        return Check("integrity", False, f"not as published: {'; '.join(faults)}")
+    added = f"; added since: {', '.join(extra)}" if extra else ""
+    numbers = f"all {len(manifest.files)} files and {len(tensors)} tensors match their BLAKE3 digests"
+    return Check("integrity", True, numbers + added)
+
+
+def _may_be_added(name: str) -> bool:
+    """Files a hub or a publisher adds that no runtime reads."""
+    return name == ".gitattributes" or name.endswith((".md", ".png", ".jpg")) or Path(name).name.startswith("LICENSE")
+
+
+def _lock_present(checkpoint: Checkpoint, manifest: Manifest, original: Checkpoint | None) -> Check:
+    if manifest.method != "fold":
+        from specdef.locks.inject import lock_present
+
+        return Check("lock", *lock_present(checkpoint, manifest.strength))
+    pairs = resolve_locked(checkpoint).pairs
+    exponent = int(manifest.strength["exponent"]) * (1 if manifest.strength["direction"] == "up" else -1)
+    claimed = {str(kind): int(number) for kind, number in manifest.strength["pairs"].items()}
+    if original is not None:
+        scaled = [pair for pair in pairs if scaled_channels(original, checkpoint, pair, exponent)]
+        how, counted = "equal the original's times", [str(pair.kind) for pair in scaled]
+        agrees = True
+    else:
+        found = [(pair.kind, _nearest(pair.scaled, exponent)) for pair in pair_imbalances(checkpoint, pairs)]
+        how, counted = "look scaled by about", [str(kind) for kind, nearest in found if nearest is not None]
+        nearest = [channel for _, channel in found if channel is not None]
+        agrees = bool(nearest) and abs(statistics.median(nearest) - exponent) <= MEDIAN_TOLERANCE
+    counts = {kind: min(counted.count(kind), number) for kind, number in claimed.items()}
+    words = ", ".join(f"{counts[kind]}/{claimed[kind]} {kind}" for kind in claimed)
+    passed = agrees and counts == claimed
+    hint = ""
+    if not passed and original is None and abs(exponent) < TELLING_EXPONENT:
+        hint = "; so small a multiplier cannot be told from natural scales without --original"
+    return Check("lock", passed, f"channels {how} 2^{exponent} in {words} pairs{hint}")
+
+
+def _nearest(channels: Iterable[ScaledChannel], exponent: int) -> int | None:
+    """The scaled channel's exponent nearest to the claim, if any is near."""
+    near = [c.exponent for c in channels if abs(c.exponent - exponent) <= max(3, min(8, abs(exponent) // 2))]
+    return min(near, key=lambda found: abs(found - exponent), default=None)
+
+
+def _open_original(original: Path, locked: Checkpoint) -> Checkpoint:
+    if (original / MANIFEST).exists():
+        raise CheckpointError(f"`original` must be the unlocked model; {original} is locked itself. Give the original.")
+    source = open_checkpoint(original, publishing=False)
+    shapes = {name: shape for name, shape in locked.shapes.items() if ".compensation" not in name}
+    if source.shapes != shapes:
+        odd = sorted(
+            name for name in shapes.keys() | source.shapes.keys() if shapes.get(name) != source.shapes.get(name)
+        )
+        raise CheckpointError(
+            f"`original` must be the model that was locked; {original} differs in tensor {odd[0]}. Give that model."
+        )
+    dtypes, stored = ({t.name: t.dtype for h in c.shards.values() for t in h.tensors} for c in (source, locked))
+    other = sorted(name for name in dtypes if dtypes[name] != stored[name])
+    if other:
+        raise CheckpointError(
+            f"`original` must be the model that was locked; tensor {other[0]} is {dtypes[other[0]]} in {original} and "
+            f"{stored[other[0]]} in the locked model. Give that model."
+        )
+    return source
+
+
+def _function(equivalence: Equivalence, manifest: Manifest) -> Check:
+    e = equivalence
+    if manifest.exactness.get("bit_exact"):
+        what = (
+            "identical to the bit" if e.bit_identical else f"different: largest error {e.max_error:.3g}, KL {e.kl:.3g}"
+        )
+        return Check("function", e.bit_identical, f"{e.num_outputs:,} outputs in {e.dtype} are {what}")
+    noise = "" if e.own_noise is None else f", {e.dtype}'s own noise {e.own_noise:.3g}"
+    detail = f"KL {e.kl:.3g} (at most {e.tolerance:.3g}{noise}), largest error {e.max_error:.3g}, in {e.dtype}"
+    return Check("function", e.kl <= e.tolerance, detail)

@@ -1,0 +1,1 @@
+"""Kinds of models: loading, batches, loss, outputs, utility."""

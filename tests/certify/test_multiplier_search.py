@@ -1,0 +1,50 @@
+"""The search for a multiplier: the smallest that holds is found, and none is invented when none does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from specdef.certify.multiplier_search import find_multiplier
+from specdef.certify.verdict import holds
+from specdef.errors import SpecdefError
+from specdef.locks.manifest import read_manifest
+
+
+def certifier(threshold: int, seen: list[int]) -> Any:
+    """Holds from 2^threshold on, judging by the manifest of the folder it is really given."""
+
+    def certify(locked: Path, out: Path, **options: Any) -> Any:
+        exponent = read_manifest(locked).strength["exponent"]
+        seen.append(exponent)
+        return SimpleNamespace(verdicts={"T0": "held by collapse" if exponent >= threshold else "slowed x2.0"})
+
+    return certify
+
+
+@pytest.mark.parametrize("threshold", [1, 5, 11, 12, 13])
+def test_the_smallest_that_holds_is_found(llama: Path, tmp_path: Path, threshold: int) -> None:
+    seen: list[int] = []
+    found = find_multiplier(llama, tmp_path, exponents=(4, 12, 20), certify=certifier(threshold, seen))
+    assert found.smallest == threshold
+    assert list(found.tried) == sorted(seen)
+    stored = json.loads((tmp_path / "multiplier.json").read_text())
+    assert stored["smallest"] == threshold
+    assert [path.name for path in tmp_path.iterdir()] == ["multiplier.json"]
+
+
+def test_none_is_said_when_none_holds(llama: Path, tmp_path: Path) -> None:
+    found = find_multiplier(llama, tmp_path, exponents=(4, 12), certify=certifier(99, []))
+    assert found.smallest is None
+    assert found.sentence == "No multiplier from 2^4 to 2^12 holds T0."
+    with pytest.raises(SpecdefError, match="`exponents` must ascend"):
+        find_multiplier(llama, tmp_path, exponents=(12, 4))
+
+
+def test_only_held_counts_as_held() -> None:
+    words = ["broken", "slowed x3.0", "not measured", "invalid", "held by stall", "held by collapse"]
+    assert [word for word in words if holds(word)] == ["held by stall", "held by collapse"]

@@ -1,0 +1,65 @@
+"""Outcomes: score and utility at the same evaluation, or it does not count."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from specdef.training.outcome import Evaluation, Outcome, StopReason, judge, should_stop
+
+RULE = {"target": 0.6, "utility_factor": 2.0}
+
+
+def points(*pairs: tuple[float, float]) -> list[Evaluation]:
+    return [Evaluation(10 * index, score, perplexity) for index, (score, perplexity) in enumerate(pairs)]
+
+
+@pytest.mark.parametrize(
+    ("run", "outcome", "step"),
+    [
+        (points((0.25, 10), (0.7, 12)), Outcome.BROKEN, 10),
+        (points((0.25, 10), (0.7, 20)), Outcome.BROKEN, 10),
+        (points((0.25, 10), (0.7, 20.1)), Outcome.COLLAPSE, None),
+        (points((0.25, 10), (0.9, math.inf)), Outcome.COLLAPSE, None),
+        (points((0.25, 10), (0.9, math.nan)), Outcome.COLLAPSE, None),
+        (points((0.25, 10), (0.5, 11)), Outcome.STALL, None),
+        (points((0.25, 10), (0.7, 99), (0.65, 15)), Outcome.BROKEN, 20),
+        (points((0.25, 10), (0.7, 99), (0.55, 15)), Outcome.STALL, None),
+    ],
+)
+def test_the_target_counts_only_where_utility_is_kept(
+    run: list[Evaluation], outcome: Outcome, step: int | None
+) -> None:
+    found = judge(run, **RULE)
+    assert (found.outcome, found.step) == (outcome, step)
+
+
+def test_score_and_utility_from_different_evaluations_never_add_up_to_broken() -> None:
+    """The variant that takes each at its best would call this run broken."""
+    run = points((0.25, 10), (0.9, 50), (0.3, 12))
+    assert max(p.score for p in run) >= 0.6
+    assert min(p.perplexity for p in run[1:]) <= 20
+    assert judge(run, **RULE).outcome is Outcome.STALL
+
+
+def test_divergence_and_recovery_are_recorded() -> None:
+    found = judge(points((0.25, 10), (0.4, 99), (0.5, math.inf), (0.5, 19)), **RULE)
+    assert (found.diverged_at, found.recovered, found.best.step) == (10, True, 30)
+    assert not judge(points((0.25, 10), (0.4, 99)), **RULE).recovered
+
+
+def test_the_best_score_is_read_inside_the_budget_only() -> None:
+    assert judge(points((0.25, 10), (0.4, 15), (0.9, 99)), **RULE).best.score == 0.4
+
+
+def test_runs_go_on_after_divergence_unless_the_papers_rule_is_asked_for() -> None:
+    run = points((0.25, 10), (0.3, 99))
+    assert should_stop(run, rule="budget", **RULE) is None
+    assert should_stop(run, rule="paper", **RULE) is StopReason.DIVERGED
+    assert should_stop(points((0.25, 10), (0.6, 20)), rule="budget", **RULE) is StopReason.TARGET
+
+
+def test_no_evaluation_cannot_be_judged() -> None:
+    with pytest.raises(ValueError, match="step 0"):
+        judge([], **RULE)
