@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from specdef.errors import PlanError
+from specdef.linalg.closeness import default_tolerance
 from specdef.linalg.compensation import compensate, effective_weight, measure_lock
-from specdef.linalg.deform import Deformation, default_tolerance, deform
+from specdef.linalg.deform import Deformation, deform
 
 SHAPES = [(48, 20), (20, 48), (32, 32)]
 UNIT = {dtype: torch.finfo(dtype).eps / 2 for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64)}
@@ -220,7 +221,7 @@ def test_the_multiplier_a_refusal_offers_works() -> None:
 @pytest.mark.parametrize(("k", "basis"), [(0, "svd"), (25, "svd"), (41, "axis")])
 def test_k_out_of_range(k: int, basis: str) -> None:
     with pytest.raises(
-        PlanError, match=rf"`top_k` must be between 1 and \d+ for a weight of shape \[40, 24\]; got {k}"
+        PlanError, match=rf"`rank` must be between 1 and \d+ for a weight of shape \[40, 24\]; got {k}"
     ):
         deform(random_weight((40, 24)), k, 1e3, basis=basis)  # type: ignore[arg-type]
 

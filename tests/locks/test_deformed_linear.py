@@ -289,7 +289,7 @@ class Tied(nn.Module):
             "must be nn.Linear or transformers Conv1D layers; got Embedding at module embed",
         ),
         (Tied(), {"targets": ["head"]}, "`targets` must own their weight; got head, tied to embed.weight"),
-        (Tied(), {"targets": ["body"], "k": 17}, r"Module body: `top_k` must be between 1 and 16"),
+        (Tied(), {"targets": ["body"], "k": 17}, r"Module body: `rank` must be between 1 and 16"),
         (
             Tied(),
             {"targets": ["body"], "k": 2, "multiplier": 1e7, "form": "low_rank"},

@@ -28,6 +28,20 @@ def parse_multiplier(text: str) -> float:
     return value
 
 
+def format_multiplier(multiplier: float) -> str:
+    """The multiplier as text that `parse_multiplier` reads back to the same number, short where it can be.
+
+    Example:
+        >>> format_multiplier(1e4), format_multiplier(1234567.0), format_multiplier(2.0**20)
+        ('10000', '1234567', '1048576')
+    """
+    for digits in range(6, 18):
+        text = f"{multiplier:.{digits}g}"
+        if float(text) == multiplier:
+            break
+    return text
+
+
 def exponent_of(multiplier: float) -> int:
     """The whole number e with ``2^e == multiplier``.
 
@@ -42,7 +56,7 @@ def exponent_of(multiplier: float) -> int:
     if mantissa != 0.5:
         low = exponent - 1
         raise PlanError(
-            f"`multiplier` must be a power of two for an exact lock; got {multiplier:g}. "
+            f"`multiplier` must be a power of two for an exact lock; got {format_multiplier(multiplier)}. "
             f"2^{low} (= {2**low:,}) and 2^{low + 1} (= {2 ** (low + 1):,}) fit."
         )
     return exponent - 1
