@@ -220,9 +220,7 @@ def test_the_multiplier_a_refusal_offers_works() -> None:
 
 @pytest.mark.parametrize(("k", "basis"), [(0, "svd"), (25, "svd"), (41, "axis")])
 def test_k_out_of_range(k: int, basis: str) -> None:
-    with pytest.raises(
-        PlanError, match=rf"`rank` must be between 1 and \d+ for a weight of shape \[40, 24\]; got {k}"
-    ):
+    with pytest.raises(PlanError, match=rf"`rank` must be between 1 and \d+ for a weight of shape \[40, 24\]; got {k}"):
         deform(random_weight((40, 24)), k, 1e3, basis=basis)  # type: ignore[arg-type]
 
 

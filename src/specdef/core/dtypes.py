@@ -15,6 +15,8 @@ class Dtype:
         torch: torch's name; None where this project never computes in it.
         short: the name users type; None where it cannot be chosen.
         lockable: whether weights stored so can be locked.
+        numpy: the numpy dtype a float's bytes are viewed as (bfloat16: its bit pattern); None for what is no float or
+            is never scaled.
     """
 
     stored: str
@@ -22,13 +24,14 @@ class Dtype:
     torch: str | None = None
     short: str | None = None
     lockable: bool = False
+    numpy: str | None = None
 
 
 TABLE = (
-    Dtype("F64", 64, "float64", "fp64"),
-    Dtype("F32", 32, "float32", "fp32", lockable=True),
-    Dtype("BF16", 16, "bfloat16", "bf16", lockable=True),
-    Dtype("F16", 16, "float16", "fp16", lockable=True),
+    Dtype("F64", 64, "float64", "fp64", numpy="float64"),
+    Dtype("F32", 32, "float32", "fp32", lockable=True, numpy="float32"),
+    Dtype("BF16", 16, "bfloat16", "bf16", lockable=True, numpy="uint16"),
+    Dtype("F16", 16, "float16", "fp16", lockable=True, numpy="float16"),
     Dtype("I64", 64, "int64"),
     Dtype("I32", 32, "int32"),
     Dtype("I16", 16, "int16"),
@@ -53,6 +56,8 @@ BITS = {dtype.stored: dtype.bits for dtype in TABLE}
 LOCKABLE = tuple(dtype.stored for dtype in TABLE if dtype.lockable)
 TORCH_NAMES = {dtype.stored: dtype.torch for dtype in TABLE if dtype.torch is not None}
 """safetensors' name -> torch's."""
+NUMPY_NAMES = {dtype.stored: dtype.numpy for dtype in TABLE if dtype.numpy is not None}
+"""safetensors' name -> the numpy dtype its bytes are viewed as."""
 STORED_NAMES = {torch: stored for stored, torch in TORCH_NAMES.items()}
 """torch's name -> safetensors'."""
 SHORT_NAMES = {dtype.short: dtype.torch for dtype in TABLE if dtype.short is not None and dtype.torch is not None}

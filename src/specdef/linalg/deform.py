@@ -104,8 +104,8 @@ def deform(
         basis: "svd" or "axis".
         form: how to store C for the svd basis, "dense" or "low_rank".
         stored_dtype: dtype of W~; None keeps the weight's.
-        compensation_dtype: dtype of C; None takes the narrowest that keeps every output within the tolerance and whose
-            error is under a sixteenth of it or within twice of the best there is.
+        compensation_dtype: dtype of C; None takes the narrowest with an error under a sixteenth of the tolerance, no
+            output beyond the tolerance, or each within twice of the best there is.
         tolerance: largest error of the whole output; an output alone may err by `closeness.SPREAD` times as much. None
             takes ``default_tolerance(stored_dtype)``; math.inf refuses no error.
         activations: inputs of this layer recorded from the model, to be tried beside the inputs that are made up.
@@ -156,14 +156,21 @@ def deform(
                 tolerance=limit,
             )
         )
-        if close.whole <= COMFORT * limit and close.least_tolerance <= limit:
+        if close.whole <= COMFORT * limit and close.worst.value <= limit:
             break
     sound = [d for d in found if d.closeness.least_tolerance <= limit]
     if not sound:
         closest = min(found, key=lambda d: d.closeness.least_tolerance)
         raise PlanError(_refusal(closest, stored_dtype, chosen=compensation_dtype is not None))
-    best = min(d.function_error for d in sound)
-    return next(d for d in sound if d.function_error <= max(COMFORT * limit, 2 * best))
+    return next(d for d in sound if _near_best(d, sound))
+
+
+def _near_best(found: Deformation, sound: list[Deformation]) -> bool:
+    """Whether this one is good enough as a whole and output by output, or no other is better by more than chance."""
+    whole = min(d.closeness.whole for d in sound)
+    worst = min(d.closeness.worst.value for d in sound)
+    close, limit = found.closeness, found.tolerance
+    return close.whole <= max(COMFORT * limit, 2 * whole) and close.worst.value <= max(limit, SPREAD * worst)
 
 
 def _candidates(stored_dtype: torch.dtype, basis: Basis, multiplier: float) -> tuple[torch.dtype, ...]:

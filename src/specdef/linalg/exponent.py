@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from specdef.core.dtypes import NUMPY_NAMES
+
 Stored = npt.NDArray[Any]
 """Raw stored values: float16, float32, float64, or bfloat16 as its uint16 bit pattern."""
 
-NUMPY_DTYPES = {"F16": np.float16, "BF16": np.uint16, "F32": np.float32, "F64": np.float64}
+NUMPY_DTYPES = {stored: np.dtype(name) for stored, name in NUMPY_NAMES.items()}
 """safetensors dtype -> the numpy dtype its bytes are viewed as."""
 
 MAX_EXPONENT = 60

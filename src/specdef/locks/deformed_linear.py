@@ -27,7 +27,8 @@ class DeformedLinear(nn.Module):
 
     W~ keeps the parameter name ``weight`` and b ``bias``; C is held under the names of
     `specdef.linalg.compensation.TENSOR_NAMES`, trainable like the injected layer of the paper (the index is a buffer).
-    Casting the module (``.half()``, ``.to(torch.bfloat16)``) moves the bias alone.
+    Casting the module (``.half()``, ``.to(torch.bfloat16)``) moves the bias alone. PEFT can put LoRA beside it once
+    `specdef.locks.peft_layer.peft_layers` is registered with the ``LoraConfig``.
 
     Args:
         in_features: length of x's last axis.
