@@ -110,15 +110,20 @@ def default_tolerance(stored_dtype: torch.dtype) -> float:
 
 
 def probe_inputs(
-    source: Float[Tensor, "out in"], activations: Float[Tensor, "tokens in"] | None = None
+    source: Float[Tensor, "out in"],
+    stored_dtype: torch.dtype,
+    activations: Float[Tensor, "tokens in"] | None = None,
 ) -> dict[str, Float[Tensor, "batch in"]]:
     """The inputs a lock is tried on, by name: a function of the weight alone, and real activations where given.
 
-    Massive channels are tried where W is largest, where it is smallest (trained weights are small where their input is
-    massive, so that an error of an ordinary size is large beside what is left), and anywhere.
+    Beside Gaussian ones: massive channels where W is largest and anywhere; and inputs as large as the columns of W are
+    small, so that every column counts alike (trained weights are small where their input is massive, and an error of an
+    ordinary size is large beside what is left). Columns are measured with every row at norm 1, and count as at least
+    the dtype's tolerance times the median one.
 
     Args:
         source: W [out, in].
+        stored_dtype: dtype of the checkpoint's weight.
         activations: inputs of this layer, recorded from the model on text.
 
     Raises:
@@ -127,14 +132,16 @@ def probe_inputs(
     width = source.shape[1]
     generator = torch.Generator().manual_seed(0)
     gaussian = torch.randn(NUM_PROBES, width, generator=generator).to(source.device)
-    order = torch.linalg.vector_norm(source, dim=0).argsort(descending=True, stable=True)
+    columns = _sizes(source / _sizes(source, 1, stored_dtype)[:, None], 0, stored_dtype)
     few = max(1, min(NUM_MASSIVE, width // 16))
     anywhere = torch.randperm(width, generator=generator)[:few].to(source.device)
-    inputs = {"Gaussian inputs": gaussian}
-    places = {"large columns": order[:few], "small columns": order[-few:], "random columns": anywhere}
-    for place, columns in places.items():
-        factor = torch.ones(width, device=source.device).index_fill(0, columns, MASSIVE)
-        inputs[f"inputs with massive channels at {place}"] = gaussian * factor
+    massive = torch.ones_like(columns)
+    inputs = {
+        "Gaussian inputs": gaussian,
+        "massive channels at large columns": gaussian * massive.index_fill(0, columns.topk(few).indices, MASSIVE),
+        "massive channels anywhere": gaussian * massive.index_fill(0, anywhere, MASSIVE),
+        "inputs large where columns are small": gaussian * (columns.median() / columns),
+    }
     if activations is not None:
         if activations.ndim != 2 or activations.shape[1] != width or not len(activations):
             raise PlanError(
@@ -168,9 +175,7 @@ def compare(
         locked: the layer as stored.
         inputs: by name, from `probe_inputs`.
     """
-    rows = torch.linalg.vector_norm(source, dim=1)
-    alive = rows > 0
-    rows = rows.clamp(min=default_tolerance(stored_dtype) * rows[alive].median().item())
+    rows, alive = _sizes(source, 1, stored_dtype), source.any(dim=1)
     dtype = compute_dtype(stored_dtype, locked.weight.dtype, locked.dtype, locked.form)
     original, whole, worst = source.to(dtype), math.nan, OutputError(-1.0, 0, "")
     for name, x in inputs.items():
@@ -187,6 +192,12 @@ def compare(
         if errors.max() > worst.value:
             worst = OutputError(errors.max().item(), int(errors.argmax()), name)
     return Closeness(whole, worst)
+
+
+def _sizes(source: Tensor, dim: int, stored_dtype: torch.dtype) -> Tensor:
+    """Norms of the rows (dim 1) or columns (0), each at least the dtype's tolerance times the median of the living."""
+    norms = torch.linalg.vector_norm(source, dim=dim)
+    return norms.clamp(min=default_tolerance(stored_dtype) * norms[norms > 0].median().item())
 
 
 def relative_error(actual: Float[Tensor, "*shape"], expected: Float[Tensor, "*shape"]) -> float:

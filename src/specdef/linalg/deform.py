@@ -135,7 +135,7 @@ def deform(
         build = constructions.axis(request)
     else:
         build = constructions.dense(request) if form == "dense" else constructions.low_rank(request)
-    inputs = probe_inputs(source, activations)
+    inputs = probe_inputs(source, stored_dtype, activations)
     candidates = _candidates(stored_dtype, basis, multiplier) if compensation_dtype is None else (compensation_dtype,)
     found: list[Deformation] = []
     for dtype in candidates:

@@ -24,7 +24,8 @@ def refuse_low_rank(source: Float[Tensor, "m n"], singular_values: Float[Tensor,
     wanted = len(singular_values)
     if not source.any():
         raise PlanError("`weight` must have a direction to scale; got a matrix of zeros. Choose another matrix.")
-    if singular_values[-1] > torch.finfo(dtype).eps / 2 * torch.linalg.norm(source):
+    rounding = torch.finfo(dtype).eps / 2 * torch.linalg.norm(source).item()
+    if singular_values[-1].item() > max(rounding, _own_error(source, singular_values)):
         return
     found = numerical_rank(source, wanted, dtype)
     if found < wanted:
@@ -37,9 +38,10 @@ def refuse_low_rank(source: Float[Tensor, "m n"], singular_values: Float[Tensor,
 def numerical_rank(source: Float[Tensor, "m n"], limit: int, dtype: torch.dtype) -> int:
     """Rank of a matrix whose entries were rounded to a dtype, counted up to a limit.
 
-    Math: rounding errs by at most u |W_ij| in each entry. Rows and columns are first divided by their largest entries,
-    which keeps the rank and lets no huge row bury the others; the errors are then noise of at most u, whose spectral
-    norm stays below u (sqrt(m) + sqrt(n)) rms(W). Singular values above that are counted.
+    Math: rounding errs by at most E_ij = max(u |W_ij|, half the smallest number). Rows and columns of W, and of E with
+    them, are first divided by the largest entry of W there, which keeps the rank and lets no huge row bury the others.
+    Errors of that size and either sign have a spectral norm of about the largest row norm plus the largest column norm
+    of E (Bandeira and van Handel 2016); singular values above that are counted.
 
     Args:
         source: W [m, n], finite.
@@ -51,12 +53,17 @@ def numerical_rank(source: Float[Tensor, "m n"], limit: int, dtype: torch.dtype)
         >>> numerical_rank(third, 4, torch.float32), numerical_rank(torch.eye(8), 4, torch.float32)
         (1, 4)
     """
-    scaled = source.double()
+    scaled, kind = source.double(), torch.finfo(dtype)
+    errors = (kind.eps / 2 * scaled.abs()).clamp(min=kind.smallest_normal * kind.eps / 2)
     for dim in (1, 0):
         largest = scaled.abs().amax(dim=dim, keepdim=True)
-        scaled = scaled / largest.where(largest > 0, 1.0)
-    m, n = scaled.shape
+        largest = largest.where(largest > 0, 1.0)
+        scaled, errors = scaled / largest, errors / largest
     values = top_k_svd(scaled, limit).s
-    noise = torch.finfo(dtype).eps / 2 * (m**-0.5 + n**-0.5) * torch.linalg.norm(scaled)
-    own = max(m, n) * torch.finfo(torch.float64).eps * values[0]
-    return int((values > torch.maximum(noise, own)).sum())
+    noise = sum(torch.linalg.vector_norm(errors, dim=dim).max().item() for dim in (0, 1))
+    return int((values > max(noise, _own_error(scaled, values))).sum())
+
+
+def _own_error(matrix: Tensor, singular_values: Tensor) -> float:
+    """What the decomposition itself may be wrong by."""
+    return max(matrix.shape) * torch.finfo(torch.float64).eps * singular_values[0].item()
