@@ -362,3 +362,27 @@ def test_any_import_order_registers(order: str) -> None:
         script = f"{light}\n{script}"
     source = str(Path(specdef.integrations.transformers.__file__).parents[2])
     subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONPATH": source}, timeout=120)
+
+
+def _lock_with_a_huge_row(folder: Path, multiplier: float, **options: object) -> float:
+    """KL between a model whose query projection has one row a million times larger, and the same locked there."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(pico.build("llama", folder)).eval()
+    name = "model.layers.0.self_attn.q_proj"
+    linear = model.get_submodule(name)
+    assert isinstance(linear, nn.Linear)
+    with torch.no_grad():
+        linear.weight[3] *= 1e6
+    before = logits(model).double().log_softmax(-1)
+    deformation = deform(linear.weight.detach(), 4, multiplier, **options)  # type: ignore[arg-type]
+    model.set_submodule(name, DeformedLinear.from_linear(linear, deformation))
+    after = logits(model).double().log_softmax(-1)
+    return (before.exp() * (before - after)).sum(-1).mean().item()
+
+
+def test_a_huge_row_does_not_hide_a_lost_function(tmp_path: Path) -> None:
+    """Locked at 1e9 the model was 0.1 nats off while the manifest claimed 5e-6 a layer."""
+    with pytest.raises(PlanError, match=r"the relative error of every output within 9\.8e-04 .* in output \d+ on"):
+        _lock_with_a_huge_row(tmp_path / "refused", 1e9)
+    assert _lock_with_a_huge_row(tmp_path / "lost", 1e9, tolerance=math.inf) > 0.1
+    assert _lock_with_a_huge_row(tmp_path / "kept", 1e6) < 1e-7
+    assert _lock_with_a_huge_row(tmp_path / "narrow", 1e6, compensation_dtype=torch.float32, tolerance=math.inf) > 1e-4

@@ -196,7 +196,7 @@ def compare(
 
 def _sizes(source: Tensor, dim: int, stored_dtype: torch.dtype) -> Tensor:
     """Norms of the rows (dim 1) or columns (0), each at least the dtype's tolerance times the median of the living."""
-    norms = torch.linalg.vector_norm(source, dim=dim)
+    norms: Tensor = torch.linalg.vector_norm(source, dim=dim)
     return norms.clamp(min=default_tolerance(stored_dtype) * norms[norms > 0].median().item())
 
 

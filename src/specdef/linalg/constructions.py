@@ -65,7 +65,8 @@ def dense(request: Request) -> Build:
     """Construction 1 with C solved against the rounded W~, on the side where pinv(W~) is a one-sided inverse."""
     source, top = request.source, request.leading()
     locked = request.store(source + (request.multiplier - 1) * (top.u * top.s) @ top.vh)
-    if source.shape[0] >= source.shape[1]:
+    living_rows, living_columns = (int(source.any(dim=dim).sum()) for dim in (1, 0))
+    if living_rows >= living_columns:
         side: Side = "output"
         exact = _solve_left(locked.double(), source)
     else:
@@ -75,10 +76,10 @@ def dense(request: Request) -> Build:
 
 
 def _solve_left(locked: Tensor, source: Tensor) -> Tensor:
-    """C = source pinv(locked), so that C locked = source, for a tall locked [m, n] of full column rank."""
+    """C = source pinv(locked), so that C locked = source, for a locked [m, n] whose living columns are independent."""
     q, r = torch.linalg.qr(locked)
     pivots = r.diagonal().abs()
-    if pivots.min() > 1e-13 * pivots.max():
+    if r.shape[0] == r.shape[1] and pivots.min() > 1e-13 * pivots.max():
         solved: Tensor = torch.linalg.solve_triangular(r, source, upper=True, left=False) @ q.T
     else:  # a column of zeros in W is one in W~ too
         solved = source @ torch.linalg.pinv(locked, rtol=1e-14)

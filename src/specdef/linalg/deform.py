@@ -24,6 +24,9 @@ from specdef.linalg.multiplier import format_multiplier
 COMFORT = 1 / 16
 """Share of the tolerance a narrow C may use up; above it a wider C is taken where that halves the error."""
 
+MAX_BLUR = 0.02
+"""Relative; how far rounding 1 / alpha - 1, which the rank-k C stores, may move the multiplier."""
+
 
 @dataclass(frozen=True)
 class Deformation:
@@ -90,8 +93,9 @@ def deform(
 
     Math (Construction 1, Theorem 6): W = U diag(s) V^T, s~_i = alpha s_i for i <= k, W~ = U diag(s~) V^T.
     svd, dense: W~ is rounded first and C = W pinv(W~) solved against the result in float64, on the output side if
-    out >= in and on the input side otherwise, where pinv(W~) is a true one-sided inverse. The paper's I - U U^T term
-    for a tall W is left out: it acts on nothing W~ can produce but rounding noise, which it would pass on unscaled.
+    out >= in and on the input side otherwise (zero rows and columns uncounted), where pinv(W~) is a true one-sided
+    inverse. The paper's I - U U^T term for a tall W is left out: it acts on nothing W~ can produce but rounding noise,
+    which it would pass on unscaled.
     svd, low_rank: on the shorter side, C = I + U diag(1/alpha - 1) U^T with U rounded first and W~ = C^-1 W by the
     Woodbury identity, so that rounding U costs nothing.
     axis: the k rows or columns of largest norm (whichever holds more) are multiplied, C divides them; one rounding of
@@ -136,7 +140,9 @@ def deform(
     else:
         build = constructions.dense(request) if form == "dense" else constructions.low_rank(request)
     inputs = probe_inputs(source, stored_dtype, activations)
-    candidates = _candidates(stored_dtype, basis, multiplier) if compensation_dtype is None else (compensation_dtype,)
+    candidates = (
+        _candidates(stored_dtype, basis, form, multiplier) if compensation_dtype is None else (compensation_dtype,)
+    )
     found: list[Deformation] = []
     for dtype in candidates:
         lock = build(dtype)
@@ -173,11 +179,12 @@ def _near_best(found: Deformation, sound: list[Deformation]) -> bool:
     return close.whole <= max(COMFORT * limit, 2 * whole) and close.worst.value <= max(limit, SPREAD * worst)
 
 
-def _candidates(stored_dtype: torch.dtype, basis: Basis, multiplier: float) -> tuple[torch.dtype, ...]:
+def _candidates(stored_dtype: torch.dtype, basis: Basis, form: Form, multiplier: float) -> tuple[torch.dtype, ...]:
     exact = basis == "axis" and math.frexp(multiplier)[0] == 0.5 and multiplier <= 2.0**60
     if exact and stored_dtype != torch.float16:  # x / 2^e is exact where the exponent has 8 bits, not in float16
         return (stored_dtype,)
-    return (torch.float64,) if stored_dtype == torch.float64 else (torch.float32, torch.float64)
+    blurred = form == "low_rank" and multiplier * torch.finfo(torch.float32).eps > MAX_BLUR
+    return (torch.float64,) if stored_dtype == torch.float64 or blurred else (torch.float32, torch.float64)
 
 
 def _refusal(found: Deformation, stored_dtype: torch.dtype, *, chosen: bool) -> str:
