@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from specdef.certify.cell import Cell
-from specdef.core.atomic import LEFTOVER, remove_leftovers, write_file
+from specdef.core.atomic import write_file
+from specdef.core.leftovers import LEFTOVER, remove_leftovers
 from specdef.errors import SpecdefError
 from specdef.training.outcome import Outcome
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from specdef.certify.cell import Cell
 from specdef.certify.run_cell import run_cell
-from specdef.core.atomic import remove_scratch_of
+from specdef.core.leftovers import remove_scratch_of
 from specdef.errors import SpecdefError
 from specdef.training.outcome import Outcome
 
