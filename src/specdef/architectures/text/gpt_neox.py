@@ -79,3 +79,5 @@ GPT_NEOX = Architecture(
     roots=("embed_in.weight", "!embed_out.weight"),
 )
 """Parallel or serial residual makes no difference here: each norm has exactly one reader in both."""
+
+FAMILIES = (GPT_NEOX,)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from specdef.architectures.llama import (
+from specdef.architectures.spec import Architecture, Config, Dims, Exclusion, Pair
+from specdef.architectures.text.llama import (
     ATTENTION,
     ATTENTION_EXCLUSIONS,
     ATTENTION_NORM,
@@ -13,7 +14,6 @@ from specdef.architectures.llama import (
     STEM,
     VALUE_OUTPUT,
 )
-from specdef.architectures.spec import Architecture, Config, Dims, Exclusion, Pair
 
 
 def _pairs(config: Config, dims: Dims) -> Sequence[Pair]:
@@ -52,3 +52,5 @@ GPT_OSS = Architecture(
     known_quantization=("mxfp4",),
 )
 """The release quantises experts only; attention, router, embeddings and head stay bfloat16."""
+
+FAMILIES = (GPT_OSS,)

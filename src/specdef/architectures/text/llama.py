@@ -113,3 +113,5 @@ QWEN = Architecture(
     ),
     roots=DECODER_ROOTS,
 )
+
+FAMILIES = (LLAMA, QWEN)

@@ -76,3 +76,5 @@ GPT2 = Architecture(
     ),
     roots=("wte.weight", "wpe.weight", "!lm_head.weight"),
 )
+
+FAMILIES = (GPT2,)

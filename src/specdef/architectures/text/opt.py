@@ -74,3 +74,5 @@ OPT = Architecture(
     ),
     roots=("embed_tokens.weight", "embed_positions.weight", "!lm_head.weight"),
 )
+
+FAMILIES = (OPT,)

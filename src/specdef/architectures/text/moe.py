@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from specdef.architectures.llama import (
+from specdef.architectures.spec import (
+    EXPERT_INTERMEDIATE,
+    HIDDEN,
+    Architecture,
+    Config,
+    Dims,
+    Exclusion,
+    Pair,
+    Slot,
+)
+from specdef.architectures.text.llama import (
     ATTENTION,
     ATTENTION_EXCLUSIONS,
     ATTENTION_NORM,
@@ -24,16 +34,6 @@ from specdef.architectures.llama import (
     STEM,
     UP_DOWN,
     VALUE_OUTPUT,
-)
-from specdef.architectures.spec import (
-    EXPERT_INTERMEDIATE,
-    HIDDEN,
-    Architecture,
-    Config,
-    Dims,
-    Exclusion,
-    Pair,
-    Slot,
 )
 
 ATTENTION_LINEARS = {f"{name}_proj": ATTENTION + f"{name}_proj" for name in "qkvo"}
@@ -131,3 +131,5 @@ QWEN3_MOE = Architecture(
     exclusions=(*DECODER_EXCLUSIONS, *MOE_EXCLUSIONS),
     roots=DECODER_ROOTS,
 )
+
+FAMILIES = (MIXTRAL, QWEN3_MOE)

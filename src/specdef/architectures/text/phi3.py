@@ -4,14 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from specdef.architectures.llama import (
-    ATTENTION,
-    DECODER_EXCLUSIONS,
-    DECODER_ROOTS,
-    FINAL_NORM,
-    MLP,
-    STEM,
-)
 from specdef.architectures.spec import (
     HIDDEN,
     INTERMEDIATE,
@@ -23,6 +15,14 @@ from specdef.architectures.spec import (
     Pair,
     Slot,
     shifted,
+)
+from specdef.architectures.text.llama import (
+    ATTENTION,
+    DECODER_EXCLUSIONS,
+    DECODER_ROOTS,
+    FINAL_NORM,
+    MLP,
+    STEM,
 )
 
 VALUE_ROWS = shifted(KV, by=lambda d: d.q_width + d.kv_width, extent=lambda d: d.q_width + 2 * d.kv_width)
@@ -80,3 +80,5 @@ PHI3 = Architecture(
     exclusions=DECODER_EXCLUSIONS,
     roots=DECODER_ROOTS,
 )
+
+FAMILIES = (PHI3,)

@@ -68,3 +68,5 @@ VIT = Architecture(
         Exclusion("final layernorm -> classifier", "its output is also the feature vector that users of ViTModel read"),
     ),
 )
+
+FAMILIES = (VIT,)

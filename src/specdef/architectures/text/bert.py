@@ -96,3 +96,5 @@ DEBERTA_V2 = Architecture(
         Exclusion("pos_query_proj, pos_key_proj", "they only add to the scores, as q and k do"),
     ),
 )
+
+FAMILIES = (BERT, DEBERTA_V2)

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from specdef.architectures.llama import (
+from specdef.architectures.spec import HIDDEN, Architecture, Config, Dims, Exclusion, Pair, Slot
+from specdef.architectures.text.llama import (
     DECODER_EXCLUSIONS,
     DECODER_LINEARS,
     DECODER_OTHERS,
@@ -24,7 +25,6 @@ from specdef.architectures.llama import (
     UP_DOWN,
     VALUE_OUTPUT,
 )
-from specdef.architectures.spec import HIDDEN, Architecture, Config, Dims, Exclusion, Pair, Slot
 
 
 def _pairs(config: Config, dims: Dims) -> Sequence[Pair]:
@@ -79,3 +79,5 @@ GEMMA = Architecture(
     text_config="text_config",
     config_defaults={"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256},
 )
+
+FAMILIES = (GEMMA,)
