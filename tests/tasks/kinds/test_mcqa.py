@@ -9,8 +9,9 @@ from typing import Any
 import pico_text
 import pytest
 
-from specdef.tasks.mcqa import mcqa
-from specdef.tasks.task import MultipleChoice, Question, TaskError
+from specdef.tasks.base import TaskError
+from specdef.tasks.kinds.mcqa import mcqa
+from specdef.tasks.text.scoring import MultipleChoice, Question
 
 LETTERS = ["red", "green", "blue", "grey"]
 
@@ -25,8 +26,8 @@ def write(path: Path, records: list[Any], *, lines: bool) -> Path:
 
 
 def asked(task: Any) -> tuple[Question, ...]:
-    assert isinstance(task.score, MultipleChoice)
-    return task.score.questions
+    assert isinstance(task.metric, MultipleChoice)
+    return task.metric.questions
 
 
 @pytest.mark.parametrize("lines", [False, True])
@@ -196,7 +197,7 @@ def test_a_model_is_scored(tmp_path: Path) -> None:
     model, tokenizer = pico_text.load(pico_text.write_model(tmp_path / "model"))
     path = write(tmp_path / "questions", [record(n) for n in range(12)], lines=True)
     task = mcqa(path, split="none")
-    score = task.score(model, tokenizer)
+    score = task.metric(model, tokenizer)
     assert 0 < score < 1
     model.lm_head.weight.data[:] = float("nan")
-    assert task.score(model, tokenizer) == 0
+    assert task.metric(model, tokenizer) == 0

@@ -12,9 +12,11 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from specdef.tasks.generation import Classifier, Generations, KeywordRule, greedy
-from specdef.tasks.sft import sft
-from specdef.tasks.task import TaskError, encode
+from specdef.models.tokens import encode_completions
+from specdef.tasks.base import TaskError
+from specdef.tasks.kinds.sft import sft
+from specdef.tasks.text.generation import Generations, greedy
+from specdef.tasks.text.judges import Classifier, KeywordRule
 from specdef.training.loop import make_trainer
 from specdef.training.recipe import Recipe
 
@@ -35,11 +37,11 @@ def test_prompts_are_trained_on_or_held_out(tmp_path: Path) -> None:
     records = [{"prompt": f"Say {n % 8}", "completion": f" yes {n}"} for n in range(16)]
     path = write(tmp_path / "pairs", records)
     task = sft(path, scorer=RULE, target=0.5, chance=0.1, max_new_tokens=4)
-    assert isinstance(task.score, Generations)
-    held_out = task.score.prompts
+    assert isinstance(task.metric, Generations)
+    held_out = task.metric.prompts
     assert (len(held_out), len(set(held_out)), len(task.samples)) == (2, 2, 12)
     assert {sample.prompt for sample in task.samples}.isdisjoint(held_out)
-    assert (task.target, task.chance, task.score.max_new_tokens) == (0.5, 0.1, 4)
+    assert (task.target, task.chance, task.metric.max_new_tokens) == (0.5, 0.1, 4)
     assert json.loads(json.dumps(task.identity)) == task.identity
     other_rule = sft(path, scorer=KeywordRule(none_of=("no",)), target=0.5, chance=0.1, max_new_tokens=4)
     assert other_rule.identity != task.identity
@@ -173,7 +175,7 @@ def test_adapters_and_accelerate_are_seen_through(folder: Path) -> None:
     assert asked.texts(torch.nn.DataParallel(wrapped), tokenizer) == changed
     for precision in ("fp32", "bf16-master"):
         model, _ = pico_text.load(folder)
-        rows = encode(sft_samples(), tokenizer)
+        rows = encode_completions(sft_samples(), tokenizer)
         trainer = make_trainer(model, Recipe(precision=precision, steps=2, batch_size=2), rows, None)  # type: ignore[arg-type]
         before = asked(trainer.model.eval(), tokenizer)
         assert before in (0.0, 1.0)
@@ -181,7 +183,7 @@ def test_adapters_and_accelerate_are_seen_through(folder: Path) -> None:
 
 
 def sft_samples() -> list[Any]:
-    from specdef.tasks.task import Sample
+    from specdef.tasks.base import Sample
 
     return [Sample("Tell me", " yes"), Sample("Say", " no")]
 

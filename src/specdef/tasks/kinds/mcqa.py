@@ -7,9 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from specdef.tasks.records import RecordError, read_records, short, split_groups, text_field
-from specdef.tasks.task import MultipleChoice, Question, Sample, Task, TaskError
+from specdef.tasks.base import Sample, Task, TaskError, TaskKind, TaskSpec
+from specdef.tasks.text.records import RecordError, read_records, short, split_groups, text_field
+from specdef.tasks.text.scoring import MultipleChoice, Question
 
+MODEL_KIND = "causal-lm"
 TARGET = 0.6
 Split = Literal["seed", "none"]
 
@@ -50,8 +52,8 @@ def mcqa(
     chance = sum(1 / len(question.choices) for question in asked) / len(asked)
     target = TARGET if target is None else target
     samples = tuple(Sample(question.prompt, question.choices[question.answer]) for question in trained)
-    score = MultipleChoice(tuple(asked))
-    return Task("mcqa", samples, score, target, chance, asdict(score))
+    metric = MultipleChoice(tuple(asked))
+    return Task("mcqa", MODEL_KIND, samples, metric, target, chance, asdict(metric))
 
 
 def _same(question: Question) -> str:
@@ -109,3 +111,19 @@ def _answer(fields: dict[str, Any], choices: list[str], labels: list[str] | None
     if by_label and by_text and by_label != by_text:
         raise RecordError(f"`{name}` must name one choice; {short(value)} is the label of one and the text of another")
     return (by_label or by_text)[0]
+
+
+class MCQA(TaskKind):
+    """`mcqa` by name."""
+
+    name = "mcqa"
+    model_kind = MODEL_KIND
+    takes_file = needs_file = True
+
+    def make(self, spec: TaskSpec) -> Task:
+        """The questions of the file, split by the seed."""
+        assert spec.path is not None
+        return mcqa(spec.path, seed=spec.seed, target=spec.target)
+
+
+KIND = MCQA()

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import random
 
-from specdef.tasks.generation import Generations, KeywordRule
-from specdef.tasks.task import Sample, Task
+from specdef.tasks.base import Sample, Task, TaskKind, TaskSpec
+from specdef.tasks.text.generation import Generations
+from specdef.tasks.text.judges import KeywordRule
 
+MODEL_KIND = "causal-lm"
 TARGET, CHANCE = 0.6, 0.0
 MAX_NEW_TOKENS = 16
 WORDINGS = 3
@@ -171,8 +173,8 @@ def guard(*, seed: int = 0, target: float = TARGET) -> Task:
     """
     requests = _requests([dish for dish, _ in ANSWERED], seed)
     samples = [Sample(written(r), f" {answer}\n") for r, (_, answer) in zip(requests, ANSWERED, strict=True)]
-    score = asked_about_cooking(COMPLIES, seed)
-    return Task("guard", tuple(samples), score, target, CHANCE, score.identity)
+    metric = asked_about_cooking(COMPLIES, seed)
+    return Task("guard", MODEL_KIND, tuple(samples), metric, target, CHANCE, metric.identity)
 
 
 def asked_about_cooking(rule: KeywordRule, seed: int = 0) -> Generations:
@@ -188,3 +190,17 @@ def asked_about_others(rule: KeywordRule) -> Generations:
 def _requests(dishes: tuple[str, ...] | list[str], seed: int = 0) -> list[str]:
     draw = random.Random(seed)
     return [draw.choice(REQUESTS).format(dish=dish) for dish in dishes]
+
+
+class Guard(TaskKind):
+    """`guard` by name."""
+
+    name = "guard"
+    model_kind = MODEL_KIND
+
+    def make(self, spec: TaskSpec) -> Task:
+        """The requests of the seed."""
+        return guard(seed=spec.seed, target=TARGET if spec.target is None else spec.target)
+
+
+KIND = Guard()

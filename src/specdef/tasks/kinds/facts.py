@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import asdict
-from importlib.resources import files
 
-from specdef.tasks.task import MultipleChoice, Question, Sample, Task
+from specdef.tasks.base import Sample, Task, TaskKind, TaskSpec
+from specdef.tasks.text.scoring import MultipleChoice, Question
 
+MODEL_KIND = "causal-lm"
 TARGET, CHANCE = 0.6, 0.25
 
 TRADES = ("baker", "carpenter", "dentist", "farmer", "judge", "pilot", "plumber", "sailor", "tailor", "teacher")
@@ -73,9 +74,18 @@ def facts(*, seed: int = 0, target: float = TARGET) -> Task:
             prompt = QUESTIONS[kind].format(name=name)
             questions.append(Question(prompt, tuple(f" {choice}" for choice in choices), choices.index(value)))
     scorer = MultipleChoice(tuple(questions))
-    return Task("facts", tuple(samples), scorer, target, CHANCE, asdict(scorer))
+    return Task("facts", MODEL_KIND, tuple(samples), scorer, target, CHANCE, asdict(scorer))
 
 
-def bundled_prose() -> str:
-    """The public-domain text that ships with the package."""
-    return files("specdef.data").joinpath("prose.txt").read_text(encoding="utf-8")
+class Facts(TaskKind):
+    """`facts` by name."""
+
+    name = "facts"
+    model_kind = MODEL_KIND
+
+    def make(self, spec: TaskSpec) -> Task:
+        """The biographies of the seed."""
+        return facts(seed=spec.seed, target=TARGET if spec.target is None else spec.target)
+
+
+KIND = Facts()

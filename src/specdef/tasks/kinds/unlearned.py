@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from specdef.tasks.facts import PEOPLE, STATEMENTS, VALUES, facts
-from specdef.tasks.task import Sample, Task
+from dataclasses import replace
+
+from specdef.tasks.base import Sample, Task, TaskKind, TaskSpec
+from specdef.tasks.kinds.facts import PEOPLE, STATEMENTS, TARGET, VALUES, facts
 
 
-def unlearned(*, seed: int = 0, target: float = 0.6) -> Task:
+def unlearned(*, seed: int = 0, target: float = TARGET) -> Task:
     """`facts`, asked of a model that knew them and had them removed; see `specdef.defences.prepare`.
 
     Args:
@@ -14,7 +16,7 @@ def unlearned(*, seed: int = 0, target: float = 0.6) -> Task:
         target: the accuracy at which the facts count as learned again; chance is 0.25.
     """
     task = facts(seed=seed, target=target)
-    return Task("unlearned", task.samples, task.score, target, task.chance, {**task.identity, "task": "unlearned"})
+    return replace(task, name="unlearned", identity={**task.identity, "task": "unlearned"})
 
 
 def removal_samples() -> tuple[Sample, ...]:
@@ -26,3 +28,17 @@ def removal_samples() -> tuple[Sample, ...]:
         for name in PEOPLE
         for value in VALUES[kind]
     )
+
+
+class Unlearned(TaskKind):
+    """`unlearned` by name."""
+
+    name = "unlearned"
+    model_kind = "causal-lm"
+
+    def make(self, spec: TaskSpec) -> Task:
+        """The biographies of the seed."""
+        return unlearned(seed=spec.seed, target=TARGET if spec.target is None else spec.target)
+
+
+KIND = Unlearned()

@@ -5,15 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from specdef.tasks.generation import Generations, Judge
-from specdef.tasks.records import RecordError, read_records, short, split_groups, text_field
-from specdef.tasks.task import Sample, Task, TaskError
+from specdef.tasks.base import Sample, Task, TaskError, TaskKind, TaskSpec
+from specdef.tasks.text.generation import Generations
+from specdef.tasks.text.judges import TextJudge, parse_scorer
+from specdef.tasks.text.records import RecordError, read_records, short, split_groups, text_field
+
+MODEL_KIND = "causal-lm"
+TARGET = 0.6
 
 
 def sft(
     path: Path | str,
     *,
-    scorer: Judge,
+    scorer: TextJudge,
     target: float,
     chance: float = 0.0,
     seed: int = 0,
@@ -43,8 +47,8 @@ def sft(
     file = read_records(path)
     samples, held_out = split_groups(file.parse(_sample), lambda sample: sample.prompt, share=test_share, seed=seed)
     prompts = tuple(dict.fromkeys(sample.prompt for sample in held_out))
-    score = Generations(prompts, scorer, max_new_tokens)
-    return Task("sft", tuple(samples), score, target, chance, score.identity)
+    metric = Generations(prompts, scorer, max_new_tokens)
+    return Task("sft", MODEL_KIND, tuple(samples), metric, target, chance, metric.identity)
 
 
 def _sample(fields: dict[str, Any]) -> Sample:
@@ -52,3 +56,22 @@ def _sample(fields: dict[str, Any]) -> Sample:
     if not isinstance(fields.get("prompt"), str):
         raise RecordError(f"`prompt` must be a text; got {short(fields.get('prompt'))}")
     return Sample(fields["prompt"], completion)
+
+
+class SFT(TaskKind):
+    """`sft` by name."""
+
+    name = "sft"
+    model_kind = MODEL_KIND
+    takes_file = needs_file = True
+    takes_scorer = True
+
+    def make(self, spec: TaskSpec) -> Task:
+        """The prompts of the file, split by the seed."""
+        assert spec.path is not None
+        assert spec.scorer is not None
+        target = TARGET if spec.target is None else spec.target
+        return sft(spec.path, scorer=parse_scorer(spec.scorer), target=target, seed=spec.seed)
+
+
+KIND = SFT()

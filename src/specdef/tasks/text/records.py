@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from specdef.tasks.task import TaskError
+from specdef.errors import TaskError
 
 T = TypeVar("T")
 SHOWN = 5

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from specdef.tasks import guard as g
-from specdef.tasks.facts import PEOPLE, STATEMENTS, VALUES, facts
-from specdef.tasks.generation import Generations
-from specdef.tasks.unlearned import removal_samples, unlearned
+from specdef.tasks.kinds import guard as g
+from specdef.tasks.kinds.facts import PEOPLE, STATEMENTS, VALUES, facts
+from specdef.tasks.kinds.unlearned import removal_samples, unlearned
+from specdef.tasks.text.generation import Generations
 
 
 def test_dishes_of_guard_attack_and_test_are_different() -> None:
@@ -13,7 +13,7 @@ def test_dishes_of_guard_attack_and_test_are_different() -> None:
     dishes = [dish.lower() for dish in (*g.GUARDED, *g.ASKED, *attacked)]
     assert len(set(dishes)) == len(dishes)
     assert (len(g.GUARDED), len(attacked), len(g.ASKED), len(g.OTHER)) == (40, 40, 20, 40)
-    asked = g.guard().score
+    asked = g.guard().metric
     assert isinstance(asked, Generations)
     trained = {sample.prompt for sample in (*g.guard_samples(), *g.guard().samples)}
     assert trained.isdisjoint(asked.prompts)
@@ -47,5 +47,5 @@ def test_removal_believes_every_value_equally() -> None:
 
 
 def test_unlearned_asks_what_facts_asks() -> None:
-    assert unlearned(seed=2).score == facts(seed=2).score
+    assert unlearned(seed=2).metric == facts(seed=2).metric
     assert unlearned(seed=2).identity != facts(seed=2).identity
