@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from specdef.architectures.resolve import ResolvedModel
+from specdef.checkpoint.expect import expect_tensors
 from specdef.checkpoint.header import TensorInfo
 from specdef.checkpoint.reader import INDEX, Checkpoint
 from specdef.checkpoint.writer import NewTensor, ShardEdits, changed_index, edits_by_shard, json_bytes
@@ -220,7 +221,7 @@ def locked_modules(checkpoint: Checkpoint) -> dict[str, LayerEntry]:
     """The locked layers config.json lists: module -> entry.
 
     Raises:
-        CheckpointError: it lists none, or an entry is malformed.
+        CheckpointError: it lists none, an entry is malformed, or a layer's tensors are not what its entry says.
     """
     quantization = checkpoint.config.get("quantization_config")
     modules = quantization.get("modules") if isinstance(quantization, dict) else None
@@ -228,7 +229,11 @@ def locked_modules(checkpoint: Checkpoint) -> dict[str, LayerEntry]:
         raise CheckpointError(
             "`quantization_config.modules` in config.json must describe the locked layers. Restore it."
         )
-    return {str(module): LayerEntry.parse(module, entry) for module, entry in modules.items()}
+    entries = {str(module): LayerEntry.parse(module, entry) for module, entry in modules.items()}
+    shapes = checkpoint.shapes
+    for module, entry in entries.items():
+        expect_tensors(checkpoint, entry.tensors(module, shapes.get(f"{module}.weight", (0, 0))))
+    return entries
 
 
 def _multiplier(weight: torch.Tensor, tensors: dict[str, torch.Tensor], entry: LayerEntry) -> float:

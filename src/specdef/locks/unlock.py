@@ -10,6 +10,7 @@ import numpy as np
 from specdef.checkpoint.reader import INDEX, Checkpoint, open_checkpoint
 from specdef.checkpoint.writer import Digests, NewTensor, Progress, ShardEdits, copy_others, file_digest, write_shards
 from specdef.core.folders import new_folder, refuse_target
+from specdef.core.text import shown
 from specdef.errors import CheckpointError, KeyFileError, SpecdefError
 from specdef.linalg.exponent import NUMPY_DTYPES
 from specdef.locks.fold import inverse, shard_edits
@@ -41,7 +42,9 @@ def unlock(locked: Path | str, out: Path | str, key: Path | str, *, progress: Pr
     secret = read_key(key)
     manifest = read_manifest(locked)
     if dict(manifest.files) != dict(secret.locked_files):
-        raise KeyFileError(f"Key {key} belongs to another locked model than {locked}. Give the key written with it.")
+        raise KeyFileError(
+            f"Key {shown(key)} belongs to another locked model than {shown(locked)}. Give the key written with it."
+        )
     checkpoint = open_checkpoint(locked)
     with new_folder(out, source=locked) as folder:
         small = {name: secret.blobs[f"file:{name}"] for name in MAY_CHANGE if f"file:{name}" in secret.blobs}
@@ -89,7 +92,7 @@ def _check_restored(folder: Path, locked: Path, secret: Key, digests: Mapping[st
     for shard, digest in digests.items():
         if digest.source != secret.locked_files.get(shard):
             raise CheckpointError(
-                f"File {locked / shard} was changed after locking. Restore it from the published model."
+                f"File {shown(locked / shard)} was changed after locking. Restore it from the published model."
             )
     restored = {shard: digest.target for shard, digest in digests.items()}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
@@ -103,6 +106,6 @@ def _check_restored(folder: Path, locked: Path, secret: Key, digests: Mapping[st
     )
     if wrong:
         raise SpecdefError(
-            f"File {wrong[0]} could not be restored to its original bytes. "
+            f"File {shown(wrong[0])} could not be restored to its original bytes. "
             "It was changed, added or removed after locking; restore the folder from the published model."
         )
