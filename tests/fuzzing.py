@@ -103,9 +103,9 @@ def change_shard(path: Path, rng: random.Random) -> None:
             return
         case 1:
             header = change_bytes(header, rng)
-        case 2 | 3:
+        case 2 | 3 if names := [name for name in json.loads(header) if name != "__metadata__"]:
             entries = json.loads(header)
-            disguise(entries[rng.choice([name for name in entries if name != "__metadata__"])], rng)
+            disguise(entries[rng.choice(names)], rng)
             header = json.dumps(entries).encode()
         case _:
             header = json.dumps(change_json(json.loads(header), rng)).encode()
