@@ -7,8 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from specdef.checkpoint.blocks import Progress
+from specdef.checkpoint.digests import Digests, file_digest
+from specdef.checkpoint.edits import NewTensor, ShardEdits
 from specdef.checkpoint.reader import INDEX, Checkpoint, open_checkpoint
-from specdef.checkpoint.writer import Digests, NewTensor, Progress, ShardEdits, copy_others, file_digest, write_shards
+from specdef.checkpoint.small_files import copy_others
+from specdef.checkpoint.writer import write_shards
 from specdef.core.folders import new_folder, refuse_target
 from specdef.core.text import shown
 from specdef.errors import CheckpointError, KeyFileError, SpecdefError
