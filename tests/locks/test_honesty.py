@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from specdef import inspect_model, lock, unlock, verify
-from specdef.checkpoint.digests import file_digest
+from specdef.checkpoint.writer import file_digest
 from specdef.errors import CheckpointError, KeyFileError, PlanError, SpecdefError
 
 

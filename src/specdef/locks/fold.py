@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from specdef.architectures.resolve import ResolvedModel, ResolvedPair, ResolvedSlot
-from specdef.checkpoint.edits import EditBlock, ShardEdits
 from specdef.checkpoint.header import TensorInfo
 from specdef.checkpoint.reader import Checkpoint
+from specdef.checkpoint.writer import EditBlock, ShardEdits
 from specdef.errors import PlanError
 from specdef.linalg.exponent import (
     MAX_EXPONENT,

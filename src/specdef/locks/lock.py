@@ -11,12 +11,8 @@ import numpy as np
 
 from specdef import __version__
 from specdef.architectures.resolve import ResolvedModel, resolve
-from specdef.checkpoint.blocks import Progress
-from specdef.checkpoint.digests import file_digest
-from specdef.checkpoint.edits import ShardEdits
 from specdef.checkpoint.reader import Checkpoint, open_checkpoint
-from specdef.checkpoint.small_files import copy_others
-from specdef.checkpoint.writer import write_shards
+from specdef.checkpoint.writer import Progress, ShardEdits, copy_others, file_digest, write_shards
 from specdef.core.atomic import temporary_path, uninterrupted
 from specdef.core.folders import place_folder, refuse_target, scratch_folder, unplaced_folder
 from specdef.errors import CheckpointError, PlanError

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from specdef.analysis.inspect import resolve_locked
 from specdef.architectures.channels import ScaledChannel, pair_imbalances, scaled_channels
-from specdef.checkpoint.digests import file_digest, read_digests
 from specdef.checkpoint.reader import Checkpoint, open_checkpoint
+from specdef.checkpoint.writer import file_digest, read_digests
 from specdef.errors import CheckpointError
 from specdef.locks.manifest import MANIFEST, Manifest, read_manifest
 from specdef.models.equivalence import Equivalence, compare

@@ -15,9 +15,9 @@ import torch
 from specdef.analysis.inspect import is_compensation, resolve_locked
 from specdef.attacks.lazy_tensors import tensor_bytes
 from specdef.attacks.rewrites.apply import RewritePlan
-from specdef.checkpoint.edits import NewTensor, edits_by_shard
 from specdef.checkpoint.header import TensorInfo
 from specdef.checkpoint.reader import Checkpoint
+from specdef.checkpoint.writer import NewTensor, edits_by_shard
 from specdef.errors import SpecdefError
 from specdef.linalg.compensation import TENSOR_NAMES, effective_weight
 from specdef.locks.entry import FORMAT_VERSION, QUANT_METHOD, LayerEntry

@@ -20,8 +20,8 @@ from specdef.architectures.resolve import ResolvedModel, ResolvedPair, ResolvedS
 from specdef.attacks.lazy_tensors import Together
 from specdef.attacks.rewrites.apply import RewritePlan
 from specdef.attacks.rewrites.merge import relative_difference
-from specdef.checkpoint.edits import NewTensor, edits_by_shard
 from specdef.checkpoint.reader import Checkpoint
+from specdef.checkpoint.writer import NewTensor, edits_by_shard
 from specdef.errors import SpecdefError
 from specdef.linalg.exponent import to_float
 from specdef.locks.fold import shard_edits
