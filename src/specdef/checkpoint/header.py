@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from specdef.core.dtypes import BITS
+from specdef.core.strict_json import DuplicateNameError, JsonError, parse_json, read_json
+from specdef.core.text import shown
 from specdef.errors import CheckpointError
 
 MAX_HEADER_BYTES = 100_000_000
@@ -16,16 +19,6 @@ MAX_HEADER_BYTES = 100_000_000
 
 MAX_RANK = 32
 """More axes than any model has; a longer list is an attack on our arithmetic."""
-
-DTYPE_BITS = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
-    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
-    **dict.fromkeys(("U32", "I32", "F32"), 32),
-    **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
-    "F4": 4,
-    "F6_E2M3": 6,
-    "F6_E3M2": 6,
-}
 
 
 @dataclass(frozen=True)
@@ -75,9 +68,7 @@ def read_header(path: Path) -> ShardHeader:
                 raise _broken(path, f"its header claims {length:,} bytes and the file has {size:,}")
             text = file.read(length)
     except OSError as error:
-        raise CheckpointError(
-            f"File {path} cannot be read ({error.strerror}). Check the path and permissions."
-        ) from error
+        raise _unreadable(path, error) from error
     metadata, tensors = _parse(path, text)
     _check_layout(path, tensors, 8 + length, size)
     return ShardHeader(prefix + text, metadata, tuple(tensors))
@@ -87,23 +78,26 @@ def read_header_bytes(raw: bytes, name: str) -> tuple[TensorInfo, ...]:
     """The tensors of a header kept on its own (in a key), in the order of their data.
 
     Raises:
-        CheckpointError: malformed.
+        CheckpointError: malformed; not as long as it says; its tensors overlap or leave holes.
     """
-    return tuple(_parse(Path(name), raw[8:])[1])
+    path = Path(name)
+    if len(raw) < 8 or int.from_bytes(raw[:8], "little") != len(raw) - 8:
+        raise _broken(path, f"its header has {len(raw):,} bytes, which is not what it claims")
+    tensors = _parse(path, raw[8:])[1]
+    _check_layout(path, tensors, len(raw), tensors[-1].end if tensors else len(raw))
+    return tuple(tensors)
 
 
 def _parse(path: Path, text: bytes) -> tuple[Mapping[str, str] | None, list[TensorInfo]]:
     data_start = 8 + len(text)
     try:
-        entries = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
-    except _DuplicateError as error:
-        raise _broken(path, f"tensor name {error} appears twice in its header") from None
-    except (ValueError, RecursionError):
-        raise _broken(path, "its header is not valid JSON") from None
+        entries = parse_json(text)
+    except DuplicateNameError as error:
+        raise _broken(path, f"tensor name {error.name} appears twice in its header") from None
+    except JsonError as error:
+        raise _broken(path, f"its header {error}") from None
     if not isinstance(entries, dict):
         raise _broken(path, "its header is not a JSON object")
-    if not all(_is_encodable(name) for name in entries):
-        raise _broken(path, "a tensor's name is not valid Unicode")
     metadata = entries.pop("__metadata__", None)
     if metadata is not None and not _is_string_map(metadata):
         raise _broken(path, "its __metadata__ is not a map of strings")
@@ -134,59 +128,36 @@ def write_header(tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: M
 
 
 def num_bytes(dtype: str, shape: tuple[int, ...]) -> int:
-    """Bytes a tensor takes.
+    """Bytes a tensor takes. The bits of a shape of 4-bit or 6-bit numbers must fill whole bytes.
 
     Example:
         >>> num_bytes("BF16", (3, 4))
         24
     """
-    return math.prod(shape) * DTYPE_BITS[dtype] // 8
-
-
-class _DuplicateError(ValueError):
-    pass
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    entries: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in entries:
-            raise _DuplicateError(key)
-        entries[key] = value
-    return entries
+    return math.prod(shape) * BITS[dtype] // 8
 
 
 def load_json_object(path: Path) -> dict[str, Any]:
-    """A JSON file that must hold one object without duplicate keys.
+    """A JSON file that must hold one object: of a model folder, so NaN and Infinity pass.
 
     Raises:
-        CheckpointError: missing, unreadable, not JSON, not an object, or a key given twice.
+        CheckpointError: missing, unreadable, not JSON, not an object, a key given twice, or beyond the bounds of
+            `core.strict_json` (a file of gigabytes is not read).
     """
+    name = shown(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
+        value = read_json(path, constants=True)
     except FileNotFoundError:
         raise CheckpointError(
-            f"File {path} must exist; it was not found. Point at a Hugging Face model folder."
+            f"File {name} must exist; it was not found. Point at a Hugging Face model folder."
         ) from None
     except OSError as error:
-        raise CheckpointError(
-            f"File {path} cannot be read ({error.strerror}). Check the path and permissions."
-        ) from error
-    except _DuplicateError as error:
-        raise CheckpointError(f"File {path} gives the name {error} twice. Restore it from its source.") from None
-    except (ValueError, RecursionError):
-        raise CheckpointError(f"File {path} is not valid JSON. Restore it from its source.") from None
+        raise _unreadable(path, error) from error
+    except JsonError as error:
+        raise CheckpointError(f"File {name} {error}. Restore it from its source.") from None
     if not isinstance(value, dict):
-        raise CheckpointError(f"File {path} must hold a JSON object; got {type(value).__name__}. Restore it.")
+        raise CheckpointError(f"File {name} must hold a JSON object; got {type(value).__name__}. Restore it.")
     return value
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _is_string_map(value: Any) -> bool:
@@ -198,30 +169,44 @@ def _is_size(value: Any) -> bool:
 
 
 def _tensor_info(path: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
+    tensor = f"tensor {shown(name)}"
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
-        raise _broken(path, f"the entry of tensor {name} is malformed")
+        raise _broken(path, f"the entry of {tensor} is malformed")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
-        raise _broken(path, f"tensor {name} has the unknown dtype {dtype!r}")
+    if not isinstance(dtype, str) or dtype not in BITS:
+        raise _broken(path, f"{tensor} has the unknown dtype {_cut(repr(dtype))}")
     if not isinstance(shape, list) or len(shape) > MAX_RANK or not all(_is_size(n) for n in shape):
-        raise _broken(path, f"tensor {name} has the malformed shape {str(shape)[:60]}")
+        raise _broken(path, f"{tensor} has the malformed shape {_cut(shape)}")
     if not (isinstance(offsets, list) and len(offsets) == 2 and all(_is_size(n) for n in offsets)):
-        raise _broken(path, f"tensor {name} has malformed data offsets {offsets!r}")
+        raise _broken(path, f"{tensor} has malformed data offsets {_cut(offsets)}")
+    if math.prod(shape) * BITS[dtype] % 8:
+        raise _broken(path, f"{tensor} has shape {_cut(shape)}, whose {BITS[dtype]}-bit numbers fill no whole bytes")
     start, end = offsets
     if end - start != num_bytes(dtype, tuple(shape)):
-        raise _broken(path, f"tensor {name} has {end - start:,} bytes where its shape and dtype need another number")
+        raise _broken(path, f"{tensor} has {end - start:,} bytes where its shape and dtype need another number")
     return TensorInfo(name, dtype, tuple(shape), data_start + start, data_start + end)
+
+
+def _cut(value: object) -> str:
+    """The start of what a header says; it may be megabytes of it."""
+    return shown(str(value)[:60])
 
 
 def _check_layout(path: Path, tensors: list[TensorInfo], data_start: int, size: int) -> None:
     position = data_start
     for tensor in tensors:
         if tensor.start != position:
-            raise _broken(path, f"the data of tensor {tensor.name} overlaps its neighbour or leaves a hole")
+            raise _broken(path, f"the data of tensor {shown(tensor.name)} overlaps its neighbour or leaves a hole")
         position = tensor.end
     if position != size:
         raise _broken(path, f"its tensors end at byte {position:,} and the file has {size:,} (truncated?)")
 
 
 def _broken(path: Path, fault: str) -> CheckpointError:
-    return CheckpointError(f"File {path} is not a sound safetensors file: {fault}. Download or convert it again.")
+    return CheckpointError(
+        f"File {shown(path)} is not a sound safetensors file: {fault}. Download or convert it again."
+    )
+
+
+def _unreadable(path: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(f"File {shown(path)} cannot be read ({error.strerror}). Check the path and permissions.")

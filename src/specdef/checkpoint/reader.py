@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from specdef.checkpoint.header import ShardHeader, TensorInfo, load_json_object, read_header
+from specdef.core.text import is_unicode, shown
 from specdef.errors import CheckpointError
 from specdef.linalg.exponent import NUMPY_DTYPES, Stored
 
@@ -49,26 +50,38 @@ class Checkpoint:
         return {t.name: (shard, t) for shard, header in self.shards.items() for t in header.tensors}
 
     def map_tensor(self, shard: str, tensor: TensorInfo) -> Stored:
-        """The tensor's stored values as a read-only memory map (bfloat16 as uint16)."""
+        """The tensor's stored values as a read-only memory map (bfloat16 as uint16).
+
+        Raises:
+            CheckpointError: it is not stored as floating-point numbers of 16 bits or more.
+        """
+        if tensor.dtype not in NUMPY_DTYPES:
+            raise CheckpointError(
+                f"Tensor {shown(tensor.name)} of file {shown(shard)} is stored as {tensor.dtype}; only F16, BF16, F32 "
+                "and F64 can be computed with. Give the unquantised model."
+            )
         dtype = NUMPY_DTYPES[tensor.dtype]
         if not tensor.num_bytes:
             return np.empty(tensor.shape, dtype)
         return np.memmap(self.folder / shard, dtype=dtype, mode="r", offset=tensor.start, shape=tensor.shape)
 
 
-def open_checkpoint(folder: Path, *, publishing: bool = True) -> Checkpoint:
+def open_checkpoint(folder: Path, *, publishing: bool = True, argument: str = "model") -> Checkpoint:
     """Read and check the headers of a Hugging Face model folder.
 
     Args:
         folder: the model folder.
         publishing: refuse folders with other weight files, which a copy of the folder would publish as they are.
+        argument: what the user gave the folder as.
 
     Raises:
         CheckpointError: not a folder; no safetensors weights (pickle weights: how to convert); a broken shard or
             index; a file that lies outside the folder; other weight files that would be published unlocked.
     """
-    if not folder.is_dir():
-        raise CheckpointError(f"`model` must be a folder, a hub id or smollm2-135m; {folder} is not a folder.")
+    if not _is_folder(folder):
+        raise CheckpointError(
+            f"`{argument}` must be a folder, a hub id or smollm2-135m; {shown(folder)} is not a folder."
+        )
     files = sorted(_files(folder))
     config = load_json_object(folder / "config.json")
     names = _shard_names(folder, files)
@@ -80,27 +93,42 @@ def open_checkpoint(folder: Path, *, publishing: bool = True) -> Checkpoint:
     return Checkpoint(folder, config, shards, others)
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name no file system takes
+        return False
+
+
 def _files(folder: Path) -> Iterator[str]:
     root = folder.resolve()
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if name not in {".git", ".cache"})
         for name in (*folders, *names):
             path = Path(parent) / name
-            if path.is_symlink() and not _may_link(path, root):
+            if not is_unicode(name):
+                raise CheckpointError(f"File {shown(path)} must have a name that is valid UTF-8. Rename or remove it.")
+            if path.is_symlink() and not _may_link(_followed(path), root):
                 raise CheckpointError(
-                    f"File {path} is a link to {path.resolve()}, outside the model folder. "
+                    f"File {shown(path)} is a link to {shown(_followed(path))}, outside the model folder. "
                     "Copy the file into the folder."
                 )
         for name in names:
             path = Path(parent) / name
             if not path.is_file():
-                raise CheckpointError(f"File {path} is not a regular file or its link is broken. Remove it.")
+                raise CheckpointError(f"File {shown(path)} is not a regular file or its link is broken. Remove it.")
             yield path.relative_to(folder).as_posix()
 
 
-def _may_link(path: Path, root: Path) -> bool:
+def _followed(link: Path) -> Path:
+    try:
+        return link.resolve()
+    except (OSError, RuntimeError):  # links in a circle
+        return link.readlink()
+
+
+def _may_link(target: Path, root: Path) -> bool:
     """Links inside the folder are fine, and the hub cache's own snapshot -> blobs links."""
-    target = path.resolve()
     if target.is_relative_to(root):
         return True
     is_snapshot = root.parent.name == "snapshots" and root.parent.parent.name.startswith("models--")
@@ -114,31 +142,33 @@ def _shard_names(folder: Path, files: list[str]) -> list[str]:
         pickles = [name for name in files if Path(name).suffix in {".bin", ".pt", ".pth"} and name not in NOT_WEIGHTS]
         if pickles:
             raise CheckpointError(
-                f"Folder {folder} holds pickle weights ({pickles[0]}), which can run code when read. Convert them: "
-                "`AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW)` writes safetensors."
+                f"Folder {shown(folder)} holds pickle weights ({shown(pickles[0])}), which can run code when read. "
+                "Convert them: `AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW)` writes safetensors."
             )
-        raise CheckpointError(f"Folder {folder} must hold {SINGLE} or {INDEX}; it has neither.")
+        raise CheckpointError(f"Folder {shown(folder)} must hold {SINGLE} or {INDEX}; it has neither.")
+    index = shown(folder / INDEX)
     weight_map = load_json_object(folder / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()) or not weight_map:
-        raise CheckpointError(f"File {folder / INDEX} must hold a `weight_map` of names. Download it again.")
+        raise CheckpointError(f"File {index} must hold a `weight_map` of names. Download it again.")
     names = list(dict.fromkeys(weight_map.values()))
     for name in names:
         if PurePosixPath(name).name != name or "\\" in name or name in {"", ".", ".."}:
             raise CheckpointError(
-                f"File {folder / INDEX} names the shard {name!r}; a shard must be a plain file name in the same "
+                f"File {index} names the shard {shown(repr(name))}; a shard must be a plain file name in the same "
                 "folder. Do not trust this checkpoint."
             )
         if not name.endswith(".safetensors"):
-            raise CheckpointError(f"File {folder / INDEX} names the shard {name}, which must end in .safetensors.")
+            raise CheckpointError(f"File {index} names the shard {shown(name)}, which must end in .safetensors.")
         if name not in files:
-            raise CheckpointError(f"Shard {name} named in {folder / INDEX} is missing. Download it again.")
+            raise CheckpointError(f"Shard {shown(name)} named in {index} is missing. Download it again.")
     for name in names:
         present = {tensor.name for tensor in read_header(folder / name).tensors}
         expected = {tensor for tensor, shard in weight_map.items() if shard == name}
         if present != expected:
             odd = sorted(present ^ expected)[0]
             raise CheckpointError(
-                f"Tensor {odd} is in only one of {INDEX} and shard {name} of {folder}. Download both again."
+                f"Tensor {shown(odd)} is in only one of {INDEX} and shard {shown(name)} of {shown(folder)}. "
+                "Download both again."
             )
     return sorted(names)
 
@@ -157,7 +187,8 @@ def _check_unique(folder: Path, shards: Mapping[str, ShardHeader]) -> None:
         for tensor in header.tensors:
             if tensor.name in owner:
                 raise CheckpointError(
-                    f"Tensor {tensor.name} is in both {owner[tensor.name]} and {shard} of {folder}. "
+                    f"Tensor {shown(tensor.name)} is in both {shown(owner[tensor.name])} and {shown(shard)} of "
+                    f"{shown(folder)}. "
                     "Remove the stale shard."
                 )
             owner[tensor.name] = shard
@@ -170,6 +201,6 @@ def _refuse_other_weights(folder: Path, others: tuple[str, ...]) -> None:
         is_weights = (bool(endings & WEIGHT_SUFFIXES) and not name.endswith(".json")) or looks_like_safetensors(path)
         if is_weights and Path(name).name not in NOT_WEIGHTS:
             raise CheckpointError(
-                f"Folder {folder} also holds {name}, which would be published beside the locked weights as it is. "
-                "Move it out of the folder."
+                f"Folder {shown(folder)} also holds {shown(name)}, which would be published beside the locked weights "
+                "as it is. Move it out of the folder."
             )

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from specdef.core.atomic import temporary_in, temporary_path
+from specdef.core.text import shown
 from specdef.errors import CheckpointError
 
 
@@ -68,16 +69,20 @@ def scratch_folder(parent: Path | None) -> Iterator[Path]:
 def refuse_target(target: Path, source: Path | None) -> None:
     """Raise CheckpointError unless `target` is a new path outside `source`, in a folder that exists."""
     if target.exists() or target.is_symlink():
-        raise CheckpointError(f"`out` must be a new folder; {target} exists. Choose another name or remove it.")
+        raise CheckpointError(f"`out` must be a new folder; {shown(target)} exists. Choose another name or remove it.")
     if source is not None and target.resolve().is_relative_to(source.resolve()):
-        raise CheckpointError(f"`out` must lie outside the model folder; {target} is inside {source}. Choose another.")
+        raise CheckpointError(
+            f"`out` must lie outside the model folder; {shown(target)} is inside {shown(source)}. Choose another."
+        )
     if not target.resolve().parent.is_dir():
-        raise CheckpointError(f"`out` must be in a folder that exists; {target.parent} does not. Create it first.")
+        raise CheckpointError(
+            f"`out` must be in a folder that exists; {shown(target.parent)} does not. Create it first."
+        )
 
 
 def unwritable(target: Path, error: OSError) -> CheckpointError:
     """The user's sentence for an operating-system error while writing."""
     return CheckpointError(
-        f"Writing {target} failed ({error.strerror or error}); nothing was left behind. "
+        f"Writing {shown(target)} failed ({error.strerror or error}); nothing was left behind. "
         "Free some space or choose a writable place."
     )

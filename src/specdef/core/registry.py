@@ -9,6 +9,7 @@ import pkgutil
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar, cast
 
+from specdef.core.text import shown
 from specdef.errors import SpecdefError
 
 Kind = TypeVar("Kind")
@@ -86,14 +87,15 @@ class Registry(Generic[Kind]):
         places = [*([own[name]] if name in own else []), *(point.value for point in foreign.get(name, []))]
         if len(places) > 1:
             raise self._error(
-                f"`{self.argument}` {name!r} must be offered once; {', '.join(places)} all offer it. Uninstall one."
+                f"`{self.argument}` {shown(repr(name))} must be offered once; {shown(', '.join(places))} all offer it. "
+                "Uninstall one."
             )
         if name in own:
             return cast(Kind, importlib.import_module(f"{self.package}.{own[name]}").KIND)
         if name in foreign:
             return self._load_foreign(foreign[name][0])
         raise self._error(
-            f"`{self.argument}` must be one of {', '.join(self.names())}; got {name!r}.{self._hint(name)}"
+            f"`{self.argument}` must be one of {choices(self)}; got {shown(repr(name))}.{self._hint(name)}"
         )
 
     def _load_foreign(self, point: importlib.metadata.EntryPoint) -> Kind:
@@ -101,15 +103,17 @@ class Registry(Generic[Kind]):
             return cast(Kind, point.load())
         except Exception as error:  # whatever a stranger's package raises while it is imported
             raise self._error(
-                f"`{self.argument}` {point.name!r} of package {point.dist.name if point.dist else point.value} cannot "
-                f"be imported ({type(error).__name__}: {error}). Repair or uninstall that package."
+                f"`{self.argument}` {shown(repr(point.name))} of package "
+                f"{shown(point.dist.name if point.dist else point.value)} cannot be imported ({type(error).__name__}: "
+                f"{shown(error)}). Repair or uninstall that package."
             ) from error
 
     def _hint(self, name: str) -> str:
-        near = difflib.get_close_matches(str(name).lower(), self.names(), n=2, cutoff=0.5)
-        return f" Did you mean {' or '.join(near)}?" if near else ""
+        spelled = {known.lower(): known for known in self.names()}
+        near = difflib.get_close_matches(str(name).lower(), spelled, n=2, cutoff=0.5)
+        return f" Did you mean {shown(' or '.join(spelled[found] for found in near))}?" if near else ""
 
 
 def choices(registry: Registry[Any]) -> str:
     """The names of a registry as a sentence lists them."""
-    return ", ".join(registry.names())
+    return ", ".join(map(shown, registry.names()))

@@ -8,17 +8,20 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from specdef.core.strict_json import JsonError, parse_json, read_json
+from specdef.core.text import shown
+
 T = TypeVar("T")
 
 
 class SchemaError(ValueError):
-    """JSON that does not fit its type; the text says where (a JSON path) and what was expected."""
+    """JSON that does not fit its type; the text says where (a JSON path) and what was expected, fit to be shown."""
 
 
 def parse(data: bytes | str, kind: type[T]) -> T:
     """JSON text as a value of a type: a dataclass, a `msgspec.Struct`, or builtins.
 
-    Numbers are not taken from texts and truths not from numbers. NaN and infinity are no JSON.
+    Numbers are not taken from texts and truths not from numbers. The bounds are those of `core.strict_json`.
 
     Raises:
         SchemaError: not JSON, or not of that type.
@@ -28,9 +31,9 @@ def parse(data: bytes | str, kind: type[T]) -> T:
         {'a': 1}
     """
     try:
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        raise SchemaError(str(error)) from error
+        return convert(parse_json(data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")), kind)
+    except JsonError as error:
+        raise SchemaError(f"it {error}") from error
 
 
 def convert(data: Any, kind: type[T]) -> T:
@@ -42,12 +45,31 @@ def convert(data: Any, kind: type[T]) -> T:
     try:
         return msgspec.convert(data, kind)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise SchemaError(str(error)) from error
+        raise SchemaError(shown(error)) from error
 
 
 def plain(value: Any) -> Any:
     """A typed value as JSON data: structs and dataclasses as objects, tuples as lists."""
-    return msgspec.to_builtins(value)
+    return _listed(msgspec.to_builtins(value))
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _listed(inner) for name, inner in value.items()}
+    return [_listed(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def read(path: Path, kind: type[T]) -> T:
+    """A JSON file as a value of a type.
+
+    Raises:
+        SchemaError: not JSON, not of that type, or beyond the bounds of `core.strict_json`.
+        OSError: the file cannot be read.
+    """
+    try:
+        return convert(read_json(path), kind)
+    except JsonError as error:
+        raise SchemaError(f"it {error}") from error
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -57,7 +79,7 @@ def read_object(path: Path) -> dict[str, Any]:
         SchemaError: it does not.
         OSError: the file cannot be read.
     """
-    return parse(path.read_bytes(), dict[str, Any])
+    return read(path, dict[str, Any])
 
 
 def digest(value: Any) -> str:

@@ -36,6 +36,15 @@ def shown_lines(text: str) -> str:
     return "\n".join(map(_escaped, text.split("\n")))
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8: it holds no half of a surrogate pair."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _escaped(text: str) -> str:
     if text.isprintable():
         return text

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from specdef.core.dtypes import STORED_NAMES
 from specdef.errors import SpecdefError
 from specdef.linalg.compensation import TENSOR_NAMES, Basis, Form, Side
 from specdef.linalg.deform import Deformation
@@ -78,6 +79,29 @@ class LayerEntry:
                 "Use the specdef version that locked it."
             )
         return cls(**entry)
+
+    def tensors(self, module: str, weight: tuple[int, ...]) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """What a locked folder holds of this layer: tensor name -> (safetensors dtype, shape).
+
+        Args:
+            module: the layer's name.
+            weight: shape of its stored weight; what is no matrix is no layer's, and expected to be one of no rows.
+        """
+        rows, columns = weight if len(weight) == 2 else (0, 0)
+        side = rows if (self.side == "output") != self.transposed else columns
+        shapes: dict[str, tuple[int, ...]] = {
+            "compensation": (side, side),
+            "compensation_basis": (side, self.rank),
+            "compensation_scale": (self.rank,),
+            "compensation_index": (self.rank,),
+            "compensation_factor": (self.rank,),
+        }
+        dtypes = {"compensation_index": "I64"}
+        beside = {
+            f"{module}.{name}": (dtypes.get(name, STORED_NAMES[self.dtype]), shapes[name])
+            for name in TENSOR_NAMES[self.form]
+        }
+        return {f"{module}.weight": (STORED_NAMES[self.weight_dtype], (rows, columns)), **beside}
 
 
 def quantization_config(modules: Mapping[str, LayerEntry]) -> dict[str, Any]:

@@ -17,9 +17,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from specdef.architectures.resolve import ResolvedModel
+from specdef.checkpoint.edits import NewTensor, ShardEdits, edits_by_shard
+from specdef.checkpoint.expect import expect_tensors
 from specdef.checkpoint.header import TensorInfo
 from specdef.checkpoint.reader import INDEX, Checkpoint
-from specdef.checkpoint.writer import NewTensor, ShardEdits, changed_index, edits_by_shard, json_bytes
+from specdef.checkpoint.small_files import changed_index, json_bytes
 from specdef.errors import CheckpointError, PlanError
 from specdef.linalg.compensation import TENSOR_NAMES, measure_lock
 from specdef.linalg.deform import Deformation, deform
@@ -196,6 +198,9 @@ def lock_present(checkpoint: Checkpoint, strength: Mapping[str, Any]) -> tuple[b
 
     Returns:
         Whether every locked matrix shows the claimed multiplier, and what was found, in words.
+
+    Raises:
+        CheckpointError: a layer's tensors are not of the dtype and shape its entry in config.json says.
     """
     modules = locked_modules(checkpoint)
     where = checkpoint.locate()
@@ -209,6 +214,7 @@ def lock_present(checkpoint: Checkpoint, strength: Mapping[str, Any]) -> tuple[b
             return False, f"tensors of the locked layer {module} are missing"
         if entry.rank != top_k:
             return False, f"layer {module} has rank {entry.rank}, the manifest claims top-k {top_k}"
+        expect_tensors(checkpoint, entry.tensors(module, where[f"{module}.weight"][1].shape))
         tensors = {name.rsplit(".", 1)[-1]: load_tensor(checkpoint, *where[name]) for name in names}
         found.append(_multiplier(tensors.pop("weight"), tensors, entry))
     passed = all(abs(value / claimed - 1) <= STRENGTH_TOLERANCE for value in found)

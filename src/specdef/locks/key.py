@@ -13,13 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from blake3 import blake3
 
-from specdef.checkpoint.header import read_header, write_header
+from specdef.checkpoint.header import ShardHeader, TensorInfo, read_header, read_header_bytes, write_header
+from specdef.core.dtypes import LOCKABLE
 from specdef.core.folders import unwritable
+from specdef.core.schema import SchemaError, convert, parse
+from specdef.core.text import shown
 from specdef.errors import CheckpointError, KeyFileError
+from specdef.linalg.exponent import MAX_EXPONENT
+from specdef.locks.plan import Edit
 
 FORMAT = 1
+MISFIT = "The key does not fit the locked model's tensors. Give the key written with it."
 
 
 @dataclass(frozen=True)
@@ -48,14 +55,15 @@ def default_key_path(out: Path) -> Path:
 
 def refuse_key_path(path: Path, locked: Path, model: Path | None = None) -> None:
     """Raise KeyFileError unless `path` is a new file outside both model folders, in a folder that exists."""
+    name = shown(path)
     if model is not None and path.resolve().is_relative_to(model.resolve()):
-        raise KeyFileError(f"`key` must lie outside the model folder; got {path}, inside {model}. Move it.")
+        raise KeyFileError(f"`key` must lie outside the model folder; got {name}, inside {shown(model)}. Move it.")
     if path.resolve().is_relative_to(locked.resolve()):
-        raise KeyFileError(f"`key` must lie outside the locked folder, which gets published; got {path}. Move it.")
+        raise KeyFileError(f"`key` must lie outside the locked folder, which gets published; got {name}. Move it.")
     if path.exists() or path.is_symlink():
-        raise KeyFileError(f"`key` must be a new file; {path} exists. Choose another name: keys are never overwritten.")
+        raise KeyFileError(f"`key` must be a new file; {name} exists. Choose another name: keys are never overwritten.")
     if not path.resolve().parent.is_dir():
-        raise KeyFileError(f"`key` must be in a folder that exists; {path.parent} does not. Create it first.")
+        raise KeyFileError(f"`key` must be in a folder that exists; {shown(path.parent)} does not. Create it first.")
 
 
 def write_key(key: Key, temporary: Path, path: Path) -> None:
@@ -99,38 +107,114 @@ def place_key(temporary: Path, path: Path) -> None:
     try:
         os.link(temporary, path)
     except FileExistsError:
-        raise KeyFileError(f"`key` must be a new file; {path} exists. Choose another name.") from None
+        raise KeyFileError(f"`key` must be a new file; {shown(path)} exists. Choose another name.") from None
     except OSError as error:
         raise unwritable(path, error) from error
 
 
+class _Body(msgspec.Struct, forbid_unknown_fields=True):
+    """The JSON body of a key, as it is on disk."""
+
+    specdef_key: int
+    method: str
+    locked_files: dict[str, str]
+    original_files: dict[str, str]
+    edits: tuple[dict[str, Any], ...]
+
+
 def read_key(path: Path) -> Key:
-    """Read and check a key file.
+    """Read and check a key file. No more is read than the file holds.
 
     Raises:
         KeyFileError: missing, not a specdef key, or changed since it was written.
     """
-    if not path.is_file():
-        raise KeyFileError(f"`key` must be a specdef key file; {path} was not found. Give the file `lock` wrote.")
     try:
+        if not path.is_file():
+            raise KeyFileError(
+                f"`key` must be a specdef key file; {shown(path)} was not found. Give the file `lock` wrote."
+            )
         header = read_header(path)
-        metadata = dict(header.metadata or {})
-        body_text, checksum = metadata["body"], metadata["checksum"]
-        with path.open("rb") as file:
-            blobs = {}
-            for tensor in header.tensors:
-                file.seek(tensor.start)
-                blobs[tensor.name] = file.read(tensor.num_bytes)
-        if _checksum(body_text, blobs) != checksum:
-            raise KeyFileError(f"Key {path} was changed after it was written (checksum mismatch). Use a backup.")
-        body = json.loads(body_text)
-        if body.pop("specdef_key") != FORMAT:
-            raise KeyFileError(f"Key {path} must be of format {FORMAT}; it is not. Use the specdef that wrote it.")
-        return Key(blobs=blobs, **{**body, "edits": tuple(body["edits"])})
-    except (CheckpointError, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+        metadata, blobs = dict(header.metadata or {}), _blobs(path, header)
+        body = metadata["body"]
+        if _checksum(body, blobs) != metadata["checksum"]:
+            raise KeyFileError(f"Key {shown(path)} was changed after it was written (checksum mismatch). Use a backup.")
+        if parse(body, dict[str, Any]).get("specdef_key") != FORMAT:
+            raise KeyFileError(
+                f"Key {shown(path)} must be of format {FORMAT}; it is not. Use the specdef that wrote it."
+            )
+        typed = parse(body, _Body)
+    except (CheckpointError, SchemaError, KeyError, OSError) as error:
         raise KeyFileError(
-            f"`key` must be a specdef key file; {path} is not one. Give the file `lock` wrote."
+            f"`key` must be a specdef key file; {shown(path)} is not one. Give the file `lock` wrote."
         ) from error
+    return Key(typed.method, typed.locked_files, typed.original_files, typed.edits, blobs)
+
+
+def scalings(key: Key, tensors: Mapping[str, TensorInfo]) -> tuple[Edit, ...]:
+    """The scalings a key holds, each of which fits its tensor.
+
+    Args:
+        key: a key just read; its checksum says that it is whole, not who wrote it.
+        tensors: name -> entry, of the locked model.
+
+    Raises:
+        KeyFileError: one is malformed, names no tensor, or goes beyond its tensor's axes or numbers.
+    """
+    try:
+        edits = tuple(convert(edit, Edit) for edit in key.edits)
+    except SchemaError as error:
+        raise KeyFileError(MISFIT) from error
+    for edit in edits:
+        tensor = tensors.get(edit.tensor)
+        if (
+            tensor is None
+            or tensor.dtype not in LOCKABLE
+            or not 0 <= edit.axis < len(tensor.shape)
+            or not all(0 <= index < tensor.shape[edit.axis] for index in edit.indices)
+            or abs(edit.exponent) > MAX_EXPONENT
+        ):
+            raise KeyFileError(MISFIT)
+    return edits
+
+
+def stored_tensors(key: Key, tensors: Mapping[str, TensorInfo]) -> dict[str, bytes]:
+    """The original tensors a key holds, each of the size its entry says.
+
+    Args:
+        key: a key just read.
+        tensors: name -> entry of the original; what the key holds of other tensors is left out.
+
+    Raises:
+        KeyFileError: one is of another size.
+    """
+    found = {name: key.blobs[f"tensor:{name}"] for name in tensors if f"tensor:{name}" in key.blobs}
+    if any(len(data) != tensors[name].num_bytes for name, data in found.items()):
+        raise KeyFileError(MISFIT)
+    return found
+
+
+def stored_header(key: Key, shard: str) -> tuple[bytes, tuple[TensorInfo, ...]] | None:
+    """A shard's original header: its bytes and its tensors; None where the key holds none.
+
+    Raises:
+        KeyFileError: it is no sound header.
+    """
+    raw = key.blobs.get(f"header:{shard}")
+    if raw is None:
+        return None
+    try:
+        return raw, read_header_bytes(raw, shard)
+    except CheckpointError as error:
+        raise KeyFileError(MISFIT) from error
+
+
+def _blobs(path: Path, header: ShardHeader) -> dict[str, bytes]:
+    blobs = {}
+    with path.open("rb") as file:
+        for tensor in header.tensors:
+            file.seek(tensor.start)
+            blobs[tensor.name] = file.read(tensor.num_bytes)
+    return blobs
 
 
 def _checksum(body: str, blobs: Mapping[str, bytes]) -> str:

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from specdef.checkpoint.header import load_json_object
+from specdef.core.schema import convert
+from specdef.core.text import shown
 from specdef.errors import CheckpointError
+from specdef.linalg.exponent import MAX_EXPONENT
 
 MANIFEST = "specdef_lock.json"
 CARD = "SPECDEF_LOCK.md"
@@ -54,17 +57,21 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise CheckpointError(f"Folder {folder} must hold {MANIFEST}; it does not. Is it a model locked by specdef?")
+        raise CheckpointError(
+            f"Folder {shown(folder)} must hold {MANIFEST}; it does not. Is it a model locked by specdef?"
+        )
     data = load_json_object(path)
     if data.pop("specdef_lock", None) != FORMAT:
-        raise CheckpointError(f"File {path} must be of format {FORMAT}; it is not. Use the specdef that wrote it.")
+        raise CheckpointError(
+            f"File {shown(path)} must be of format {FORMAT}; it is not. Use the specdef that wrote it."
+        )
     try:
-        manifest = Manifest(**{**data, "checked": tuple(data.get("checked", ()))})
+        manifest = convert(data, Manifest)
         well_formed = _is_well_formed(manifest)
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError):  # a SchemaError among them
         well_formed = False
     if not well_formed:
-        raise CheckpointError(f"File {path} is malformed. Restore it from the published model.")
+        raise CheckpointError(f"File {shown(path)} is malformed. Restore it from the published model.")
     return manifest
 
 
@@ -81,6 +88,7 @@ def _is_well_formed(manifest: Manifest) -> bool:
         return (
             bool(counts)
             and all(type(number) is int and number >= 1 for number in numbers)
+            and exponent <= MAX_EXPONENT
             and strength["direction"] in ("up", "down")
             and strength["multiplier"] == f"2^{exponent}"
         )

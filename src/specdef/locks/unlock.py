@@ -7,20 +7,22 @@ from pathlib import Path
 
 import numpy as np
 
-from specdef.checkpoint.header import read_header_bytes
+from specdef.checkpoint.blocks import Progress
+from specdef.checkpoint.digests import Digests, file_digest
+from specdef.checkpoint.edits import NewTensor, ShardEdits
 from specdef.checkpoint.reader import INDEX, Checkpoint, open_checkpoint
-from specdef.checkpoint.writer import Digests, NewTensor, Progress, ShardEdits, copy_others, file_digest, write_shards
+from specdef.checkpoint.small_files import copy_others
+from specdef.checkpoint.writer import write_shards
 from specdef.core.folders import new_folder, refuse_target
+from specdef.core.text import shown
 from specdef.errors import CheckpointError, KeyFileError, SpecdefError
 from specdef.linalg.exponent import NUMPY_DTYPES
 from specdef.locks.fold import inverse, shard_edits
-from specdef.locks.key import Key, read_key
+from specdef.locks.key import MISFIT, Key, read_key, scalings, stored_header, stored_tensors
 from specdef.locks.manifest import CARD, MANIFEST, read_manifest
-from specdef.locks.plan import Edit
 
 MAY_CHANGE = ("config.json", INDEX)
 """Small files an inject lock rewrites."""
-MISFIT = "The key does not fit the locked model's tensors. Give the key written with it."
 
 
 def unlock(locked: Path | str, out: Path | str, key: Path | str, *, progress: Progress | None = None) -> Path:
@@ -44,7 +46,9 @@ def unlock(locked: Path | str, out: Path | str, key: Path | str, *, progress: Pr
     secret = read_key(key)
     manifest = read_manifest(locked)
     if dict(manifest.files) != dict(secret.locked_files):
-        raise KeyFileError(f"Key {key} belongs to another locked model than {locked}. Give the key written with it.")
+        raise KeyFileError(
+            f"Key {shown(key)} belongs to another locked model than {shown(locked)}. Give the key written with it."
+        )
     checkpoint = open_checkpoint(locked)
     with new_folder(out, source=locked) as folder:
         small = {name: secret.blobs[f"file:{name}"] for name in MAY_CHANGE if f"file:{name}" in secret.blobs}
@@ -61,35 +65,30 @@ def unlock(locked: Path | str, out: Path | str, key: Path | str, *, progress: Pr
 
 
 def _undo_edits(checkpoint: Checkpoint, secret: Key) -> dict[str, ShardEdits]:
-    try:
-        if secret.method == "fold":
-            edits = [Edit(**{**edit, "indices": tuple(edit["indices"])}) for edit in secret.edits]
-            where = checkpoint.locate()
-            originals = {
-                name.removeprefix("tensor:"): np.frombuffer(
-                    data, dtype=NUMPY_DTYPES[where[name.removeprefix("tensor:")][1].dtype]
-                )
-                for name, data in secret.blobs.items()
-                if name.startswith("tensor:")
-            }
-            return shard_edits(inverse(edits), where, originals)
+    if secret.method != "fold":
         return {shard: _undo_injection(checkpoint, shard, secret) for shard in checkpoint.shards}
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise KeyFileError(MISFIT) from error
+    where = checkpoint.locate()
+    tensors = {name: tensor for name, (_, tensor) in where.items()}
+    originals = {
+        name: np.frombuffer(data, dtype=NUMPY_DTYPES[tensors[name].dtype]).reshape(tensors[name].shape)
+        for name, data in stored_tensors(secret, tensors).items()
+        if tensors[name].dtype in NUMPY_DTYPES
+    }
+    return shard_edits(inverse(scalings(secret, tensors)), where, originals)
 
 
 def _undo_injection(checkpoint: Checkpoint, shard: str, secret: Key) -> ShardEdits:
     """Put back replaced tensors and the original header; a shard without a stored header was not changed."""
-    header = secret.blobs.get(f"header:{shard}")
-    if header is None:
+    stored = stored_header(secret, shard)
+    if stored is None:
         return ShardEdits()
-    original = {t.name: t for t in read_header_bytes(header, shard)}
-    present = {t.name for t in checkpoint.shards[shard].tensors}
+    header, tensors = stored
+    original = {tensor.name: tensor for tensor in tensors}
     replaced = {
         name: NewTensor(original[name].dtype, original[name].shape, lambda data=data: data)  # type: ignore[misc]
-        for name, data in ((n, secret.blobs.get(f"tensor:{n}")) for n in original)
-        if data is not None
+        for name, data in stored_tensors(secret, original).items()
     }
+    present = {t.name for t in checkpoint.shards[shard].tensors}
     return ShardEdits(replaced=replaced, dropped=frozenset(present - original.keys()), header=header)
 
 
@@ -97,7 +96,7 @@ def _check_restored(folder: Path, locked: Path, secret: Key, digests: Mapping[st
     for shard, digest in digests.items():
         if digest.source != secret.locked_files.get(shard):
             raise CheckpointError(
-                f"File {locked / shard} was changed after locking. Restore it from the published model."
+                f"File {shown(locked / shard)} was changed after locking. Restore it from the published model."
             )
     restored = {shard: digest.target for shard, digest in digests.items()}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
@@ -111,6 +110,6 @@ def _check_restored(folder: Path, locked: Path, secret: Key, digests: Mapping[st
     )
     if wrong:
         raise SpecdefError(
-            f"File {wrong[0]} could not be restored to its original bytes. "
+            f"File {shown(wrong[0])} could not be restored to its original bytes. "
             "It was changed, added or removed after locking; restore the folder from the published model."
         )
