@@ -56,19 +56,20 @@ class Checkpoint:
         return np.memmap(self.folder / shard, dtype=dtype, mode="r", offset=tensor.start, shape=tensor.shape)
 
 
-def open_checkpoint(folder: Path, *, publishing: bool = True) -> Checkpoint:
+def open_checkpoint(folder: Path, *, publishing: bool = True, argument: str = "model") -> Checkpoint:
     """Read and check the headers of a Hugging Face model folder.
 
     Args:
         folder: the model folder.
         publishing: refuse folders with other weight files, which a copy of the folder would publish as they are.
+        argument: what the user gave the folder as.
 
     Raises:
         CheckpointError: not a folder; no safetensors weights (pickle weights: how to convert); a broken shard or
             index; a file that lies outside the folder; other weight files that would be published unlocked.
     """
     if not folder.is_dir():
-        raise CheckpointError(f"`model` must be a folder, a hub id or smollm2-135m; {folder} is not a folder.")
+        raise CheckpointError(f"`{argument}` must be a folder, a hub id or smollm2-135m; {folder} is not a folder.")
     files = sorted(_files(folder))
     config = load_json_object(folder / "config.json")
     names = _shard_names(folder, files)

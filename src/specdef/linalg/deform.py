@@ -323,7 +323,7 @@ def _check(weight: Tensor, k: int, multiplier: float, basis: str, form: str) -> 
     limit = max(weight.shape) if basis == "axis" else min(weight.shape)
     if not 1 <= k <= limit:
         raise PlanError(
-            f"`top_k` must be between 1 and {limit} for a weight of shape {list(weight.shape)}; got {k}. Lower it."
+            f"`rank` must be between 1 and {limit} for a weight of shape {list(weight.shape)}; got {k}. Lower it."
         )
     if not (math.isfinite(multiplier) and multiplier > 1):
         raise PlanError(f"`multiplier` must be a finite number above 1; got {multiplier}. The paper uses 1e4.")

@@ -42,7 +42,20 @@ def exponent_of(multiplier: float) -> int:
     if mantissa != 0.5:
         low = exponent - 1
         raise PlanError(
-            f"`multiplier` must be a power of two for an exact lock; got {multiplier:g}. "
+            f"`multiplier` must be a power of two for an exact lock; got {written(multiplier)}. "
             f"2^{low} (= {2**low:,}) and 2^{low + 1} (= {2 ** (low + 1):,}) fit."
         )
     return exponent - 1
+
+
+def written(multiplier: float) -> str:
+    """A multiplier as text that reads back as the same number: short where that loses nothing.
+
+    Example:
+        >>> written(1e4), written(1234567.0), written(1e9), written(1.1e-3 + 1e5)
+        ('10000', '1234567', '1e+09', '100000.0011')
+    """
+    short = f"{multiplier:g}"
+    if float(short) == multiplier:
+        return short
+    return str(int(multiplier)) if multiplier.is_integer() else repr(multiplier)

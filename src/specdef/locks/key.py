@@ -1,7 +1,7 @@
 """The private key of a lock: one file with everything needed to restore the original bytes. Mode 0600, never published.
 
 The file is a safetensors container: the metadata holds a JSON body and its checksum, the tensors hold raw original
-bytes (weights an inject lock replaced, headers and small files that changed).
+bytes (weights a lock replaced, headers and small files that changed).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Key:
     """Everything needed to undo a lock.
 
     Attributes:
-        method: ``fold`` or ``inject``.
+        method: the kind of lock, by name.
         locked_files: relative path -> BLAKE3 digest of the locked folder this key belongs to.
         original_files: relative path -> BLAKE3 digest of what unlocking must restore.
-        edits: the fold lock's scalings, as plain data.
+        edits: exact scalings, as plain data.
         blobs: name -> raw original bytes.
     """
 

@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
-from specdef.checkpoint.header import read_header_bytes
 from specdef.checkpoint.reader import INDEX, Checkpoint, open_checkpoint
-from specdef.checkpoint.writer import Digests, NewTensor, Progress, ShardEdits, copy_others, file_digest, write_shards
+from specdef.checkpoint.writer import Digests, Progress, ShardEdits, copy_others, file_digest, write_shards
 from specdef.core.folders import new_folder, refuse_target
-from specdef.errors import CheckpointError, KeyFileError, SpecdefError
-from specdef.linalg.exponent import NUMPY_DTYPES
-from specdef.locks.fold import inverse, shard_edits
+from specdef.errors import CheckpointError, KeyFileError, PlanError, SpecdefError
+from specdef.locks.base import LOCKS
 from specdef.locks.key import Key, read_key
 from specdef.locks.manifest import CARD, MANIFEST, read_manifest
-from specdef.locks.plan import Edit
 
 MAY_CHANGE = ("config.json", INDEX)
-"""Small files an inject lock rewrites."""
+"""Small files a lock may rewrite."""
 MISFIT = "The key does not fit the locked model's tensors. Give the key written with it."
 
 
@@ -62,35 +57,9 @@ def unlock(locked: Path | str, out: Path | str, key: Path | str, *, progress: Pr
 
 def _undo_edits(checkpoint: Checkpoint, secret: Key) -> dict[str, ShardEdits]:
     try:
-        if secret.method == "fold":
-            edits = [Edit(**{**edit, "indices": tuple(edit["indices"])}) for edit in secret.edits]
-            where = checkpoint.locate()
-            originals = {
-                name.removeprefix("tensor:"): np.frombuffer(
-                    data, dtype=NUMPY_DTYPES[where[name.removeprefix("tensor:")][1].dtype]
-                )
-                for name, data in secret.blobs.items()
-                if name.startswith("tensor:")
-            }
-            return shard_edits(inverse(edits), where, originals)
-        return {shard: _undo_injection(checkpoint, shard, secret) for shard in checkpoint.shards}
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        return LOCKS.get(secret.method).invert(checkpoint, secret)
+    except (KeyError, TypeError, ValueError, IndexError, PlanError) as error:
         raise KeyFileError(MISFIT) from error
-
-
-def _undo_injection(checkpoint: Checkpoint, shard: str, secret: Key) -> ShardEdits:
-    """Put back replaced tensors and the original header; a shard without a stored header was not changed."""
-    header = secret.blobs.get(f"header:{shard}")
-    if header is None:
-        return ShardEdits()
-    original = {t.name: t for t in read_header_bytes(header, shard)}
-    present = {t.name for t in checkpoint.shards[shard].tensors}
-    replaced = {
-        name: NewTensor(original[name].dtype, original[name].shape, lambda data=data: data)  # type: ignore[misc]
-        for name, data in ((n, secret.blobs.get(f"tensor:{n}")) for n in original)
-        if data is not None
-    }
-    return ShardEdits(replaced=replaced, dropped=frozenset(present - original.keys()), header=header)
 
 
 def _check_restored(folder: Path, locked: Path, secret: Key, digests: Mapping[str, Digests]) -> None:
