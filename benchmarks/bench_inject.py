@@ -25,7 +25,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from specdef.errors import PlanError
-from specdef.locks.in_memory import ModuleLock, lock_module
+from specdef.locks.in_memory import lock_module
+from specdef.locks.kinds.inject.memory import InjectReport
 from specdef.models.bundled import BUNDLED
 from specdef.models.sources import find_model
 
@@ -48,9 +49,9 @@ def divergence(original: Tensor, other: Tensor) -> float:
     return (original.exp() * (original - other)).sum(dim=-1).mean().item()
 
 
-def locked(model: Any, targets: list[str], **options: Any) -> tuple[Any, ModuleLock]:
+def locked(model: Any, targets: list[str], **options: Any) -> tuple[Any, InjectReport]:
     copied = copy.deepcopy(model)
-    return copied, lock_module(copied, targets=targets, k=TOP_K, **{"tolerance": math.inf, **options})
+    return copied, lock_module(copied, targets=targets, rank=TOP_K, **{"tolerance": math.inf, **options}).report
 
 
 def kl_table(model: Any, tokens: Tensor, targets: list[str]) -> Table:

@@ -11,11 +11,12 @@ from typing import Any
 from experiments.locked import HERE, WORK, locked_copy
 from specdef import inspect_model, lock
 from specdef.analysis.baseline import compare_with_baseline, is_unusual
-from specdef.analysis.inspect import SPECTRAL_JUMP, InspectReport
+from specdef.analysis.inspect import InspectReport
 from specdef.certify.environment import environment
 from specdef.certify.store import write_json
 from specdef.core.schema import plain
 from specdef.errors import SpecdefError
+from specdef.locks.kinds.inject.recognise import SPECTRAL_JUMP
 from specdef.models.bundled import BUNDLED
 from specdef.models.sources import find_model
 
@@ -58,7 +59,7 @@ def _tiny() -> Iterator[dict[str, Any]]:
                 yield _row(f"tiny {family}", "fold", exponent, inspect_model(out), others)
             for exponent in EXPONENTS[:4] if family in INJECTED else ():
                 out = place / f"{family}-inject-{exponent}"
-                lock(unlocked[0], out, preset="paper", multiplier=2.0**exponent, top_k=3, num_layers=2)
+                lock(unlocked[0], out, preset="paper", multiplier=2.0**exponent, rank=3, num_matrices=2)
                 yield _row(f"tiny {family}", "inject", exponent, inspect_model(out), others)
 
 
@@ -86,7 +87,7 @@ def _row(
         "model": model,
         "lock": method,
         "exponent": exponent,
-        "verdict": report.verdict.method or "none",
+        "verdict": report.verdict.sign.lock if report.verdict.sign else "none",
         "from_numbers": any(p.scaled for p in report.pairs)
         or any(t.jump > SPECTRAL_JUMP for t in report.tensors if t.layer is not None),
         "beside_baseline": is_unusual(found) if baseline else None,

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from specdef.certify.multiplier_search import find_multiplier as find_multiplier
     from specdef.errors import SpecdefError as SpecdefError
     from specdef.locks.in_memory import lock_module as lock_module
+    from specdef.locks.in_memory import unlock_module as unlock_module
     from specdef.locks.lock import LockReport as LockReport
-    from specdef.locks.presets import lock as lock
+    from specdef.locks.lock import lock as lock
     from specdef.locks.unlock import unlock as unlock
     from specdef.locks.verify import VerifyReport as VerifyReport
     from specdef.locks.verify import verify as verify
@@ -32,9 +33,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     # locking
-    "lock": "specdef.locks.presets",
+    "lock": "specdef.locks.lock",
     "unlock": "specdef.locks.unlock",
     "lock_module": "specdef.locks.in_memory",
+    "unlock_module": "specdef.locks.in_memory",
     "LockReport": "specdef.locks.lock",
     # checking
     "verify": "specdef.locks.verify",

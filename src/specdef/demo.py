@@ -11,7 +11,7 @@ from rich.table import Table
 
 from specdef.attacks.run import Attack, run_attack, text_blocks
 from specdef.core.folders import new_folder
-from specdef.locks.presets import lock
+from specdef.locks.lock import lock
 from specdef.locks.verify import verify
 from specdef.models.bundled import BUNDLED
 from specdef.models.loading import load, load_tokenizer

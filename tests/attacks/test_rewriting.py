@@ -21,7 +21,7 @@ from specdef.attacks.rewrites.layer_injection import chain_shapes, factor_chain
 from specdef.attacks.rewrites.rebalance import balance_head
 from specdef.errors import SpecdefError
 
-PAPER = {"preset": "paper", "multiplier": 1e4, "top_k": 3, "num_layers": 3}
+PAPER = {"preset": "paper", "multiplier": 1e4, "rank": 3, "num_matrices": 3}
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -73,9 +73,9 @@ def test_svd_rebalance_undoes_any_map_within_a_head(family: str, tmp_path: Path)
     lock(original, tmp_path / "locked", multiplier="2^10", pairs=["vo"])
     logits = run(family, tmp_path / "locked", tmp_path / "out", "rebalance:form=svd")
     assert torch.allclose(logits, pico.run(family, original), atol=2e-5)
-    from specdef.analysis.inspect import resolve_locked
     from specdef.architectures.channels import channel_logs
     from specdef.checkpoint.reader import open_checkpoint
+    from specdef.locks.recognise import resolve_locked
 
     checkpoint = open_checkpoint(tmp_path / "out", publishing=False)
     pairs = [pair for pair in resolve_locked(checkpoint).pairs if pair.kind == "vo"]
@@ -244,7 +244,7 @@ def test_weights_that_are_not_finite_are_refused(llama: Path, tmp_path: Path) ->
 
 def test_rebalance_leaves_compensated_layers_alone(llama: Path, tmp_path: Path) -> None:
     """The rows of W~ are not what the next layer reads: balancing them would change the function."""
-    axis = {"preset": "paper", "multiplier": "2^14", "top_k": 3, "basis": "axis", "layers": [0, 1]}
+    axis = {"preset": "paper", "multiplier": "2^14", "rank": 3, "basis": "axis", "layers": [0, 1]}
     lock(llama, tmp_path / "locked", components=["v_proj"], **axis)
     for text in ("rebalance:form=svd", "rebalance", "prune"):
         with pytest.raises(SpecdefError, match=r"v->o pairs|none stands out"):

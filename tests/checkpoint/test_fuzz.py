@@ -34,7 +34,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = pico.build("llama", place / "model")
     pico.shard(model)
     lock(model, place / "exact")
-    lock(model, place / "paper", preset="paper", top_k=4)
+    lock(model, place / "paper", preset="paper", rank=4)
     return place
 
 

@@ -26,7 +26,7 @@ from specdef.core.atomic import remove_unfinished
 from specdef.errors import CheckpointError
 from specdef.locks import lock as publish
 from specdef.locks.key import Key
-from specdef.locks.plan import FoldOptions
+from specdef.locks.kinds.fold import KIND
 
 LOCK = "import sys; from specdef import lock; lock(sys.argv[1], sys.argv[2])"
 LIMITED = """
@@ -118,7 +118,7 @@ def test_no_space_left(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def full(*arguments: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("specdef.locks.lock.write_shards", full)
+    monkeypatch.setattr("specdef.checkpoint.writer.write_shards", full)
     with pytest.raises(CheckpointError, match=r"failed \(No space left on device\); nothing was left behind"):
         lock(llama, tmp_path / "out")
     assert not list(tmp_path.iterdir())
@@ -172,7 +172,7 @@ def test_ctrl_c_between_any_two_instructions(llama: Path, tmp_path: Path, monkey
         return watch
 
     checkpoint = open_checkpoint(llama)
-    prepared = publish._prepare_fold(checkpoint, resolve(checkpoint.config, checkpoint.shapes), FoldOptions())
+    prepared = KIND.prepare(checkpoint, resolve(checkpoint.config, checkpoint.shapes), KIND.options({}), tmp_path)
     monkeypatch.setattr("specdef.locks.lock._write_locked", lambda *_: Key("fold", {}, {}))
     for at in itertools.count(1):
         instruction = 0
@@ -180,7 +180,7 @@ def test_ctrl_c_between_any_two_instructions(llama: Path, tmp_path: Path, monkey
         folder.mkdir()
         sys.settrace(watch)
         try:
-            publish._lock(checkpoint, folder / "out", folder / "out.specdef-key", prepared, False, None)
+            publish._write(checkpoint, folder / "out", folder / "out.specdef-key", KIND, prepared, None)
         except KeyboardInterrupt:
             interrupted += 1
         finally:
@@ -232,7 +232,7 @@ def test_ctrl_c_stops_at_the_next_block(larger: Path, tmp_path: Path) -> None:
 
 def _makes_files(code: CodeType) -> bool:
     files = {atomic.__file__, folders.__file__, contextlib.__file__}
-    return code.co_filename in files or code in {leftovers.remove.__code__, publish._lock.__code__}
+    return code.co_filename in files or code in {leftovers.remove.__code__, publish._write.__code__}
 
 
 def _nothing_or_everything(folder: Path) -> bool:

@@ -177,7 +177,7 @@ def test_save_and_load_again(family: str, form: str, tmp_path: Path) -> None:
 def test_locking_in_memory_saves_a_loadable_folder(tmp_path: Path) -> None:
     model = load(pico.build("gpt2", tmp_path / "source"))
     reference = logits(model)
-    report = lock_module(model, targets=["transformer.h.*.attn.c_attn"], k=3, multiplier=1e6)
+    report = lock_module(model, targets=["transformer.h.*.attn.c_attn"], rank=3, multiplier=1e6).report
     assert [layer.name for layer in report.layers] == [f"transformer.h.{i}.attn.c_attn" for i in (0, 1)]
     assert report.extra_ratio == pytest.approx(96 * 96 / (32 * 96))
     assert all(layer.entry.transposed and layer.entry.dtype == "float64" for layer in report.layers)
@@ -289,20 +289,20 @@ class Tied(nn.Module):
             "must be nn.Linear or transformers Conv1D layers; got Embedding at module embed",
         ),
         (Tied(), {"targets": ["head"]}, "`targets` must own their weight; got head, tied to embed.weight"),
-        (Tied(), {"targets": ["body"], "k": 17}, r"Module body: `rank` must be between 1 and 16"),
+        (Tied(), {"targets": ["body"], "rank": 17}, r"Module body: `rank` must be between 1 and 16"),
         (
             Tied(),
-            {"targets": ["body"], "k": 2, "multiplier": 1e7, "form": "low_rank"},
+            {"targets": ["body"], "rank": 2, "multiplier": 1e7, "form": "low_rank"},
             "Module body: `multiplier` must keep",
         ),
         (
             nn.TransformerEncoderLayer(16, 2, 32),
-            {"targets": ["linear1"], "k": 2},
+            {"targets": ["linear1"], "rank": 2},
             "got linear1, whose weight TransformerEncoderLayer reads itself",
         ),
         (
             nn.MultiheadAttention(16, 2),
-            {"targets": ["out_proj"], "k": 2},
+            {"targets": ["out_proj"], "rank": 2},
             "got NonDynamicallyQuantizableLinear at module out_proj",
         ),
     ],
@@ -316,9 +316,9 @@ def test_lock_module_refusals_leave_the_model_alone(model: nn.Module, options: d
 
 def test_locking_twice_is_refused() -> None:
     model = nn.Sequential(nn.Linear(8, 8))
-    lock_module(model, targets=["0"], k=2)
+    lock_module(model, targets=["0"], rank=2)
     with pytest.raises(PlanError, match="got DeformedLinear at module 0"):
-        lock_module(model, targets=["0"], k=2)
+        lock_module(model, targets=["0"], rank=2)
 
 
 def test_a_deformation_of_another_shape_is_refused() -> None:

@@ -115,8 +115,9 @@ def test_inspect_tells_locked_from_unlocked(llama: Path, tmp_path: Path) -> None
     lock(llama, tmp_path / "locked", multiplier="2^12")
     verdict = inspect_model(tmp_path / "locked", spectra=False).verdict
     assert verdict.locked
-    assert verdict.exponent == 12
-    assert verdict.layers == (0, 1)
+    assert verdict.sign is not None
+    assert verdict.sign.exponent == 12
+    assert verdict.sign.layers == (0, 1)
 
 
 def test_a_dry_run_writes_nothing(llama: Path, tmp_path: Path) -> None:
@@ -140,8 +141,8 @@ def test_a_dry_run_writes_nothing(llama: Path, tmp_path: Path) -> None:
         ({"channels": 0}, "`channels` must be at least 1"),
         ({"channels": 17}, r"`channels` must be at most 16, the channels of pair vo.0; got 17"),
         ({"direction": "sideways"}, "`direction` must be up or down"),
-        ({"preset": "best"}, "`preset` must be exact or paper"),
-        ({"top_k": 3}, "`top_k` is no option of preset exact"),
+        ({"preset": "best"}, "`preset` must be one of exact, paper"),
+        ({"rank": 3}, "`rank` is no option of lock fold"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, object], match: str, llama: Path, tmp_path: Path) -> None:

@@ -25,10 +25,10 @@ def _files(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("family", LOADABLE)
 def test_every_family_locks_loads_and_unlocks(family: str, tmp_path: Path) -> None:
     model = pico.build(family, tmp_path / "model")
-    report = lock(model, tmp_path / "locked", preset="paper", top_k=4, num_layers=2)
+    report = lock(model, tmp_path / "locked", preset="paper", rank=4, num_matrices=2)
     result = verify(tmp_path / "locked", original=model)
     assert result.passed, result.checks
-    assert inspect_model(tmp_path / "locked").verdict.method == "inject"
+    assert inspect_model(tmp_path / "locked").verdict.sign.lock == "inject"
     assert report.key is not None
     unlock(tmp_path / "locked", tmp_path / "back", report.key)
     assert _files(tmp_path / "back") == _files(model)
@@ -39,7 +39,7 @@ def test_every_family_locks_loads_and_unlocks(family: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_forms_and_bases_keep_the_function(basis: str, form: str, dtype: torch.dtype, tmp_path: Path) -> None:
     model = pico.build("llama", tmp_path / "model", dtype=dtype)
-    options = {"preset": "paper", "top_k": 4, "basis": basis, "form": form, "multiplier": "2^10"}
+    options = {"preset": "paper", "rank": 4, "basis": basis, "form": form, "multiplier": "2^10"}
     if form == "low_rank" and (basis == "axis" or dtype == torch.bfloat16):
         with pytest.raises(PlanError, match=r"must be left out with basis axis|`form` dense or `basis` axis"):
             lock(model, tmp_path / "locked", **options)  # type: ignore[arg-type]
@@ -50,7 +50,7 @@ def test_forms_and_bases_keep_the_function(basis: str, form: str, dtype: torch.d
 
 
 def test_a_wrong_compensation_is_caught(llama: Path, tmp_path: Path) -> None:
-    lock(llama, tmp_path / "locked", preset="paper", top_k=4)
+    lock(llama, tmp_path / "locked", preset="paper", rank=4)
     tensors = load_file(tmp_path / "locked" / "model.safetensors")
     name = next(name for name in tensors if name.endswith(".compensation"))
     tensors[name] = torch.eye(len(tensors[name]), dtype=tensors[name].dtype)
@@ -62,7 +62,7 @@ def test_a_wrong_compensation_is_caught(llama: Path, tmp_path: Path) -> None:
 def test_a_sharded_checkpoint_keeps_its_split_and_index(llama: Path, tmp_path: Path) -> None:
     model = Path(shutil.copytree(llama, tmp_path / "model"))
     shards = pico.shard(model)
-    report = lock(model, tmp_path / "locked", preset="paper", top_k=4)
+    report = lock(model, tmp_path / "locked", preset="paper", rank=4)
     assert verify(tmp_path / "locked", original=model).passed
     locked = {s: load_file(tmp_path / "locked" / s) for s in shards}
     new_index = json.loads((tmp_path / "locked" / "model.safetensors.index.json").read_text())
@@ -76,7 +76,7 @@ def test_a_sharded_checkpoint_keeps_its_split_and_index(llama: Path, tmp_path: P
 
 def test_a_multiplier_no_dtype_can_honour_is_refused_before_writing(llama: Path, tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"Tensor model\.layers\.\d\..* of file model.safetensors"):
-        lock(llama, tmp_path / "locked", preset="paper", top_k=4, multiplier=1e39)
+        lock(llama, tmp_path / "locked", preset="paper", rank=4, multiplier=1e39)
     assert not list(tmp_path.iterdir())
 
 
@@ -84,10 +84,10 @@ def test_a_multiplier_no_dtype_can_honour_is_refused_before_writing(llama: Path,
     ("options", "match"),
     [
         ({"components": ["x_proj"]}, "`components` must be drawn from q_proj"),
-        ({"num_layers": 99}, "`num_layers` must lie between 1 and 6, the matrices to draw from"),
+        ({"num_matrices": 99}, "`num_matrices` must lie between 1 and 6, the matrices to draw from"),
         ({"layers": [9]}, "`layers` must lie between 0 and 1"),
-        ({"top_k": 1000}, "k"),
-        ({"channels": 2}, "`channels` is no option of preset paper"),
+        ({"rank": 1000}, "k"),
+        ({"channels": 2}, "`channels` is no option of lock inject"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, object], match: str, llama: Path, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_options_that_cannot_be(options: dict[str, object], match: str, llama: P
 
 
 def test_named_layers_lock_every_component_there(llama: Path, tmp_path: Path) -> None:
-    report = lock(llama, tmp_path / "out", preset="paper", top_k=4, layers=[1], components=["v_proj", "o_proj"])
+    report = lock(llama, tmp_path / "out", preset="paper", rank=4, layers=[1], components=["v_proj", "o_proj"])
     assert sorted(report.strength["matrices"]) == [
         "model.layers.1.self_attn.o_proj",
         "model.layers.1.self_attn.v_proj",

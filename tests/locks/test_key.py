@@ -40,7 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("keys")
     model = pico.build("llama", place / "model")
     lock(model, place / "fold")
-    lock(model, place / "inject", preset="paper", top_k=4)
+    lock(model, place / "inject", preset="paper", rank=4)
     return place
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +12,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from specdef.architectures.channels import PairImbalance, pair_imbalances
-from specdef.architectures.resolve import ResolvedModel, resolve
+from specdef.architectures.resolve import ResolvedModel
 from specdef.checkpoint.header import TensorInfo
 from specdef.checkpoint.reader import Checkpoint, open_checkpoint
 from specdef.errors import CheckpointError
 from specdef.linalg.exponent import NUMPY_DTYPES, all_finite, to_float
+from specdef.locks.base import LOCKS, Evidence, Sign, is_added
+from specdef.locks.recognise import resolve_locked
 
 if TYPE_CHECKING:
     import torch
 
 FULL_SPECTRUM_SIDE = 2048
 """Matrices whose short side is at most this get their whole spectrum, and so a condition number."""
-SPECTRAL_JUMP = 30.0
-"""A drop s_i / s_{i+1} above this among the top singular values is taken for a deformation."""
 TOP_LOOKED_AT = 40
 """How far into the spectrum of a larger matrix a jump is looked for."""
 
@@ -59,37 +58,29 @@ class Verdict:
     """Whether a model looks locked, from its weights alone.
 
     Attributes:
-        locked: channel scales or spectra say so.
-        method: ``fold``, ``inject`` or None.
-        exponent: log2 of the multiplier most channels (or matrices) show; None when not locked or not computed.
-        pairs: kind -> pairs with scaled channels.
-        tensors: matrices with a jump in their spectrum.
-        layers: layers touched.
+        sign: the lock recognised; None when nothing stands out.
         spectra: whether singular values were looked at.
     """
 
-    locked: bool
-    method: str | None
-    exponent: int | None
-    pairs: dict[str, int]
-    tensors: tuple[str, ...]
-    layers: tuple[int, ...]
+    sign: Sign | None
     spectra: bool
+
+    @property
+    def locked(self) -> bool:
+        """Channel scales, spectra or added tensors say so."""
+        return self.sign is not None
 
     @property
     def sentence(self) -> str:
         """The verdict in words."""
-        strength = "" if self.exponent is None else f", about 2^{self.exponent}"
         unseen = "" if self.spectra else " Spectra were not computed."
-        if not self.locked:
+        if self.sign is None:
             seen = "no channel and no spectrum stands out" if self.spectra else "no channel stands out"
             return f"Does not look locked: {seen}.{unseen}"
-        layers = f"{len(self.layers)} layer{'s' if len(self.layers) != 1 else ''}"
-        if self.method == "fold":
-            parts = ", ".join(f"{count} {kind}" for kind, count in sorted(self.pairs.items()))
-            return f"Looks locked (fold{strength}): scaled channels in {parts} pairs of {layers}.{unseen}"
-        found = "spectral jumps" if self.spectra else "compensation tensors"
-        return f"Looks locked (inject{strength}): {found} in {len(self.tensors)} matrices of {layers}.{unseen}"
+        strength = "" if self.sign.exponent is None else f", about 2^{self.sign.exponent}"
+        count = len(self.sign.layers)
+        layers = f"{count} layer{'s' if count != 1 else ''}"
+        return f"Looks locked ({self.sign.lock}{strength}): {self.sign.found} of {layers}.{unseen}"
 
 
 @dataclass(frozen=True)
@@ -141,24 +132,16 @@ def inspect_model(
         family=resolved.architecture.name,
         tensors=tuple(tensors),
         pairs=tuple(pairs),
-        verdict=_verdict(checkpoint, resolved, pairs, tensors),
+        verdict=Verdict(_recognised(checkpoint, resolved, pairs, tensors), bool(tensors)),
     )
 
 
-def resolve_locked(checkpoint: Checkpoint) -> ResolvedModel:
-    """`resolve`, looking past what an inject lock adds to a checkpoint."""
-    quantization = checkpoint.config.get("quantization_config")
-    ours = isinstance(quantization, dict) and quantization.get("quant_method") == "specdef"
-    config = {k: v for k, v in checkpoint.config.items() if not (ours and k == "quantization_config")}
-    factored = quantization.get("factored") if ours and isinstance(quantization, dict) else None
-    added = tuple(f"{module}.factors." for module in factored) if isinstance(factored, dict) else ()
-    shapes = {k: v for k, v in checkpoint.shapes.items() if not is_compensation(k) and not k.startswith(added)}
-    return resolve(config, shapes)
-
-
-def is_compensation(name: str) -> bool:
-    """Whether a tensor is one an inject lock adds."""
-    return ".compensation" in name
+def _recognised(
+    checkpoint: Checkpoint, model: ResolvedModel, pairs: list[PairImbalance], tensors: list[TensorSpectrum]
+) -> Sign | None:
+    """The first kind of lock that recognises itself."""
+    evidence = Evidence(checkpoint, model, pairs, {tensor.name: tensor.jump for tensor in tensors})
+    return next((sign for kind in LOCKS if (sign := kind.recognise(evidence)) is not None), None)
 
 
 def _matrices(checkpoint: Checkpoint) -> list[tuple[str, TensorInfo]]:
@@ -169,7 +152,7 @@ def _matrices(checkpoint: Checkpoint) -> list[tuple[str, TensorInfo]]:
         if len(tensor.shape) == 2
         and min(tensor.shape) > 1
         and tensor.dtype in NUMPY_DTYPES
-        and not is_compensation(tensor.name)
+        and not is_added(tensor.name)
     ]
 
 
@@ -215,24 +198,3 @@ def _shrunk(matrix: torch.Tensor) -> torch.Tensor:
 
     tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
     return torch.linalg.qr(tall.double(), mode="r").R if tall.shape[0] > 4 * tall.shape[1] else tall
-
-
-def _verdict(
-    checkpoint: Checkpoint, model: ResolvedModel, pairs: list[PairImbalance], tensors: list[TensorSpectrum]
-) -> Verdict:
-    spectra = bool(tensors)
-    scaled = [pair for pair in pairs if pair.scaled]
-    if scaled:
-        exponents = Counter(abs(channel.exponent) for pair in scaled for channel in pair.scaled)
-        layers = {pair.layer for pair in scaled if pair.layer is not None}
-        kinds = dict(Counter(pair.kind for pair in scaled))
-        exponent = exponents.most_common(1)[0][0]
-        return Verdict(True, "fold", exponent, kinds, (), tuple(sorted(layers)), spectra)
-    jumping = {t.name: t.jump for t in tensors if t.jump > SPECTRAL_JUMP and t.layer is not None}
-    injected = {name.rsplit(".", 1)[0] + ".weight" for name in checkpoint.shapes if is_compensation(name)}
-    names = tuple(sorted(jumping.keys() | injected))
-    if not names:
-        return Verdict(False, None, None, {}, (), (), spectra)
-    found = [layer for name in names if (layer := model.layer_of(name)) is not None]
-    strongest = round(math.log2(max(jumping.values()))) if jumping else None
-    return Verdict(True, "inject", strongest, {}, names, tuple(sorted(set(found))), spectra)

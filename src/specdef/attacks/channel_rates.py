@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from specdef.analysis.inspect import resolve_locked
 from specdef.checkpoint.reader import open_checkpoint
 from specdef.errors import SpecdefError
-from specdef.locks.plan import Edit
+from specdef.locks.edits import Edit
+from specdef.locks.recognise import resolve_locked
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from torch import Tensor
 
-from specdef.locks.inject import TORCH_DTYPES
+from specdef.locks.kinds.inject.plan import TORCH_DTYPES
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:

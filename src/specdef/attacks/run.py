@@ -33,7 +33,7 @@ from specdef.training.recipe import Recipe
 if TYPE_CHECKING:
     from torch import nn
 
-    from specdef.locks.plan import Edit
+    from specdef.locks.edits import Edit
 
 RATED_OPTIMIZERS = ("adamw", "lion")
 """Optimizers whose step does not depend on the weights, weight decay apart."""

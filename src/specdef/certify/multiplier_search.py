@@ -12,7 +12,7 @@ from specdef.certify.api import certify_model
 from specdef.certify.store import write_json
 from specdef.certify.verdict import holds
 from specdef.errors import SpecdefError
-from specdef.locks.presets import lock
+from specdef.locks.lock import lock
 from specdef.models.sources import find_model
 
 if TYPE_CHECKING:

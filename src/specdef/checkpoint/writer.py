@@ -13,28 +13,12 @@ import numpy as np
 from blake3 import blake3
 
 from specdef.checkpoint.blocks import Progress, as_array, read_blocks
-from specdef.checkpoint.digests import Digests, file_digest, read_digests
-from specdef.checkpoint.edits import EditBlock, NewTensor, ShardEdits, edits_by_shard
+from specdef.checkpoint.digests import Digests
+from specdef.checkpoint.edits import EditBlock, NewTensor, ShardEdits
 from specdef.checkpoint.header import ShardHeader, TensorInfo, num_bytes, write_header
 from specdef.checkpoint.reader import Checkpoint
-from specdef.checkpoint.small_files import changed_index, copy_others, json_bytes
 from specdef.core.atomic import uninterrupted
 from specdef.linalg.exponent import NUMPY_DTYPES, Stored
-
-__all__ = [  # names that moved to the files above; import them from there
-    "Digests",
-    "EditBlock",
-    "NewTensor",
-    "Progress",
-    "ShardEdits",
-    "changed_index",
-    "copy_others",
-    "edits_by_shard",
-    "file_digest",
-    "json_bytes",
-    "read_digests",
-    "write_shards",
-]
 
 CheckBlock = Callable[[str, TensorInfo, Stored], None]
 """Called with (shard, tensor, some of its stored values, flat)."""

@@ -109,10 +109,11 @@ def lock(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The locked folder to create.")],
     preset: Annotated[str, typer.Option(help="exact (fold lock) or paper (inject lock).")] = "exact",
     multiplier: Annotated[str | None, typer.Option(help="Alpha, such as 2^20 (exact) or 1e4 (paper).")] = None,
-    top_k: Annotated[int | None, typer.Option(help="paper: singular values scaled per matrix (default 25).")] = None,
+    rank: Annotated[int | None, typer.Option(help="paper: singular values scaled per matrix (default 25).")] = None,
     channels: Annotated[int | None, typer.Option(help="exact: channels scaled per pair (default 1).")] = None,
     layers: Annotated[str | None, typer.Option(help="Layer numbers, such as 3,7.")] = None,
-    num_layers: Annotated[int | None, typer.Option(help="Draw this many layers (exact) or matrices (paper).")] = None,
+    num_layers: Annotated[int | None, typer.Option(help="exact: draw this many layers.")] = None,
+    num_matrices: Annotated[int | None, typer.Option(help="paper: draw this many matrices (default 5).")] = None,
     components: Annotated[str | None, typer.Option(help="paper: such as v_proj,o_proj.")] = None,
     pairs: Annotated[str | None, typer.Option(help="exact: any of norm,vo,updown,fc,head (default all).")] = None,
     direction: Annotated[str | None, typer.Option(help="exact: up or down (default up).")] = None,
@@ -126,11 +127,11 @@ def lock(
     json_: Json = False,
 ) -> None:
     """Write a locked copy of MODEL and the private key that undoes it."""
-    from specdef.locks.presets import lock as lock_model
-    from specdef.locks.presets import make_options
+    from specdef.locks.lock import lock as lock_model
+    from specdef.locks.presets import lock_options
 
     method_options: dict[str, Any] = {
-        "top_k": top_k,
+        "rank": rank,
         "channels": channels,
         "components": _words(components),
         "pairs": _words(pairs),
@@ -138,15 +139,20 @@ def lock(
         "basis": basis,
         "form": form,
     }
-    choice: dict[str, Any] = {"layers": _numbers(layers, "layers"), "num_layers": num_layers, "seed": seed}
-    make_options(preset, multiplier, **choice, method_options=method_options)  # a typing mistake is answered first
+    choice: dict[str, Any] = {
+        "multiplier": multiplier,
+        "layers": _numbers(layers, "layers"),
+        "num_layers": num_layers,
+        "num_matrices": num_matrices,
+        "seed": seed,
+    }
+    lock_options(preset, {**choice, **method_options})  # a typing mistake is answered first
     folder = _existing_model(model, out, key, dry_run)
     with _bytes_bar("locking", folder, json_) as progress:
         report = lock_model(
             folder,
             out,
             preset=preset,
-            multiplier=multiplier,
             key=key,
             dry_run=dry_run,
             progress=progress,
@@ -189,8 +195,9 @@ def verify(
     if json_:
         _print_json({"passed": report.passed, **asdict(report)})
     else:
+        marks = {True: "[green]ok[/green]  ", False: "[red]FAIL[/red]", None: "[yellow]--[/yellow]  "}
         for check in report.checks:
-            mark = "[green]ok[/green]  " if check.passed else "[red]FAIL[/red]"
+            mark = marks[check.passed]
             out_console.print(f"{mark} {check.name}: {escape(check.detail)}", soft_wrap=True)
         if original is None:
             out_console.print("[dim]--  function: not checked; give --original DIR[/dim]")
@@ -307,7 +314,7 @@ def _existing_model(model: str, out: Path, key: Path | None, dry_run: bool) -> P
 def _print_lock(report: LockReport, model: str) -> None:
     shown = {name: value for name, value in report.strength.items() if name not in ("exponent", "extra_ratio")}
     strength = ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in shown.items())
-    out_console.print(f"[bold]{report.method} lock[/bold]: {strength}.")
+    out_console.print(f"[bold]{report.lock} lock[/bold]: {strength}.")
     if "extra_ratio" in report.strength:
         ratio = report.strength["extra_ratio"]
         out_console.print(f"Compensation adds {ratio:.1%} of the locked matrices' own parameters.")

@@ -106,13 +106,3 @@ def _linear_of(model: Any, name: str, transposed: bool) -> tuple[str, Tensor, to
         )
     bias = modules[found].bias
     return found, weight, None if bias is None else bias.dtype
-
-
-def attach(model: Any, config: dict[str, Any]) -> None:
-    """Give a model locked in memory the configuration that `save_pretrained` writes."""
-    from transformers.quantizers.auto import AutoHfQuantizer
-
-    register()
-    model.hf_quantizer = AutoHfQuantizer.from_config(config, pre_quantized=True)
-    model.quantization_method = QUANT_METHOD
-    model.config.quantization_config = model.hf_quantizer.quantization_config

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from specdef.locks.base import LockKind
+
 _TEMPLATE = """# This model is locked by specdef
 
 {function} Fine-tuning it as usual is made to diverge. Method `{method}`, multiplier {multiplier}.
@@ -21,28 +23,19 @@ the publisher for the certificate, and read what it did not try.
 """
 
 
-_FUNCTION = {
-    "fold": "Its function is the original's ({closeness}), in anything that loads the original.",
-    "inject": (
-        "Its function is the original's {closeness}. Load it with transformers after `import specdef`; without that "
-        "import the model that loads is broken."
-    ),
-}
-
-
-def model_card(method: str, strength: Mapping[str, Any], exactness: Mapping[str, Any]) -> str:
+def model_card(kind: LockKind, strength: Mapping[str, Any], exactness: Mapping[str, Any]) -> str:
     """The Markdown text for a locked folder.
 
     Args:
-        method: ``fold`` or ``inject``.
+        kind: the lock.
         strength: as in the manifest.
         exactness: as in the manifest.
     """
     left_out = exactness.get("left_out") or {}
     reason = f" ({next(iter(left_out.values()))})" if left_out else ""
     return _TEMPLATE.format(
-        function=_FUNCTION[method].format(closeness=exactness["closeness"]),
-        method=method,
+        function=kind.promise(exactness),
+        method=kind.name,
         multiplier=strength["multiplier"],
         exact_in=", ".join(exactness["exact_in"]),
         not_exact_in=", ".join(exactness["not_claimed_in"]) or "any other dtype",

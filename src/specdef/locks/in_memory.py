@@ -1,147 +1,67 @@
-"""Lock the layers of a module in memory."""
+"""`lock_module` and `unlock_module`: locks on a model in memory."""
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+from specdef.linalg.multiplier import parse_multiplier
+from specdef.locks.base import ModuleKey, ModuleLock
+from specdef.locks.presets import DEFAULT, WITH_TARGETS, find_preset
 
-from specdef.errors import PlanError
-from specdef.integrations.transformers import attach
-from specdef.linalg.compensation import Basis, Form
-from specdef.linalg.deform import deform
-from specdef.locks.deformed_linear import DeformedLinear, linear_weight
-from specdef.locks.entry import LayerEntry, quantization_config
-
-
-@dataclass(frozen=True)
-class LockedLayer:
-    """One layer locked in memory: its name, entry and the figures of its `Deformation`."""
-
-    name: str
-    entry: LayerEntry
-    multiplier: float
-    weight_error: float
-    function_error: float
-    num_parameters: int
-    num_extra_parameters: int
-
-
-@dataclass(frozen=True)
-class ModuleLock:
-    """What `lock_module` did."""
-
-    layers: tuple[LockedLayer, ...]
-
-    @property
-    def extra_ratio(self) -> float:
-        """Numbers stored for all compensations over the parameters of the layers they belong to."""
-        return sum(x.num_extra_parameters for x in self.layers) / sum(x.num_parameters for x in self.layers)
-
-    def quantization_config(self) -> dict[str, Any]:
-        """The ``quantization_config`` that lets transformers load the saved model again."""
-        return quantization_config({layer.name: layer.entry for layer in self.layers})
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def lock_module(
     module: nn.Module,
     *,
-    targets: Sequence[str],
-    k: int = 25,
-    multiplier: float = 1e4,
-    basis: Basis = "svd",
-    form: Form = "dense",
-    compensation_dtype: torch.dtype | None = None,
-    tolerance: float | None = None,
-    generator: torch.Generator | None = None,
+    preset: str | None = None,
+    targets: Sequence[str] | None = None,
+    multiplier: str | float | None = None,
+    **options: Any,
 ) -> ModuleLock:
-    """Replace linear layers of a module in memory by locked ones, in place; all of them or, on an error, none.
-
-    A transformers model also gets the ``quantization_config`` that ``save_pretrained`` writes and
-    ``from_pretrained`` (after ``import specdef``) needs.
+    """Lock a model in memory, in place; all of it or, on an error, nothing.
 
     Args:
-        module: any module with ``nn.Linear`` or transformers ``Conv1D`` layers.
-        targets: layer names as in ``named_modules``, shell wildcards allowed ("*.gate_proj").
-        k: number of directions scaled.
-        multiplier: alpha.
-        basis: "svd" or "axis".
-        form: "dense" or "low_rank" for the svd basis.
-        compensation_dtype: dtype of C; None lets `specdef.linalg.deform.deform` choose.
-        tolerance: see `specdef.linalg.deform.deform`.
-        generator: for the SVD's start blocks.
+        module: a transformers model (``exact``), or any module with linear layers (``paper``).
+        preset: ``exact``, ``paper`` or a kind of lock by its own name; ``exact`` when None, ``paper`` when layers are
+            named by `targets`.
+        targets: ``paper``: layer names as in ``named_modules``, shell wildcards allowed ("*.gate_proj").
+        multiplier: alpha, for example ``"2^20"``; the preset's default when None.
+        **options: ``exact``: channels, pairs, direction, layers, num_layers, seed. ``paper``: rank, basis, form,
+            compensation_dtype, tolerance, generator.
 
     Returns:
-        Name, entry and measured errors of each locked layer.
+        The kind's figures, and the key that `unlock_module` needs; it holds original weights.
 
     Raises:
-        PlanError: a target matches nothing, is no plain linear layer, shares its weight with another module, is read
-            around its forward, or cannot be locked as asked; the message names the module.
+        PlanError: it cannot be locked as asked; the message names the module or the option.
 
     Example:
+        >>> from torch import nn
         >>> model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
-        >>> report = lock_module(model, targets=["0"], k=2)
-        >>> type(model[0]).__name__, report.layers[0].entry.side
+        >>> locked = lock_module(model, targets=["0"], rank=2)
+        >>> type(model[0]).__name__, locked.report.layers[0].entry.side
         ('DeformedLinear', 'output')
+        >>> unlock_module(model, locked.key)
+        >>> type(model[0]).__name__
+        'Linear'
     """
-    planned = []
-    for name in _matching(module, targets):
-        child = module.get_submodule(name)
-        weight, transposed = linear_weight(name, child)
-        _refuse_shared(module, name, child)
-        try:
-            deformation = deform(
-                weight.detach(),
-                k,
-                multiplier,
-                basis=basis,
-                form=form,
-                compensation_dtype=compensation_dtype,
-                tolerance=tolerance,
-                generator=generator,
-            )
-        except PlanError as error:
-            raise PlanError(f"Module {name}: {error}") from error
-        planned.append((name, child, deformation, transposed))
-    layers = []
-    for name, child, d, transposed in planned:
-        module.set_submodule(name, DeformedLinear.from_linear(child, d))
-        entry = LayerEntry.of(d, transposed=transposed)
-        numbers = (d.weight_error, d.function_error, d.weight.numel(), d.num_extra_parameters)
-        layers.append(LockedLayer(name, entry, multiplier, *numbers))
-    report = ModuleLock(tuple(layers))
-    if hasattr(module, "save_pretrained") and hasattr(module, "config"):
-        attach(module, report.quantization_config())
-    return report
+    kind, given = find_preset(preset or (DEFAULT if targets is None else WITH_TARGETS))
+    given |= options
+    if targets is not None:
+        given["targets"] = targets
+    if multiplier is not None:
+        given["multiplier"] = parse_multiplier(str(multiplier))
+    return kind.lock_module(module, given)
 
 
-def _matching(module: nn.Module, targets: Sequence[str]) -> list[str]:
-    names = [name for name, _ in module.named_modules() if name]
-    chosen: dict[str, None] = {}
-    for target in targets:
-        found = [name for name in names if fnmatch.fnmatchcase(name, target)]
-        if not found:
-            near = ", ".join(difflib.get_close_matches(target, names, n=3)) or ", ".join(names[:3])
-            raise PlanError(f"`targets` must match modules; got {target!r}, which matches none. Near: {near}.")
-        chosen.update(dict.fromkeys(found))
-    if not chosen:
-        raise PlanError("`targets` must name at least one module; got none. Pass names or patterns.")
-    return list(chosen)
+def unlock_module(module: nn.Module, key: ModuleKey) -> None:
+    """Put the original weights back, to the bit.
 
-
-def _refuse_shared(root: nn.Module, name: str, child: nn.Module) -> None:
-    own = {f"{name}.{part}" for part, _ in child.named_parameters()}
-    for other, parameter in root.named_parameters(remove_duplicate=False):
-        if parameter is child.weight and other not in own:
-            raise PlanError(f"`targets` must own their weight; got {name}, tied to {other}. Choose another layer.")
-    parent = root.get_submodule(name.rpartition(".")[0])
-    if isinstance(parent, nn.MultiheadAttention | nn.TransformerEncoderLayer):
-        raise PlanError(
-            f"`targets` must be used through their forward; got {name}, whose weight {type(parent).__name__} reads "
-            "itself. Choose another layer."
-        )
+    Args:
+        module: the model `lock_module` locked; training since then is lost where the lock changed weights.
+        key: of its `ModuleLock`.
+    """
+    key.restore(module)

@@ -1,7 +1,7 @@
 """The private key of a lock: one file with everything needed to restore the original bytes. Mode 0600, never published.
 
 The file is a safetensors container: the metadata holds a JSON body and its checksum, the tensors hold raw original
-bytes (weights an inject lock replaced, headers and small files that changed).
+bytes (weights a lock replaced, headers and small files that changed).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from specdef.core.schema import SchemaError, convert, parse
 from specdef.core.text import shown
 from specdef.errors import CheckpointError, KeyFileError
 from specdef.linalg.exponent import MAX_EXPONENT
-from specdef.locks.plan import Edit
+from specdef.locks.edits import Edit
 
 FORMAT = 1
 MISFIT = "The key does not fit the locked model's tensors. Give the key written with it."
@@ -34,10 +34,10 @@ class Key:
     """Everything needed to undo a lock.
 
     Attributes:
-        method: ``fold`` or ``inject``.
+        method: the kind of lock, by name.
         locked_files: relative path -> BLAKE3 digest of the locked folder this key belongs to.
         original_files: relative path -> BLAKE3 digest of what unlocking must restore.
-        edits: the fold lock's scalings, as plain data.
+        edits: exact scalings, as plain data.
         blobs: name -> raw original bytes.
     """
 

@@ -1,28 +1,21 @@
-"""From a model folder to a locked one and a private key; `restore.py` is the way back."""
+"""`lock`: from a model folder to a locked one and a private key; `unlock.py` is the way back."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from specdef.errors import PlanError
+from specdef.locks.presets import DEFAULT, lock_options
 
-from specdef import __version__
-from specdef.architectures.resolve import ResolvedModel, resolve
-from specdef.checkpoint.reader import Checkpoint, open_checkpoint
-from specdef.checkpoint.writer import Progress, ShardEdits, copy_others, file_digest, write_shards
-from specdef.core.atomic import temporary_path, uninterrupted
-from specdef.core.folders import place_folder, refuse_target, scratch_folder, unplaced_folder
-from specdef.errors import CheckpointError, PlanError
-from specdef.linalg.exponent import Stored
-from specdef.locks.card import model_card
-from specdef.locks.fold import check_finite, plan_fold, shard_edits
-from specdef.locks.key import Key, default_key_path, place_key, refuse_key_path, write_key
-from specdef.locks.manifest import CARD, MANIFEST, Manifest
-from specdef.locks.matrices import InjectOptions, choose_matrices
-from specdef.locks.plan import FoldOptions, LockPlan
+if TYPE_CHECKING:
+    from specdef.checkpoint.blocks import Progress
+    from specdef.checkpoint.reader import Checkpoint
+    from specdef.locks.base import LockKind, PreparedLock
+    from specdef.locks.key import Key
 
 
 @dataclass(frozen=True)
@@ -32,8 +25,8 @@ class LockReport:
     Attributes:
         out: the locked folder; None for a dry run.
         key: the private key file; None for a dry run.
-        method: ``fold`` or ``inject``.
-        strength: multiplier, channels or top-k, layers, counts per pair kind.
+        lock: the kind of lock.
+        strength: multiplier, channels or rank, layers, counts per pair kind.
         exactness: in which dtypes the function is the original's, and how closely.
         num_values: weights that change.
         left_out: pair id -> why it could not be locked exactly (only kinds the user did not ask for by name).
@@ -41,33 +34,72 @@ class LockReport:
 
     out: Path | None
     key: Path | None
-    method: str
+    lock: str
     strength: Mapping[str, Any]
     exactness: Mapping[str, Any]
     num_values: int
     left_out: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """A planned lock: what to write and what to say about it."""
+def lock(
+    model: Path | str,
+    out: Path | str,
+    *,
+    preset: str = DEFAULT,
+    multiplier: str | float | None = None,
+    layers: Sequence[int] | None = None,
+    seed: int | None = None,
+    key: Path | str | None = None,
+    dry_run: bool = False,
+    progress: Callable[[int], None] | None = None,
+    **options: Any,
+) -> LockReport:
+    """Write a locked copy of a model and the private key that undoes it.
 
-    method: str
-    strength: Mapping[str, Any]
-    exactness: Mapping[str, Any]
-    checked: tuple[str, ...]
-    num_values: int
-    left_out: Mapping[str, str]
-    edits: Mapping[str, ShardEdits]
-    changed_files: Mapping[str, bytes]
-    key_edits: tuple[Mapping[str, Any], ...]
-    blobs: Mapping[str, bytes]
+    Args:
+        model: a model folder, a hub id, or ``smollm2-135m``; `lock_module` is for a model in memory.
+        out: the folder to create.
+        preset: ``exact`` (power-of-two channel scaling, bit-identical function), ``paper`` (Construction 1 of the main
+            paper, needs ``import specdef`` to load), or a kind of lock by its own name.
+        multiplier: alpha, for example ``"2^20"``; the preset's default (2^20, 1e4) when None.
+        layers: layer numbers to touch; all (``exact``) or five drawn matrices (``paper``) when None.
+        seed: decides every random draw; 0 when None.
+        key: where the private key goes; ``OUT.specdef-key`` when None.
+        dry_run: plan and check only, write nothing.
+        progress: called with the number of bytes just read.
+        **options: ``exact``: channels, pairs, direction, num_layers. ``paper``: rank, components, basis, form,
+            num_matrices.
+
+    Returns:
+        What was done.
+
+    Raises:
+        SpecdefError: bad input; nothing is left behind.
+    """
+    if not isinstance(model, str | Path):
+        raise PlanError(
+            f"`model` must be a folder, a hub id or a bundled model; got a {type(model).__name__}. "
+            "Use specdef.lock_module for a model in memory."
+        )
+    kind, chosen = lock_options(preset, {"multiplier": multiplier, "layers": layers, "seed": seed, **options})
+    from specdef.models.sources import find_model
+
+    return lock_folder(
+        find_model(str(model)),
+        Path(out),
+        kind,
+        chosen,
+        key=None if key is None else Path(key),
+        dry_run=dry_run,
+        progress=progress,
+    )
 
 
 def lock_folder(
     model: Path,
     out: Path,
-    options: FoldOptions | InjectOptions,
+    kind: LockKind,
+    options: Any,
     *,
     key: Path | None = None,
     dry_run: bool = False,
@@ -78,7 +110,8 @@ def lock_folder(
     Args:
         model: a Hugging Face folder with safetensors weights.
         out: the folder to create.
-        options: the lock to apply.
+        kind: the lock to apply.
+        options: its options, checked.
         key: where the private key goes; `default_key_path` unless given.
         dry_run: plan and check only, write nothing that stays.
         progress: called with the number of bytes just read.
@@ -86,6 +119,13 @@ def lock_folder(
     Raises:
         SpecdefError: the model, the options, `out` or `key` are not usable; nothing is left behind.
     """
+    from specdef.architectures.resolve import resolve
+    from specdef.checkpoint.reader import open_checkpoint
+    from specdef.core.folders import refuse_target, scratch_folder
+    from specdef.errors import CheckpointError
+    from specdef.locks.key import default_key_path, refuse_key_path
+    from specdef.locks.manifest import CARD, MANIFEST
+
     key = default_key_path(out) if key is None else key
     if not dry_run:
         refuse_target(out, model)
@@ -95,20 +135,28 @@ def lock_folder(
         if name in checkpoint.others:
             raise CheckpointError(f"`model` must be an unlocked model; {model} holds {name}. Unlock it first.")
     resolved = resolve(checkpoint.config, checkpoint.shapes)
-    if isinstance(options, FoldOptions):
-        return _lock(checkpoint, out, key, _prepare_fold(checkpoint, resolved, options), dry_run, progress)
-    with scratch_folder(out.parent if not dry_run else None) as spool:
-        return _lock(checkpoint, out, key, _prepare_inject(checkpoint, resolved, options, spool), dry_run, progress)
-
-
-def _lock(
-    checkpoint: Checkpoint, out: Path, key: Path, prepared: _Prepared, dry_run: bool, progress: Progress | None
-) -> LockReport:
+    with ExitStack() as stack:
+        spool = Path()
+        if kind.spools:
+            spool = stack.enter_context(scratch_folder(None if dry_run else out.parent))
+        prepared = kind.prepare(checkpoint, resolved, options, spool)
+        if not dry_run:
+            _write(checkpoint, out, key, kind, prepared, progress)
     p = prepared
-    if dry_run:
-        return LockReport(None, None, p.method, p.strength, p.exactness, p.num_values, p.left_out)
+    return LockReport(
+        None if dry_run else out, None if dry_run else key, kind.name, p.strength, p.exactness, p.num_values, p.left_out
+    )
+
+
+def _write(
+    checkpoint: Checkpoint, out: Path, key: Path, kind: LockKind, prepared: PreparedLock, progress: Progress | None
+) -> None:
+    from specdef.core.atomic import temporary_path, uninterrupted
+    from specdef.core.folders import place_folder, unplaced_folder
+    from specdef.locks.key import place_key, write_key
+
     with unplaced_folder(out, source=checkpoint.folder) as folder, temporary_path(key) as key_file:
-        write_key(_write_locked(checkpoint, folder, p, progress), key_file, key)
+        write_key(_write_locked(checkpoint, folder, kind, prepared, progress), key_file, key)
         with uninterrupted():
             place_key(key_file, key)
             try:
@@ -116,14 +164,24 @@ def _lock(
             except BaseException:  # without its folder the key unlocks nothing
                 key.unlink(missing_ok=True)
                 raise
-    return LockReport(out, key, p.method, p.strength, p.exactness, p.num_values, p.left_out)
 
 
-def _write_locked(checkpoint: Checkpoint, folder: Path, p: _Prepared, progress: Progress | None) -> Key:
+def _write_locked(
+    checkpoint: Checkpoint, folder: Path, kind: LockKind, p: PreparedLock, progress: Progress | None
+) -> Key:
     """Everything that goes into the locked folder; returns the key to it."""
+    from specdef import __version__
+    from specdef.checkpoint.digests import file_digest
+    from specdef.checkpoint.small_files import copy_others
+    from specdef.checkpoint.writer import write_shards
+    from specdef.locks.card import model_card
+    from specdef.locks.edits import check_finite
+    from specdef.locks.key import Key
+    from specdef.locks.manifest import CARD, Manifest
+
     files = copy_others(checkpoint, folder)
     originals = dict(files)
-    (folder / CARD).write_text(model_card(p.method, p.strength, p.exactness), encoding="utf-8")
+    (folder / CARD).write_text(model_card(kind, p.strength, p.exactness), encoding="utf-8")
     for name, data in p.changed_files.items():
         (folder / name).write_bytes(data)
     files |= {name: file_digest(folder / name) for name in (CARD, *p.changed_files)}
@@ -131,7 +189,7 @@ def _write_locked(checkpoint: Checkpoint, folder: Path, p: _Prepared, progress: 
     files |= {shard: digest.target for shard, digest in digests.items()}
     originals |= {shard: digest.source for shard, digest in digests.items()}
     Manifest(
-        method=p.method,
+        method=kind.name,
         version=__version__,
         model_type=str(checkpoint.config["model_type"]),
         strength=p.strength,
@@ -140,103 +198,4 @@ def _write_locked(checkpoint: Checkpoint, folder: Path, p: _Prepared, progress: 
         files=dict(sorted(files.items())),
         tensors={name: digest for d in digests.values() for name, digest in d.tensors.items()},
     ).write(folder)
-    return Key(p.method, files, originals, p.key_edits, p.blobs)
-
-
-def _prepare_fold(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions) -> _Prepared:
-    plan = plan_fold(checkpoint, model, options)
-    strength, exactness = _describe(plan, model)
-    return _Prepared(
-        method="fold",
-        strength=strength,
-        exactness=exactness,
-        checked=("every scaled weight is normal and scales back to its original bits",),
-        num_values=_num_values(plan, checkpoint),
-        left_out=plan.left_out,
-        edits=shard_edits(plan.edits, checkpoint.locate()),
-        changed_files={},
-        key_edits=tuple(edit.to_json() for edit in plan.edits),
-        blobs=_offset_originals(plan, checkpoint),
-    )
-
-
-def _prepare_inject(checkpoint: Checkpoint, model: ResolvedModel, options: InjectOptions, spool: Path) -> _Prepared:
-    if checkpoint.config.get("quantization_config"):
-        raise PlanError(
-            "`quantization_config` in config.json must be absent for an inject lock, which needs that entry itself; "
-            f"{checkpoint.folder} has one. Use preset exact."
-        )
-    names = choose_matrices(model, options, checkpoint.shapes)
-    from specdef.locks import inject
-    from specdef.models.loading import refuse_renamed_modules
-
-    refuse_renamed_modules(checkpoint.folder, [name.removesuffix(".weight") for name in names])
-    plan = inject.plan_inject(checkpoint, model, options, names, spool)
-    strength, exactness = inject.describe(plan)
-    edits = inject.inject_edits(checkpoint, plan)
-    return _Prepared(
-        method="inject",
-        strength=strength,
-        exactness=exactness,
-        checked=("each locked layer's output on Gaussian inputs is within its dtype's tolerance of the original's",),
-        num_values=sum(layer.num_parameters for layer in plan.layers),
-        left_out={},
-        edits=edits,
-        changed_files=inject.changed_files(checkpoint, plan, edits),
-        key_edits=(),
-        blobs=inject.originals(checkpoint, plan, tuple(edits)),
-    )
-
-
-def _describe(plan: LockPlan, model: ResolvedModel) -> tuple[dict[str, Any], dict[str, Any]]:
-    kinds = {pair.id: pair.kind for pair in model.pairs}
-    counts: dict[str, int] = {}
-    for pair in plan.channels:
-        counts[kinds[pair]] = counts.get(kinds[pair], 0) + 1
-    dtypes = sorted(plan.headroom)
-    strength = {
-        "multiplier": f"2^{plan.exponent}",
-        "exponent": plan.exponent,
-        "direction": plan.options.direction,
-        "channels_per_pair": plan.options.channels,
-        "pairs": counts,
-        "num_layers": len(plan.layers),
-    }
-    half = "F16" in dtypes
-    names = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
-    portable = not half and not any(edit.offset for edit in plan.edits)
-    exact_in = ["bfloat16", "float32"] if portable else [names[dtype] for dtype in dtypes]
-    exactness = {
-        "bit_exact": not half,
-        "closeness": "identical while no activation leaves float16's normal range" if half else "bit-identical",
-        "stored_dtypes": dtypes,
-        "exact_in": exact_in,
-        "not_claimed_in": [name for name in ("bfloat16", "float16", "float32") if name not in exact_in],
-        "kv_cache": (
-            "a cache in the model's own dtype is exact; a float16 or fp8 cache overflows on scaled value channels"
-            if plan.options.direction == "up"
-            else "a cache in the model's own dtype is exact; a float16 or fp8 cache loses scaled value channels"
-        ),
-        "quantisation": "quantising the locked model afterwards damages the channels it divides",
-        "headroom": dict(plan.headroom),
-        "left_out": dict(plan.left_out),
-    }
-    return strength, exactness
-
-
-def _num_values(plan: LockPlan, checkpoint: Checkpoint) -> int:
-    shapes = checkpoint.shapes
-    return sum(
-        len(edit.indices) * int(np.prod(shapes[edit.tensor])) // shapes[edit.tensor][edit.axis] for edit in plan.edits
-    )
-
-
-def _offset_originals(plan: LockPlan, checkpoint: Checkpoint) -> dict[str, bytes]:
-    """Raw bytes of the tensors whose scaling has no inverse on the stored number (Gemma's norms)."""
-    where = checkpoint.locate()
-    names = sorted({edit.tensor for edit in plan.edits if edit.offset})
-    return {f"tensor:{name}": _bytes(checkpoint.map_tensor(*where[name])) for name in names}
-
-
-def _bytes(values: Stored) -> bytes:
-    return np.ascontiguousarray(values).tobytes()
+    return Key(kind.name, files, originals, p.key_edits, p.blobs)

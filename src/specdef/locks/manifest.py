@@ -12,7 +12,7 @@ from specdef.checkpoint.header import load_json_object
 from specdef.core.schema import convert
 from specdef.core.text import shown
 from specdef.errors import CheckpointError
-from specdef.linalg.exponent import MAX_EXPONENT
+from specdef.locks.base import LOCKS
 
 MANIFEST = "specdef_lock.json"
 CARD = "SPECDEF_LOCK.md"
@@ -24,7 +24,7 @@ class Manifest:
     """What anyone may know about a locked folder.
 
     Attributes:
-        method: ``fold`` or ``inject``.
+        method: the kind of lock, by name.
         version: version of specdef that wrote it.
         model_type: the family.
         strength: multiplier, channels or top-k, direction, layers, counts per pair kind.
@@ -80,18 +80,4 @@ def _is_well_formed(manifest: Manifest) -> bool:
     maps = (manifest.strength, manifest.exactness, manifest.files, manifest.tensors)
     if not all(isinstance(part, dict) for part in maps) or not manifest.files or not manifest.tensors:
         return False
-    strength = manifest.strength
-    if manifest.method == "fold":
-        exponent, pairs = strength["exponent"], strength["pairs"]
-        counts = list(pairs.values()) if isinstance(pairs, dict) else []
-        numbers = [exponent, *counts]
-        return (
-            bool(counts)
-            and all(type(number) is int and number >= 1 for number in numbers)
-            and exponent <= MAX_EXPONENT
-            and strength["direction"] in ("up", "down")
-            and strength["multiplier"] == f"2^{exponent}"
-        )
-    names = strength["matrices"]
-    listed = isinstance(names, list) and bool(names) and all(isinstance(name, str) for name in names)
-    return manifest.method == "inject" and listed and float(strength["multiplier"]) > 1 and strength["top_k"] >= 1
+    return manifest.method in LOCKS.names() and LOCKS.get(manifest.method).claims_hold(manifest.strength)

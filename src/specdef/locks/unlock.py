@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from specdef.checkpoint.blocks import Progress
 from specdef.checkpoint.digests import Digests, file_digest
-from specdef.checkpoint.edits import NewTensor, ShardEdits
+from specdef.checkpoint.edits import ShardEdits
 from specdef.checkpoint.reader import INDEX, Checkpoint, open_checkpoint
 from specdef.checkpoint.small_files import copy_others
 from specdef.checkpoint.writer import write_shards
 from specdef.core.folders import new_folder, refuse_target
 from specdef.core.text import shown
-from specdef.errors import CheckpointError, KeyFileError, SpecdefError
-from specdef.linalg.exponent import NUMPY_DTYPES
-from specdef.locks.fold import inverse, shard_edits
-from specdef.locks.key import MISFIT, Key, read_key, scalings, stored_header, stored_tensors
+from specdef.errors import CheckpointError, KeyFileError, PlanError, SpecdefError
+from specdef.locks.base import LOCKS
+from specdef.locks.key import MISFIT, Key, read_key
 from specdef.locks.manifest import CARD, MANIFEST, read_manifest
 
 MAY_CHANGE = ("config.json", INDEX)
-"""Small files an inject lock rewrites."""
+"""Small files a lock may rewrite."""
 
 
 def unlock(locked: Path | str, out: Path | str, key: Path | str, *, progress: Progress | None = None) -> Path:
@@ -65,31 +62,10 @@ def unlock(locked: Path | str, out: Path | str, key: Path | str, *, progress: Pr
 
 
 def _undo_edits(checkpoint: Checkpoint, secret: Key) -> dict[str, ShardEdits]:
-    if secret.method != "fold":
-        return {shard: _undo_injection(checkpoint, shard, secret) for shard in checkpoint.shards}
-    where = checkpoint.locate()
-    tensors = {name: tensor for name, (_, tensor) in where.items()}
-    originals = {
-        name: np.frombuffer(data, dtype=NUMPY_DTYPES[tensors[name].dtype]).reshape(tensors[name].shape)
-        for name, data in stored_tensors(secret, tensors).items()
-        if tensors[name].dtype in NUMPY_DTYPES
-    }
-    return shard_edits(inverse(scalings(secret, tensors)), where, originals)
-
-
-def _undo_injection(checkpoint: Checkpoint, shard: str, secret: Key) -> ShardEdits:
-    """Put back replaced tensors and the original header; a shard without a stored header was not changed."""
-    stored = stored_header(secret, shard)
-    if stored is None:
-        return ShardEdits()
-    header, tensors = stored
-    original = {tensor.name: tensor for tensor in tensors}
-    replaced = {
-        name: NewTensor(original[name].dtype, original[name].shape, lambda data=data: data)  # type: ignore[misc]
-        for name, data in stored_tensors(secret, original).items()
-    }
-    present = {t.name for t in checkpoint.shards[shard].tensors}
-    return ShardEdits(replaced=replaced, dropped=frozenset(present - original.keys()), header=header)
+    try:
+        return LOCKS.get(secret.method).invert(checkpoint, secret)
+    except (KeyError, TypeError, ValueError, IndexError, PlanError) as error:
+        raise KeyFileError(MISFIT) from error
 
 
 def _check_restored(folder: Path, locked: Path, secret: Key, digests: Mapping[str, Digests]) -> None:

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from specdef.analysis.inspect import resolve_locked
-from specdef.architectures.channels import ScaledChannel, pair_imbalances, scaled_channels
+from specdef.checkpoint.digests import file_digest, read_digests
 from specdef.checkpoint.reader import Checkpoint, open_checkpoint
-from specdef.checkpoint.writer import file_digest, read_digests
 from specdef.errors import CheckpointError
+from specdef.locks.base import LOCKS, Check, without_added
 from specdef.locks.manifest import MANIFEST, Manifest, read_manifest
 from specdef.models.equivalence import Equivalence, compare
 from specdef.models.sources import find_model
-
-MEDIAN_TOLERANCE = 2
-"""How far, in powers of two, the typical recomputed exponent may lie from the claim."""
-TELLING_EXPONENT = 6
-"""Smaller powers of two drown in the natural spread of channel norms."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was checked."""
-
-    name: str
-    passed: bool
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -45,8 +29,13 @@ class VerifyReport:
 
     @property
     def passed(self) -> bool:
-        """Every check passed."""
-        return all(check.passed for check in self.checks)
+        """No check failed; a check that the given files cannot decide (its `passed` is None) does not fail."""
+        return all(check.passed is not False for check in self.checks)
+
+    @property
+    def complete(self) -> bool:
+        """Every check could be decided."""
+        return all(check.passed is not None for check in self.checks)
 
 
 def verify(
@@ -56,8 +45,8 @@ def verify(
 
     Args:
         locked: the locked folder.
-        original: the unlocked model; both are then run on the same probes in the model's own dtype, bit for bit for a
-            fold lock, within twice the dtype's own noise (KL) for an inject lock.
+        original: the unlocked model; both are then run on the same probes in the model's own dtype, and compared bit
+            for bit where the manifest claims that, else within twice the dtype's own noise (KL).
         progress: called with the name of each stage as it starts.
 
     Raises:
@@ -73,7 +62,7 @@ def verify(
     unlocked = None if source is None else _open_original(source, checkpoint)
     checks = [_integrity(checkpoint, manifest)]
     say("lock in the weights")
-    checks.append(_lock_present(checkpoint, manifest, unlocked))
+    checks.append(LOCKS.get(manifest.method).check(checkpoint, manifest, unlocked))
     equivalence = None
     if source is not None:
         say("function, against the original")
@@ -107,43 +96,11 @@ def _may_be_added(name: str) -> bool:
     return name == ".gitattributes" or name.endswith((".md", ".png", ".jpg")) or Path(name).name.startswith("LICENSE")
 
 
-def _lock_present(checkpoint: Checkpoint, manifest: Manifest, original: Checkpoint | None) -> Check:
-    if manifest.method != "fold":
-        from specdef.locks.inject import lock_present
-
-        return Check("lock", *lock_present(checkpoint, manifest.strength))
-    pairs = resolve_locked(checkpoint).pairs
-    exponent = int(manifest.strength["exponent"]) * (1 if manifest.strength["direction"] == "up" else -1)
-    claimed = {str(kind): int(number) for kind, number in manifest.strength["pairs"].items()}
-    if original is not None:
-        scaled = [pair for pair in pairs if scaled_channels(original, checkpoint, pair, exponent)]
-        how, counted = "equal the original's times", [str(pair.kind) for pair in scaled]
-        agrees = True
-    else:
-        found = [(pair.kind, _nearest(pair.scaled, exponent)) for pair in pair_imbalances(checkpoint, pairs)]
-        how, counted = "look scaled by about", [str(kind) for kind, nearest in found if nearest is not None]
-        nearest = [channel for _, channel in found if channel is not None]
-        agrees = bool(nearest) and abs(statistics.median(nearest) - exponent) <= MEDIAN_TOLERANCE
-    counts = {kind: min(counted.count(kind), number) for kind, number in claimed.items()}
-    words = ", ".join(f"{counts[kind]}/{claimed[kind]} {kind}" for kind in claimed)
-    passed = agrees and counts == claimed
-    hint = ""
-    if not passed and original is None and abs(exponent) < TELLING_EXPONENT:
-        hint = "; so small a multiplier cannot be told from natural scales without --original"
-    return Check("lock", passed, f"channels {how} 2^{exponent} in {words} pairs{hint}")
-
-
-def _nearest(channels: Iterable[ScaledChannel], exponent: int) -> int | None:
-    """The scaled channel's exponent nearest to the claim, if any is near."""
-    near = [c.exponent for c in channels if abs(c.exponent - exponent) <= max(3, min(8, abs(exponent) // 2))]
-    return min(near, key=lambda found: abs(found - exponent), default=None)
-
-
 def _open_original(original: Path, locked: Checkpoint) -> Checkpoint:
     if (original / MANIFEST).exists():
         raise CheckpointError(f"`original` must be the unlocked model; {original} is locked itself. Give the original.")
-    source = open_checkpoint(original, publishing=False)
-    shapes = {name: shape for name, shape in locked.shapes.items() if ".compensation" not in name}
+    source = open_checkpoint(original, publishing=False, argument="original")
+    shapes = {name: locked.shapes[name] for name in without_added(locked.shapes)}
     if source.shapes != shapes:
         odd = sorted(
             name for name in shapes.keys() | source.shapes.keys() if shapes.get(name) != source.shapes.get(name)

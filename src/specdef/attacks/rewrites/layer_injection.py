@@ -20,8 +20,8 @@ from specdef.attacks.factored_linear import FACTORED_VERSION, FactorEntry
 from specdef.attacks.lazy_tensors import Together
 from specdef.attacks.rewrites.apply import RewritePlan
 from specdef.attacks.rewrites.merge import STORED_NAMES, compensated_modules, relative_difference, stored_layer
+from specdef.checkpoint.edits import NewTensor, edits_by_shard
 from specdef.checkpoint.reader import Checkpoint
-from specdef.checkpoint.writer import NewTensor, edits_by_shard
 from specdef.linalg.compensation import TENSOR_NAMES, Side, effective_weight
 from specdef.locks.entry import QUANT_METHOD, LayerEntry
 

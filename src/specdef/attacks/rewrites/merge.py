@@ -12,16 +12,17 @@ from functools import partial
 
 import torch
 
-from specdef.analysis.inspect import is_compensation, resolve_locked
 from specdef.attacks.lazy_tensors import tensor_bytes
 from specdef.attacks.rewrites.apply import RewritePlan
+from specdef.checkpoint.edits import NewTensor, edits_by_shard
 from specdef.checkpoint.header import TensorInfo
 from specdef.checkpoint.reader import Checkpoint
-from specdef.checkpoint.writer import NewTensor, edits_by_shard
 from specdef.errors import SpecdefError
 from specdef.linalg.compensation import TENSOR_NAMES, effective_weight
+from specdef.locks.base import is_added
 from specdef.locks.entry import FORMAT_VERSION, QUANT_METHOD, LayerEntry
-from specdef.locks.inject import TORCH_DTYPES, load_tensor, locked_modules
+from specdef.locks.kinds.inject.plan import TORCH_DTYPES, load_tensor, locked_modules
+from specdef.locks.recognise import resolve_locked
 
 STORED_NAMES = {str(dtype).removeprefix("torch."): name for name, dtype in TORCH_DTYPES.items()} | {"int64": "I64"}
 """torch's name of a dtype -> safetensors'."""
@@ -75,7 +76,7 @@ def compensated_modules(checkpoint: Checkpoint) -> dict[str, LayerEntry]:
     modules = locked_modules(checkpoint)
     where = checkpoint.locate()
     listed = {f"{module}.{part}" for module, entry in modules.items() for part in TENSOR_NAMES[entry.form]}
-    strangers = sorted(name for name in where if is_compensation(name) and name not in listed)
+    strangers = sorted(name for name in where if is_added(name) and name not in listed)
     if strangers or not modules:
         found = f"tensor {strangers[0]}, which it does not list" if strangers else "none"
         raise SpecdefError(f"`quantization_config.modules` in config.json must list every locked layer; got {found}.")

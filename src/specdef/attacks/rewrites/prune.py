@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from specdef.analysis.inspect import resolve_locked
 from specdef.attacks.rewrites.apply import RewritePlan
 from specdef.attacks.rewrites.rebalance import scale_edits
+from specdef.checkpoint.edits import EditBlock, ShardEdits
 from specdef.checkpoint.reader import Checkpoint
-from specdef.checkpoint.writer import EditBlock, ShardEdits
 from specdef.errors import SpecdefError
 from specdef.linalg.exponent import Stored
-from specdef.locks.plan import Edit
+from specdef.locks.edits import Edit
+from specdef.locks.recognise import resolve_locked
 
 
 def plan_prune(checkpoint: Checkpoint) -> RewritePlan:

@@ -14,19 +14,18 @@ from functools import partial
 import numpy as np
 import torch
 
-from specdef.analysis.inspect import resolve_locked
 from specdef.architectures.channels import Norms, channel_logs, deviation, opposite_deviation, threshold
 from specdef.architectures.resolve import ResolvedModel, ResolvedPair, ResolvedSlot
 from specdef.attacks.lazy_tensors import Together
 from specdef.attacks.rewrites.apply import RewritePlan
 from specdef.attacks.rewrites.merge import relative_difference
+from specdef.checkpoint.edits import NewTensor, edits_by_shard
 from specdef.checkpoint.reader import Checkpoint
-from specdef.checkpoint.writer import NewTensor, edits_by_shard
 from specdef.errors import SpecdefError
 from specdef.linalg.exponent import to_float
-from specdef.locks.fold import shard_edits
-from specdef.locks.inject import read_tensor
-from specdef.locks.plan import Edit
+from specdef.locks.edits import Edit, shard_edits
+from specdef.locks.kinds.inject.plan import read_tensor
+from specdef.locks.recognise import resolve_locked
 
 NUM_PROBES = 16
 SAMPLED_ROWS = 512

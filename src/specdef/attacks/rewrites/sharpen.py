@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from specdef.analysis.inspect import resolve_locked
 from specdef.attacks.rewrites.apply import RewritePlan
 from specdef.checkpoint.reader import Checkpoint
 from specdef.errors import SpecdefError
-from specdef.locks.inject import changed_files, inject_edits, plan_inject
-from specdef.locks.matrices import InjectOptions, choose_matrices
+from specdef.locks.kinds.inject.matrices import choose_matrices
+from specdef.locks.kinds.inject.options import InjectOptions
+from specdef.locks.kinds.inject.plan import changed_files, inject_edits, plan_inject
+from specdef.locks.recognise import resolve_locked
 
 
 def plan_sharpen(
@@ -36,7 +37,7 @@ def plan_sharpen(
     if checkpoint.config.get("quantization_config"):
         raise SpecdefError(f"`model` must hold no injected layers; {checkpoint.folder} does. Merge them first.")
     model = resolve_locked(checkpoint)
-    options = InjectOptions(multiplier=multiplier, top_k=top_k, num_layers=matrices, seed=seed)
+    options = InjectOptions(multiplier=multiplier, rank=top_k, num_matrices=matrices, seed=seed)
     names = choose_matrices(model, options, checkpoint.shapes)
     plan = plan_inject(checkpoint, model, options, names, spool)
     config = json.loads(changed_files(checkpoint, plan, {})["config.json"])

@@ -22,13 +22,18 @@ from specdef.checkpoint.expect import expect_tensors
 from specdef.checkpoint.header import TensorInfo
 from specdef.checkpoint.reader import INDEX, Checkpoint
 from specdef.checkpoint.small_files import changed_index, json_bytes
+from specdef.core.dtypes import LOCKABLE, TORCH_NAMES
 from specdef.errors import CheckpointError, PlanError
 from specdef.linalg.compensation import TENSOR_NAMES, measure_lock
 from specdef.linalg.deform import Deformation, deform
+from specdef.linalg.multiplier import format_multiplier
+from specdef.locks.base import PreparedLock
 from specdef.locks.entry import LayerEntry, quantization_config
-from specdef.locks.matrices import InjectOptions
+from specdef.locks.key import Key, stored_header, stored_tensors
+from specdef.locks.kinds.inject.options import InjectOptions
 
-TORCH_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
+TORCH_DTYPES = {stored: getattr(torch, TORCH_NAMES[stored]) for stored in (*LOCKABLE, "F64")}
+"""safetensors' name -> torch dtype, of what an inject lock computes in."""
 STRENGTH_TOLERANCE = 0.05
 """Relative; how far the recomputed multiplier may lie from the claimed one."""
 
@@ -110,7 +115,7 @@ def _deform(
     try:
         return deform(
             weight.T if transposed else weight,
-            options.top_k,
+            options.rank,
             options.multiplier,
             basis=options.basis,
             form=options.form,
@@ -167,8 +172,8 @@ def describe(plan: InjectPlan) -> tuple[dict[str, Any], dict[str, Any]]:
     stored = sorted({layer.entry.weight_dtype for layer in plan.layers})
     num_own = sum(layer.num_parameters for layer in plan.layers)
     strength = {
-        "multiplier": f"{plan.options.multiplier:g}",
-        "top_k": plan.options.top_k,
+        "multiplier": format_multiplier(plan.options.multiplier),
+        "top_k": plan.options.rank,
         "basis": plan.options.basis,
         "form": sorted({layer.entry.form for layer in plan.layers})[0],
         "matrices": [layer.module for layer in plan.layers],
@@ -262,3 +267,52 @@ def originals(checkpoint: Checkpoint, plan: InjectPlan, edits: Sequence[str]) ->
         if name in checkpoint.others:
             blobs[f"file:{name}"] = (checkpoint.folder / name).read_bytes()
     return blobs
+
+
+def prepare(
+    checkpoint: Checkpoint, model: ResolvedModel, options: InjectOptions, names: Sequence[str], spool: Path
+) -> PreparedLock:
+    """The planned lock as edits, manifest entries and key.
+
+    Args:
+        checkpoint: the source.
+        model: its resolved architecture.
+        options: what was asked.
+        names: weight tensors to lock.
+        spool: an existing scratch folder.
+    """
+    from specdef.models.loading import refuse_renamed_modules
+
+    refuse_renamed_modules(checkpoint.folder, [name.removesuffix(".weight") for name in names])
+    plan = plan_inject(checkpoint, model, options, names, spool)
+    strength, exactness = describe(plan)
+    edits = inject_edits(checkpoint, plan)
+    return PreparedLock(
+        strength=strength,
+        exactness=exactness,
+        checked=("each locked layer's output on Gaussian inputs is within its dtype's tolerance of the original's",),
+        num_values=sum(layer.num_parameters for layer in plan.layers),
+        edits=edits,
+        changed_files=changed_files(checkpoint, plan, edits),
+        blobs=originals(checkpoint, plan, tuple(edits)),
+    )
+
+
+def invert(checkpoint: Checkpoint, key: Key) -> dict[str, ShardEdits]:
+    """Put back replaced tensors and the original headers."""
+    return {shard: _restored(checkpoint, shard, key) for shard in checkpoint.shards}
+
+
+def _restored(checkpoint: Checkpoint, shard: str, key: Key) -> ShardEdits:
+    """One shard's edits; a shard without a stored header was not changed."""
+    stored = stored_header(key, shard)
+    if stored is None:
+        return ShardEdits()
+    header, tensors = stored
+    original = {tensor.name: tensor for tensor in tensors}
+    replaced = {
+        name: NewTensor(original[name].dtype, original[name].shape, lambda data=data: data)  # type: ignore[misc]
+        for name, data in stored_tensors(key, original).items()
+    }
+    present = {t.name for t in checkpoint.shards[shard].tensors}
+    return ShardEdits(replaced=replaced, dropped=frozenset(present - original.keys()), header=header)

@@ -10,33 +10,52 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from specdef.architectures.resolve import ResolvedModel, ResolvedPair, ResolvedSlot
-from specdef.checkpoint.header import TensorInfo
+from specdef.checkpoint.edits import ShardEdits
 from specdef.checkpoint.reader import Checkpoint
-from specdef.checkpoint.writer import EditBlock, ShardEdits
+from specdef.core.dtypes import LOCKABLE, TORCH_NAMES
 from specdef.errors import PlanError
-from specdef.linalg.exponent import (
-    MAX_EXPONENT,
-    Stored,
-    all_finite,
-    scale,
-    scale_offset,
-)
+from specdef.linalg.exponent import MAX_EXPONENT, NUMPY_DTYPES, Stored, scale, scale_offset
 from specdef.linalg.multiplier import exponent_of
-from specdef.locks.plan import Edit, FoldOptions, LockPlan, check_pair_kinds, select_layers
+from specdef.locks.base import PreparedLock
+from specdef.locks.edits import Edit, Locations, inverse, shard_edits
+from specdef.locks.key import Key, scalings, stored_tensors
+from specdef.locks.kinds.fold.options import FoldOptions
+from specdef.locks.selection import select_layers
 
 FP16_ACTIVATION_EXPONENT = 10
 """Assumed bound 2^10 on unscaled activations; float16 ends at 2^16, so `up` may add at most 2^5."""
 FP16_MAX_EXPONENT = 15 - FP16_ACTIVATION_EXPONENT
 FIRST_CANDIDATES, SPARE_CANDIDATES = 64, 3
-LOCKABLE_DTYPES = ("F32", "BF16", "F16")
 
-Locations = Mapping[str, tuple[str, TensorInfo]]
+
+@dataclass(frozen=True)
+class LockPlan:
+    """A fold lock, ready to apply.
+
+    Attributes:
+        options: what was asked.
+        exponent: log2 of the multiplier.
+        channels: pair id -> channels scaled.
+        edits: every scaling, in order.
+        left_out: pair id -> why it is not locked; only where the user did not ask for its kind by name.
+        headroom: dtype -> the rule that bounded the exponent, in words.
+        layers: layers touched.
+    """
+
+    options: FoldOptions
+    exponent: int
+    channels: Mapping[str, tuple[int, ...]]
+    edits: tuple[Edit, ...]
+    left_out: Mapping[str, str]
+    headroom: Mapping[str, str]
+    layers: tuple[int, ...]
 
 
 class NoExactChannelError(PlanError):
@@ -66,10 +85,6 @@ def plan_fold(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions
         raise PlanError(
             f"`multiplier` must be at most 2^{MAX_EXPONENT}, beyond which squared gradients overflow; got 2^{exponent}."
         )
-    if options.direction not in ("up", "down"):
-        raise PlanError(f"`direction` must be up or down; got {options.direction!r}.")
-    if options.channels < 1:
-        raise PlanError(f"`channels` must be at least 1; got {options.channels}.")
     layers = select_layers(model.dims.num_layers, options.layers, options.num_layers, options.seed)
     pairs = _select_pairs(model, options, layers)
     where = checkpoint.locate()
@@ -95,42 +110,9 @@ def plan_fold(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions
     return LockPlan(options, exponent, channels, tuple(edits), left_out, headroom, touched)
 
 
-def shard_edits(
-    edits: Iterable[Edit], where: Locations, originals: Mapping[str, Stored] | None = None
-) -> dict[str, ShardEdits]:
-    """Edits grouped by shard, as block functions for `checkpoint.writer.write_shards`.
-
-    Args:
-        edits: scalings in the order they are applied.
-        where: tensor name -> (shard, entry).
-        originals: stored values to put back at offset edits (unlocking only).
-    """
-    by_tensor: dict[str, list[Edit]] = {}
-    for edit in edits:
-        by_tensor.setdefault(edit.tensor, []).append(edit)
-    by_shard: dict[str, dict[str, EditBlock]] = {}
-    for name, tensor_edits in by_tensor.items():
-        shard, tensor = where[name]
-        by_shard.setdefault(shard, {})[name] = _block_editor(shard, tensor, tensor_edits, originals or {})
-    return {shard: ShardEdits(blocks=blocks) for shard, blocks in by_shard.items()}
-
-
-def inverse(edits: Sequence[Edit]) -> list[Edit]:
-    """The edits that undo `edits`."""
-    return [Edit(e.tensor, e.axis, e.indices, -e.exponent, e.offset) for e in reversed(edits)]
-
-
-def check_finite(shard: str, tensor: TensorInfo, block: Stored) -> None:
-    """Raise PlanError when a block of weights holds NaN or infinity."""
-    if not all_finite(block, tensor.dtype):
-        raise PlanError(
-            f"Weights must be finite; tensor {tensor.name} of file {shard} holds NaN or infinity. Repair it first."
-        )
-
-
 def _select_pairs(model: ResolvedModel, options: FoldOptions, layers: Sequence[int]) -> list[ResolvedPair]:
     available = {pair.kind for pair in model.pairs}
-    wanted = available if options.pairs is None else set(check_pair_kinds(options.pairs))
+    wanted = available if options.pairs is None else set(options.pairs)
     missing = sorted(wanted - available)
     if missing:
         excluded = (*model.withheld, *model.architecture.exclusions)
@@ -159,7 +141,7 @@ def _check_dtypes(
     for pair in pairs:
         for slot in pair.slots:
             shard, tensor = where[slot.tensor]
-            if tensor.dtype not in LOCKABLE_DTYPES:
+            if tensor.dtype not in LOCKABLE:
                 raise PlanError(
                     f"Tensor {tensor.name} of file {shard} is stored as {tensor.dtype}; a lock needs F32, BF16 or F16. "
                     "Lock the model before quantising it."
@@ -277,30 +259,82 @@ def _edits(pair: ResolvedPair, channels: Sequence[int], direction: str, exponent
         yield Edit(slot.tensor, slot.axis, indices, signed, slot.offset)
 
 
-def _block_editor(shard: str, tensor: TensorInfo, edits: Sequence[Edit], originals: Mapping[str, Stored]) -> EditBlock:
-    positions = [np.array(edit.indices) for edit in edits]
+def prepare(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions) -> PreparedLock:
+    """The planned lock as edits, manifest entries and key."""
+    plan = plan_fold(checkpoint, model, options)
+    strength, exactness = _describe(plan, model)
+    return PreparedLock(
+        strength=strength,
+        exactness=exactness,
+        checked=("every scaled weight is normal and scales back to its original bits",),
+        num_values=_num_values(plan, checkpoint),
+        left_out=plan.left_out,
+        edits=shard_edits(plan.edits, checkpoint.locate()),
+        key_edits=tuple(edit.to_json() for edit in plan.edits),
+        blobs=_offset_originals(plan, checkpoint),
+    )
 
-    def edit_block(block: Stored, first: int) -> None:
-        for edit, all_positions in zip(edits, positions, strict=True):
-            at = all_positions
-            if edit.axis == 0:
-                at = at[(at >= first) & (at < first + len(block))] - first
-            if not len(at):
-                continue
-            index = (slice(None),) * edit.axis + (at,)
-            if edit.offset and tensor.name in originals:
-                block[index] = originals[tensor.name][at + first]
-                continue
-            values = block[index]
-            if edit.offset:
-                scaled, exact = scale_offset(values, tensor.dtype, edit.exponent, edit.offset)
-            else:
-                scaled, exact = scale(values, tensor.dtype, edit.exponent)
-            if not exact.all():
-                raise PlanError(
-                    f"Tensor {tensor.name} of file {shard} cannot be scaled by 2^{edit.exponent} exactly where two "
-                    "pairs meet. Use a smaller multiplier or another seed."
-                )
-            block[index] = scaled
 
-    return edit_block
+def invert(checkpoint: Checkpoint, key: Key) -> dict[str, ShardEdits]:
+    """The key's scalings backwards; tensors whose scaling has no inverse come whole from the key."""
+    where = checkpoint.locate()
+    tensors = {name: tensor for name, (_, tensor) in where.items()}
+    originals = {
+        name: np.frombuffer(data, dtype=NUMPY_DTYPES[tensors[name].dtype]).reshape(tensors[name].shape)
+        for name, data in stored_tensors(key, tensors).items()
+        if tensors[name].dtype in NUMPY_DTYPES
+    }
+    return shard_edits(inverse(scalings(key, tensors)), where, originals)
+
+
+def _describe(plan: LockPlan, model: ResolvedModel) -> tuple[dict[str, Any], dict[str, Any]]:
+    kinds = {pair.id: pair.kind for pair in model.pairs}
+    counts: dict[str, int] = {}
+    for pair in plan.channels:
+        counts[kinds[pair]] = counts.get(kinds[pair], 0) + 1
+    dtypes = sorted(plan.headroom)
+    strength = {
+        "multiplier": f"2^{plan.exponent}",
+        "exponent": plan.exponent,
+        "direction": plan.options.direction,
+        "channels_per_pair": plan.options.channels,
+        "pairs": counts,
+        "num_layers": len(plan.layers),
+    }
+    half = "F16" in dtypes
+    portable = not half and not any(edit.offset for edit in plan.edits)
+    exact_in = ["bfloat16", "float32"] if portable else [TORCH_NAMES[dtype] for dtype in dtypes]
+    exactness = {
+        "bit_exact": not half,
+        "closeness": "identical while no activation leaves float16's normal range" if half else "bit-identical",
+        "stored_dtypes": dtypes,
+        "exact_in": exact_in,
+        "not_claimed_in": [name for name in ("bfloat16", "float16", "float32") if name not in exact_in],
+        "kv_cache": (
+            "a cache in the model's own dtype is exact; a float16 or fp8 cache overflows on scaled value channels"
+            if plan.options.direction == "up"
+            else "a cache in the model's own dtype is exact; a float16 or fp8 cache loses scaled value channels"
+        ),
+        "quantisation": "quantising the locked model afterwards damages the channels it divides",
+        "headroom": dict(plan.headroom),
+        "left_out": dict(plan.left_out),
+    }
+    return strength, exactness
+
+
+def _num_values(plan: LockPlan, checkpoint: Checkpoint) -> int:
+    shapes = checkpoint.shapes
+    return sum(
+        len(edit.indices) * int(np.prod(shapes[edit.tensor])) // shapes[edit.tensor][edit.axis] for edit in plan.edits
+    )
+
+
+def _offset_originals(plan: LockPlan, checkpoint: Checkpoint) -> dict[str, bytes]:
+    """Raw bytes of the tensors whose scaling has no inverse on the stored number (Gemma's norms)."""
+    where = checkpoint.locate()
+    names = sorted({edit.tensor for edit in plan.edits if edit.offset})
+    return {f"tensor:{name}": _bytes(checkpoint.map_tensor(*where[name])) for name in names}
+
+
+def _bytes(values: Stored) -> bytes:
+    return np.ascontiguousarray(values).tobytes()

@@ -1,0 +1,237 @@
+"""What a lock is: a change of weights that keeps the function, with an exact inverse. A kind is one file of `kinds`."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from specdef.core.registry import Registry
+from specdef.errors import PlanError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from specdef.architectures.channels import PairImbalance
+    from specdef.architectures.resolve import ResolvedModel
+    from specdef.checkpoint.edits import ShardEdits
+    from specdef.checkpoint.reader import Checkpoint
+    from specdef.locks.key import Key
+    from specdef.locks.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked.
+
+    Attributes:
+        name: what.
+        passed: whether it holds; None where the given files cannot tell.
+        detail: what was found, in words.
+    """
+
+    name: str
+    passed: bool | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class LockFacts:
+    """What an attacker's search needs to know of a locked folder, from its manifest.
+
+    Attributes:
+        multiplier: alpha.
+        modules: modules the lock replaced; empty where it replaces none.
+    """
+
+    multiplier: float
+    modules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PreparedLock:
+    """A planned lock: what to write and what to say about it.
+
+    Attributes:
+        strength: multiplier, channels or rank, layers: goes into the manifest.
+        exactness: in which dtypes the function is the original's, and how closely: goes into the manifest.
+        checked: what was checked while planning, in words.
+        num_values: weights that change.
+        left_out: what could not be locked exactly -> why.
+        edits: shard -> changes.
+        changed_files: small files with new contents.
+        key_edits: scalings the key must hold, as plain data.
+        blobs: original bytes the key must hold.
+    """
+
+    strength: Mapping[str, Any]
+    exactness: Mapping[str, Any]
+    checked: tuple[str, ...]
+    num_values: int
+    edits: Mapping[str, ShardEdits]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    changed_files: Mapping[str, bytes] = field(default_factory=dict)
+    key_edits: tuple[Mapping[str, Any], ...] = ()
+    blobs: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the weights of a folder show, for kinds to recognise themselves in.
+
+    Attributes:
+        checkpoint: the folder.
+        model: its architecture, resolved past what locks add.
+        pairs: channel scales of every pair.
+        jumps: matrix -> largest ratio of neighbouring singular values; empty when spectra were not computed.
+    """
+
+    checkpoint: Checkpoint
+    model: ResolvedModel
+    pairs: Sequence[PairImbalance]
+    jumps: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A lock recognised in the weights.
+
+    Attributes:
+        lock: name of the kind.
+        exponent: log2 of the multiplier most channels (or matrices) show; None when not computed.
+        found: what stands out, in words.
+        pairs: kind of pair -> pairs with scaled channels.
+        tensors: matrices that stand out.
+        layers: layers touched.
+    """
+
+    lock: str
+    exponent: int | None
+    found: str
+    pairs: Mapping[str, int] = field(default_factory=dict)
+    tensors: tuple[str, ...] = ()
+    layers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModuleLock:
+    """What `lock_module` did to a model in memory.
+
+    Attributes:
+        lock: name of the kind.
+        key: what `unlock_module` needs; it holds original weights, so keep it.
+        report: the kind's own figures.
+    """
+
+    lock: str
+    key: ModuleKey
+    report: Any
+
+
+@dataclass(frozen=True)
+class ModuleKey:
+    """What undoes a lock in memory: a function of the model that puts the original bits back."""
+
+    lock: str
+    restore: Callable[[nn.Module], None] = field(repr=False)
+
+
+class LockKind(ABC):
+    """One kind of lock. Everything that locks, unlocks, verifies or inspects asks the kind; nobody asks its name.
+
+    Attributes:
+        name: as manifests, keys and users write it; frozen once a model has been published.
+        Options: a frozen dataclass; its fields are what users may set, with defaults.
+        spools: whether planning needs a scratch folder.
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type]
+    spools: ClassVar[bool] = False
+
+    def options(self, given: Mapping[str, Any]) -> Any:
+        """Checked options from what a user gave; nothing heavy is imported, so a mistyped one is answered at once.
+
+        Raises:
+            PlanError: an option of another kind, or a value no model could satisfy.
+        """
+        known = [part.name for part in dataclasses.fields(self.Options)]
+        for name in given:
+            if name not in known:
+                raise PlanError(
+                    f"`{name}` is no option of lock {self.name}, which has {', '.join(known)}. Leave it out."
+                )
+        options = self.Options(
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        )
+        self.check_options(options)
+        return options
+
+    @abstractmethod
+    def check_options(self, options: Any) -> None:
+        """Raise PlanError for options no model could satisfy."""
+
+    @abstractmethod
+    def prepare(self, checkpoint: Checkpoint, model: ResolvedModel, options: Any, spool: Path) -> PreparedLock:
+        """Plan the lock of a checkpoint; nothing of the output is written. `spool` is a scratch folder that lasts.
+
+        Raises:
+            PlanError: it cannot be applied as asked.
+        """
+
+    @abstractmethod
+    def claims_hold(self, strength: Mapping[str, Any]) -> bool:
+        """Whether a manifest's strength has this kind's entries, of the right types and agreeing with each other."""
+
+    @abstractmethod
+    def check(self, checkpoint: Checkpoint, manifest: Manifest, original: Checkpoint | None) -> Check:
+        """Recompute the lock from the weights and compare with the manifest's claims."""
+
+    @abstractmethod
+    def recognise(self, evidence: Evidence) -> Sign | None:
+        """This kind's trace in the weights, without a manifest; None where there is none."""
+
+    @abstractmethod
+    def invert(self, checkpoint: Checkpoint, key: Key) -> dict[str, ShardEdits]:
+        """The edits that put the original bytes back.
+
+        Raises:
+            KeyError, IndexError, TypeError, ValueError: the key does not fit the checkpoint.
+        """
+
+    @abstractmethod
+    def facts(self, manifest: Manifest) -> LockFacts:
+        """What an attacker's search needs to know."""
+
+    @abstractmethod
+    def promise(self, exactness: Mapping[str, Any]) -> str:
+        """One or two sentences for the model card: is it the original's function, and where does it load."""
+
+    @abstractmethod
+    def lock_module(self, module: nn.Module, given: Mapping[str, Any]) -> ModuleLock:
+        """Lock a model in memory, in place; all of it or, on an error, nothing.
+
+        Raises:
+            PlanError: it cannot be applied as asked.
+        """
+
+    def owns_tensor(self, name: str) -> bool:
+        """Whether a tensor of a locked folder is one this kind adds beside the architecture's own."""
+        return False
+
+
+LOCKS: Registry[LockKind] = Registry("preset", "specdef.locks.kinds", "specdef.locks", error=PlanError)
+
+
+def is_added(name: str) -> bool:
+    """Whether a tensor is one that a lock adds beside the architecture's own."""
+    return any(kind.owns_tensor(name) for kind in LOCKS)
+
+
+def without_added(names: Iterable[str]) -> list[str]:
+    """Tensor names of the architecture itself."""
+    kinds = list(LOCKS)
+    return [name for name in names if not any(kind.owns_tensor(name) for kind in kinds)]

@@ -1,0 +1,94 @@
+"""The fold lock: power-of-two factors on matched channels, undone in the layer that already follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from specdef.errors import PlanError
+from specdef.linalg.multiplier import exponent_of
+from specdef.locks.base import Check, Evidence, LockFacts, LockKind, ModuleLock, PreparedLock, Sign
+from specdef.locks.kinds.fold.options import FoldOptions
+from specdef.locks.selection import check_pair_kinds
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from specdef.architectures.resolve import ResolvedModel
+    from specdef.checkpoint.edits import ShardEdits
+    from specdef.checkpoint.reader import Checkpoint
+    from specdef.locks.key import Key
+    from specdef.locks.manifest import Manifest
+
+
+class Fold(LockKind):
+    """Nothing is added to the model; every output keeps every bit."""
+
+    name = "fold"
+    Options = FoldOptions
+
+    def check_options(self, options: FoldOptions) -> None:
+        """See `LockKind`."""
+        exponent_of(options.multiplier)
+        if options.pairs is not None:
+            check_pair_kinds(options.pairs)
+        if options.direction not in ("up", "down"):
+            raise PlanError(f"`direction` must be up or down; got {options.direction!r}.")
+        if options.channels < 1:
+            raise PlanError(f"`channels` must be at least 1; got {options.channels}.")
+
+    def prepare(self, checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions, spool: Path) -> PreparedLock:
+        """See `LockKind`."""
+        from specdef.locks.kinds.fold.plan import prepare
+
+        return prepare(checkpoint, model, options)
+
+    def claims_hold(self, strength: Mapping[str, Any]) -> bool:
+        """See `LockKind`."""
+        from specdef.linalg.exponent import MAX_EXPONENT
+
+        exponent, pairs = strength["exponent"], strength["pairs"]
+        counts = list(pairs.values()) if isinstance(pairs, dict) else []
+        return (
+            bool(counts)
+            and all(type(number) is int and number >= 1 for number in (exponent, *counts))
+            and exponent <= MAX_EXPONENT
+            and strength["direction"] in ("up", "down")
+            and strength["multiplier"] == f"2^{exponent}"
+        )
+
+    def check(self, checkpoint: Checkpoint, manifest: Manifest, original: Checkpoint | None) -> Check:
+        """See `LockKind`."""
+        from specdef.locks.kinds.fold.check import check
+
+        return check(checkpoint, manifest.strength, original)
+
+    def recognise(self, evidence: Evidence) -> Sign | None:
+        """See `LockKind`."""
+        from specdef.locks.kinds.fold.check import recognise
+
+        return recognise(self.name, evidence)
+
+    def invert(self, checkpoint: Checkpoint, key: Key) -> dict[str, ShardEdits]:
+        """See `LockKind`."""
+        from specdef.locks.kinds.fold.plan import invert
+
+        return invert(checkpoint, key)
+
+    def facts(self, manifest: Manifest) -> LockFacts:
+        """See `LockKind`."""
+        return LockFacts(2.0 ** manifest.strength["exponent"])
+
+    def promise(self, exactness: Mapping[str, Any]) -> str:
+        """See `LockKind`."""
+        return f"Its function is the original's ({exactness['closeness']}), in anything that loads the original."
+
+    def lock_module(self, module: nn.Module, given: Mapping[str, Any]) -> ModuleLock:
+        """See `LockKind`."""
+        from specdef.locks.kinds.fold.memory import lock_module
+
+        return lock_module(self.name, module, self.options(given))
+
+
+KIND = Fold()

@@ -1,0 +1,103 @@
+"""The inject lock: the papers' Construction 1, a deformed matrix and its compensation as a layer of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from specdef.errors import PlanError
+from specdef.locks.base import Check, Evidence, LockFacts, LockKind, ModuleLock, PreparedLock, Sign
+from specdef.locks.kinds.inject.options import InjectOptions
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from specdef.architectures.resolve import ResolvedModel
+    from specdef.checkpoint.edits import ShardEdits
+    from specdef.checkpoint.reader import Checkpoint
+    from specdef.locks.key import Key
+    from specdef.locks.manifest import Manifest
+
+
+class Inject(LockKind):
+    """Loads in transformers after ``import specdef``; the function is kept within rounding."""
+
+    name = "inject"
+    Options = InjectOptions
+    spools = True
+
+    def check_options(self, options: InjectOptions) -> None:
+        """See `LockKind`."""
+        if options.rank < 1:
+            raise PlanError(f"`rank` must be at least 1; got {options.rank}.")
+        if options.basis not in ("svd", "axis"):
+            raise PlanError(f"`basis` must be svd or axis; got {options.basis!r}. Use svd for the paper's lock.")
+        if options.form not in ("dense", "low_rank"):
+            raise PlanError(f"`form` must be dense or low_rank; got {options.form!r}. Use dense for the paper's lock.")
+        if options.basis == "axis" and options.form == "low_rank":
+            raise PlanError("`form` must be left out with basis axis, whose compensation is diagonal; got 'low_rank'.")
+
+    def prepare(
+        self, checkpoint: Checkpoint, model: ResolvedModel, options: InjectOptions, spool: Path
+    ) -> PreparedLock:
+        """See `LockKind`."""
+        from specdef.locks.kinds.inject.matrices import choose_matrices
+
+        if checkpoint.config.get("quantization_config"):
+            raise PlanError(
+                "`quantization_config` in config.json must be absent for an inject lock, which needs that entry "
+                f"itself; {checkpoint.folder} has one. Use preset exact."
+            )
+        names = choose_matrices(model, options, checkpoint.shapes)
+        from specdef.locks.kinds.inject.plan import prepare
+
+        return prepare(checkpoint, model, options, names, spool)
+
+    def claims_hold(self, strength: Mapping[str, Any]) -> bool:
+        """See `LockKind`."""
+        names = strength["matrices"]
+        listed = isinstance(names, list) and bool(names) and all(isinstance(name, str) for name in names)
+        return listed and float(strength["multiplier"]) > 1 and bool(strength["top_k"] >= 1)
+
+    def check(self, checkpoint: Checkpoint, manifest: Manifest, original: Checkpoint | None) -> Check:
+        """See `LockKind`."""
+        from specdef.locks.kinds.inject.plan import lock_present
+
+        return Check("lock", *lock_present(checkpoint, manifest.strength))
+
+    def recognise(self, evidence: Evidence) -> Sign | None:
+        """See `LockKind`."""
+        from specdef.locks.kinds.inject.recognise import recognise
+
+        return recognise(self.name, self.owns_tensor, evidence)
+
+    def invert(self, checkpoint: Checkpoint, key: Key) -> dict[str, ShardEdits]:
+        """See `LockKind`."""
+        from specdef.locks.kinds.inject.plan import invert
+
+        return invert(checkpoint, key)
+
+    def facts(self, manifest: Manifest) -> LockFacts:
+        """See `LockKind`."""
+        return LockFacts(float(manifest.strength["multiplier"]), tuple(manifest.strength["matrices"]))
+
+    def promise(self, exactness: Mapping[str, Any]) -> str:
+        """See `LockKind`."""
+        return (
+            f"Its function is the original's {exactness['closeness']}. Load it with transformers after `import "
+            "specdef`; without that import the model that loads is broken."
+        )
+
+    def lock_module(self, module: nn.Module, given: Mapping[str, Any]) -> ModuleLock:
+        """See `LockKind`."""
+        from specdef.locks.kinds.inject.memory import lock_module
+
+        return lock_module(self.name, module, **given)
+
+    def owns_tensor(self, name: str) -> bool:
+        """See `LockKind`."""
+        return ".compensation" in name
+
+
+KIND = Inject()

@@ -1,0 +1,167 @@
+"""The inject lock of a module in memory: its layers named one by one."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from specdef.errors import PlanError
+from specdef.linalg.compensation import Basis, Form
+from specdef.linalg.deform import deform
+from specdef.locks.base import ModuleKey, ModuleLock
+from specdef.locks.deformed_linear import DeformedLinear, linear_weight
+from specdef.locks.entry import QUANT_METHOD, LayerEntry, quantization_config
+
+
+@dataclass(frozen=True)
+class LockedLayer:
+    """One layer locked in memory: its name, entry and the figures of its `Deformation`."""
+
+    name: str
+    entry: LayerEntry
+    multiplier: float
+    weight_error: float
+    function_error: float
+    num_parameters: int
+    num_extra_parameters: int
+
+
+@dataclass(frozen=True)
+class InjectReport:
+    """What the inject lock did to a module in memory."""
+
+    layers: tuple[LockedLayer, ...]
+
+    @property
+    def extra_ratio(self) -> float:
+        """Numbers stored for all compensations over the parameters of the layers they belong to."""
+        return sum(x.num_extra_parameters for x in self.layers) / sum(x.num_parameters for x in self.layers)
+
+    def quantization_config(self) -> dict[str, Any]:
+        """The ``quantization_config`` that lets transformers load the saved model again."""
+        return quantization_config({layer.name: layer.entry for layer in self.layers})
+
+
+def lock_module(
+    name: str,
+    module: nn.Module,
+    *,
+    targets: Sequence[str] = (),
+    rank: int = 25,
+    multiplier: float = 1e4,
+    basis: Basis = "svd",
+    form: Form = "dense",
+    compensation_dtype: torch.dtype | None = None,
+    tolerance: float | None = None,
+    generator: torch.Generator | None = None,
+) -> ModuleLock:
+    """Replace linear layers of a module in memory by locked ones, in place; all of them or, on an error, none.
+
+    A transformers model also gets the ``quantization_config`` that ``save_pretrained`` writes and
+    ``from_pretrained`` (after ``import specdef``) needs.
+
+    Args:
+        name: of this kind of lock.
+        module: any module with ``nn.Linear`` or transformers ``Conv1D`` layers.
+        targets: layer names as in ``named_modules``, shell wildcards allowed ("*.gate_proj").
+        rank: number of directions scaled.
+        multiplier: alpha.
+        basis: "svd" or "axis".
+        form: "dense" or "low_rank" for the svd basis.
+        compensation_dtype: dtype of C; None lets `specdef.linalg.deform.deform` choose.
+        tolerance: see `specdef.linalg.deform.deform`.
+        generator: for the SVD's start blocks.
+
+    Returns:
+        Name, entry and measured errors of each locked layer.
+
+    Raises:
+        PlanError: a target matches nothing, is no plain linear layer, shares its weight with another module, is read
+            around its forward, or cannot be locked as asked; the message names the module.
+    """
+    planned = []
+    for path in _matching(module, targets):
+        child = module.get_submodule(path)
+        weight, transposed = linear_weight(path, child)
+        _refuse_shared(module, path, child)
+        try:
+            deformation = deform(
+                weight.detach(),
+                rank,
+                multiplier,
+                basis=basis,
+                form=form,
+                compensation_dtype=compensation_dtype,
+                tolerance=tolerance,
+                generator=generator,
+            )
+        except PlanError as error:
+            raise PlanError(f"Module {path}: {error}") from error
+        planned.append((path, child, deformation, transposed))
+    layers = []
+    for path, child, d, transposed in planned:
+        module.set_submodule(path, DeformedLinear.from_linear(child, d))
+        entry = LayerEntry.of(d, transposed=transposed)
+        numbers = (d.weight_error, d.function_error, d.weight.numel(), d.num_extra_parameters)
+        layers.append(LockedLayer(path, entry, multiplier, *numbers))
+    report = InjectReport(tuple(layers))
+    if hasattr(module, "save_pretrained") and hasattr(module, "config"):
+        _attach(module, report.quantization_config())
+    kept = {path: child for path, child, _, _ in planned}
+    return ModuleLock(name, ModuleKey(name, lambda target: _put_back(target, kept)), report)
+
+
+def _attach(model: Any, config: dict[str, Any]) -> None:
+    """Give a transformers model the configuration that `save_pretrained` writes."""
+    from transformers.quantizers.auto import AutoHfQuantizer
+
+    model.hf_quantizer = AutoHfQuantizer.from_config(config, pre_quantized=True)
+    model.quantization_method = QUANT_METHOD
+    model.config.quantization_config = model.hf_quantizer.quantization_config
+
+
+def _put_back(module: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+    """The original layers under their old names; the model no longer says that it is locked."""
+    for path, layer in layers.items():
+        module.set_submodule(path, layer)
+    config = getattr(module, "config", None)
+    for owner, attribute in (
+        (module, "hf_quantizer"),
+        (module, "quantization_method"),
+        (config, "quantization_config"),
+    ):
+        if owner is not None and attribute in vars(owner):
+            delattr(owner, attribute)
+
+
+def _matching(module: nn.Module, targets: Sequence[str]) -> list[str]:
+    names = [name for name, _ in module.named_modules() if name]
+    chosen: dict[str, None] = {}
+    for target in targets:
+        found = [name for name in names if fnmatch.fnmatchcase(name, target)]
+        if not found:
+            near = ", ".join(difflib.get_close_matches(target, names, n=3)) or ", ".join(names[:3])
+            raise PlanError(f"`targets` must match modules; got {target!r}, which matches none. Near: {near}.")
+        chosen.update(dict.fromkeys(found))
+    if not chosen:
+        raise PlanError("`targets` must name at least one module; got none. Pass names or patterns.")
+    return list(chosen)
+
+
+def _refuse_shared(root: nn.Module, name: str, child: nn.Module) -> None:
+    own = {f"{name}.{part}" for part, _ in child.named_parameters()}
+    for other, parameter in root.named_parameters(remove_duplicate=False):
+        if parameter is child.weight and other not in own:
+            raise PlanError(f"`targets` must own their weight; got {name}, tied to {other}. Choose another layer.")
+    parent = root.get_submodule(name.rpartition(".")[0])
+    if isinstance(parent, nn.MultiheadAttention | nn.TransformerEncoderLayer):
+        raise PlanError(
+            f"`targets` must be used through their forward; got {name}, whose weight {type(parent).__name__} reads "
+            "itself. Choose another layer."
+        )

@@ -1,0 +1,78 @@
+"""`verify` on fold locks it used to fail: small factors, all channels of a kind; and on claims that are false."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from specdef import lock, verify
+from specdef.architectures.channels import UNKNOWN, channel_exponents
+from specdef.architectures.resolve import resolve
+from specdef.checkpoint.digests import file_digest
+from specdef.checkpoint.reader import open_checkpoint
+
+SIZES = {"norm": 32, "vo": 16, "updown": 48, "head": 32}
+
+
+def checked(folder: Path, original: Path | None = None) -> tuple[bool | None, str]:
+    found = next(check for check in verify(folder, original=original).checks if check.name == "lock")
+    return found.passed, found.detail
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+@pytest.mark.parametrize("exponent", [1, 2, 5, 6, 12, 20, 40])
+def test_every_valid_lock_passes_beside_its_original(
+    exponent: int, direction: str, llama: Path, tmp_path: Path
+) -> None:
+    lock(llama, tmp_path / "locked", multiplier=f"2^{exponent}", direction=direction)
+    assert checked(tmp_path / "locked", llama)[0] is True
+    assert checked(tmp_path / "locked")[0] is not False
+    if exponent >= 20:
+        assert checked(tmp_path / "locked")[0] is True
+
+
+@pytest.mark.parametrize("exponent", [2, 20])
+@pytest.mark.parametrize("kind", ["norm", "vo", "updown", "head"])
+def test_all_channels_of_a_kind(kind: str, exponent: int, llama: Path, tmp_path: Path) -> None:
+    lock(llama, tmp_path / "locked", pairs=[kind], channels=SIZES[kind], multiplier=f"2^{exponent}")
+    assert checked(tmp_path / "locked", llama)[0] is True
+    assert checked(tmp_path / "locked")[0] is (True if exponent == 20 else None)
+
+
+def test_all_channels_of_crossing_kinds(llama: Path, tmp_path: Path) -> None:
+    """Every number of up_proj is multiplied by its row's factor and divided by its column's: nothing changes there."""
+    lock(llama, tmp_path / "norms", pairs=["norm"], channels=32)
+    model = resolve(*(getattr(open_checkpoint(llama), part) for part in ("config", "shapes")))
+    found = channel_exponents(
+        open_checkpoint(llama), open_checkpoint(tmp_path / "norms", publishing=False), model.pairs
+    )
+    for pair in model.pairs:
+        assert (found[pair.id] == (20 if pair.kind == "norm" else 0)).all(), pair.id
+    assert UNKNOWN not in np.concatenate(list(found.values()))
+
+
+def test_a_channel_more_than_claimed_is_no_fault_and_one_less_is(llama: Path, tmp_path: Path) -> None:
+    lock(llama, tmp_path / "locked", pairs=["vo"])
+    manifest = tmp_path / "locked" / "specdef_lock.json"
+    entries = json.loads(manifest.read_text())
+    entries["strength"]["pairs"] = {"vo": 2, "updown": 1}
+    manifest.write_text(json.dumps(entries))
+    assert checked(tmp_path / "locked", llama)[0] is False
+    assert checked(tmp_path / "locked")[0] is False
+
+
+@pytest.mark.parametrize("claimed", [{"channels_per_pair": 32}, {"channels_per_pair": 16}])
+def test_claiming_all_channels_hides_no_unlocked_model(claimed: dict[str, int], llama: Path, tmp_path: Path) -> None:
+    lock(llama, tmp_path / "locked", pairs=["norm"])
+    shutil.copy(llama / "model.safetensors", tmp_path / "locked" / "model.safetensors")
+    manifest = tmp_path / "locked" / "specdef_lock.json"
+    entries = json.loads(manifest.read_text())
+    entries["strength"] |= claimed
+    entries["files"]["model.safetensors"] = file_digest(tmp_path / "locked" / "model.safetensors")
+    manifest.write_text(json.dumps(entries))
+    assert checked(tmp_path / "locked")[0] is False
+    assert checked(tmp_path / "locked", llama)[0] is False
