@@ -17,7 +17,8 @@ from specdef.analysis.curvature.problem import gradient_norms, mean_loss
 from specdef.attacks.rewrites.apply import parse_rewriting, rewrite
 from specdef.certify.environment import environment
 from specdef.certify.store import write_json
-from specdef.models.loading import BUNDLED, find_model
+from specdef.models.bundled import BUNDLED
+from specdef.models.sources import find_model
 
 SAMPLES, TOLERANCE = 8, 1e-3
 MODELS: tuple[dict[str, Any], ...] = (

@@ -15,7 +15,8 @@ from specdef.analysis.inspect import SPECTRAL_JUMP, InspectReport
 from specdef.certify.environment import environment
 from specdef.certify.store import write_json
 from specdef.errors import SpecdefError
-from specdef.models.loading import BUNDLED, find_model
+from specdef.models.bundled import BUNDLED
+from specdef.models.sources import find_model
 
 EXPONENTS = (4, 8, 13, 20, 40)
 SEEDS = (0, 1, 2)

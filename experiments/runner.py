@@ -25,8 +25,9 @@ from specdef.certify.study import make_study
 from specdef.certify.sweep import sweep
 from specdef.certify.verdict import attack_of, judge_threat
 from specdef.defences.prepare import prepare
-from specdef.models.loading import BUNDLED, find_model
-from specdef.tasks.registry import parse_task
+from specdef.models.bundled import BUNDLED
+from specdef.models.sources import find_model
+from specdef.tasks.base import parse_task
 from specdef.training.recipe import Recipe
 
 

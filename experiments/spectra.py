@@ -16,7 +16,8 @@ from specdef.analysis.curvature.measure import task_problem
 from specdef.analysis.curvature.problem import gradient_norms
 from specdef.certify.environment import environment
 from specdef.certify.store import write_json
-from specdef.models.loading import BUNDLED, find_model
+from specdef.models.bundled import BUNDLED
+from specdef.models.sources import find_model
 
 LABELS = ("unlocked", "paper 1e4", "exact 2^20", "paper 1e4, merged", "exact 2^20, rebalanced")
 COLOURS = ("#2d3748", "#c53030", "#2b6cb0", "#ed8936", "#38b2ac")

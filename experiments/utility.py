@@ -12,8 +12,9 @@ from specdef.certify.run_cell import reference_perplexity
 from specdef.certify.store import write_json
 from specdef.certify.study import make_study
 from specdef.errors import SpecdefError
-from specdef.models.loading import find_model, load, load_tokenizer
-from specdef.tasks.registry import parse_task
+from specdef.models.loading import load, load_tokenizer
+from specdef.models.sources import find_model
+from specdef.tasks.base import parse_task
 
 
 def run(name: str) -> Path:
@@ -28,7 +29,7 @@ def run(name: str) -> Path:
             rows.append({"lock": entry["label"], "refused": str(error)})
             continue
         study = make_study(folder, original, parse_task(config["task"]))
-        score = study.task.score(load(folder), load_tokenizer(folder))
+        score = study.task.metric(load(folder), load_tokenizer(folder))
         row = {"lock": entry["label"], "perplexity": reference_perplexity(study.cell(study.locked)), "score": score}
         if config["harness"]:
             from specdef.integrations.lm_eval import evaluate_harness

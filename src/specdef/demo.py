@@ -13,9 +13,12 @@ from specdef.attacks.run import Attack, run_attack, text_blocks
 from specdef.core.folders import new_folder
 from specdef.locks.presets import lock
 from specdef.locks.verify import verify
-from specdef.models.loading import BUNDLED, find_model, load, load_tokenizer
+from specdef.models.bundled import BUNDLED
+from specdef.models.loading import load, load_tokenizer
+from specdef.models.sources import find_model
 from specdef.report.plots import plot_curves, require_matplotlib
-from specdef.tasks.facts import bundled_prose, facts
+from specdef.tasks.kinds.facts import facts
+from specdef.tasks.text.prose import bundled_prose
 from specdef.training.outcome import Evaluation
 from specdef.training.recipe import Recipe
 

@@ -13,7 +13,8 @@ import torch
 from specdef.attacks.lora import AdapterSpec, add_adapter, parse_adapter
 from specdef.attacks.run import Attack, AttackResult, run_attack, text_blocks
 from specdef.errors import SpecdefError
-from specdef.tasks.facts import bundled_prose, facts
+from specdef.tasks.kinds.facts import facts
+from specdef.tasks.text.prose import bundled_prose
 from specdef.training.optimizers import OPTIMIZERS
 from specdef.training.outcome import Outcome, StopReason
 from specdef.training.recipe import Recipe

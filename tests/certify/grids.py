@@ -16,7 +16,7 @@ from specdef.certify.store import Store
 from specdef.certify.study import Study, make_study
 from specdef.certify.sweep import sweep
 from specdef.core.folders import scratch_folder
-from specdef.tasks.registry import TaskSpec
+from specdef.tasks.base import TaskSpec
 from specdef.training.recipe import Recipe
 
 

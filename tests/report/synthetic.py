@@ -16,7 +16,7 @@ from specdef.certify.executors.local import crashed
 from specdef.certify.run_cell import result_to_json
 from specdef.certify.store import Store
 from specdef.certify.study import Study
-from specdef.tasks.registry import TaskSpec, make_task
+from specdef.tasks.base import TaskSpec, make_task
 from specdef.training.outcome import Evaluation, Judgement, Outcome, StopReason, judge
 from specdef.training.recipe import Recipe
 

@@ -13,7 +13,10 @@ from specdef.attacks.freeze_search import PREFIX, freeze_by_gradient, gradient_s
 from specdef.attacks.lora import AdapterSpec, add_adapter
 from specdef.attacks.rewrites.apply import Rewriting
 from specdef.errors import SpecdefError
-from specdef.tasks.task import Task, encode
+from specdef.models.tokens import encode_completions
+from specdef.tasks.base import Task
+from specdef.tasks.text.prose import split_text
+from specdef.tasks.utilities.perplexity import perplexity, token_blocks
 from specdef.training.batches import Batch
 from specdef.training.loop import TrainingRun, make_trainer, train
 from specdef.training.outcome import (
@@ -25,7 +28,6 @@ from specdef.training.outcome import (
     judge,
     should_stop,
 )
-from specdef.training.perplexity import perplexity, split_text, token_blocks
 from specdef.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -191,7 +193,7 @@ def run_attack(
     recipe = attack.recipe
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(recipe.seed)
-        samples = encode(task.samples, tokenizer)
+        samples = encode_completions(task.samples, tokenizer)
         if attack.freeze is not None:
             share = gradient_share(attack.freeze)
             if share is None:
@@ -208,7 +210,7 @@ def run_attack(
             scale_updates(getattr(trainer.optimizer, "optimizer", trainer.optimizer), model, scales)
 
         def evaluate(current: Any, step: int, loss: float | None) -> Evaluation:
-            return Evaluation(step, task.score(current, tokenizer), perplexity(current, text.measure), loss)
+            return Evaluation(step, task.metric(current, tokenizer), perplexity(current, text.measure), loss)
 
         lossy = attack.rewrite is not None and attack.rewrite.lossy
         base, checked = (reference_perplexity, None) if lossy else (None, reference_perplexity)

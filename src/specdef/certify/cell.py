@@ -14,7 +14,7 @@ from specdef.attacks.lora import AdapterSpec
 from specdef.attacks.rewrites.apply import VERSIONS, Rewriting
 from specdef.attacks.run import Attack
 from specdef.errors import SpecdefError
-from specdef.tasks.registry import TaskSpec
+from specdef.tasks.base import TaskSpec
 from specdef.training.recipe import Recipe
 
 FORMAT = 1

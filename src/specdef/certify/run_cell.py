@@ -24,10 +24,10 @@ from specdef.certify.environment import environment
 from specdef.core.folders import scratch_folder
 from specdef.errors import SpecdefError
 from specdef.models.loading import load, load_tokenizer
-from specdef.tasks.facts import bundled_prose
-from specdef.tasks.registry import make_task
+from specdef.tasks.base import make_task
+from specdef.tasks.text.prose import bundled_prose, read_text
+from specdef.tasks.utilities.perplexity import perplexity
 from specdef.training.outcome import Evaluation
-from specdef.training.perplexity import perplexity, read_text
 
 _LAUNCHER = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4

@@ -39,7 +39,8 @@ class ModelKind(Probing, ABC):
     """One kind of model.
 
     Everything that trains, attacks, scores or differentiates a model does so through these methods, so that none of it
-    knows what the model reads or writes. `probes`, `outputs` and `divergence` come from `Probing` and may be overridden.
+    knows what the model reads or writes. `probes`, `outputs` and `divergence` come from `Probing`; a kind may override
+    them.
 
     Attributes:
         name: as the registry spells it.

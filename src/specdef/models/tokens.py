@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from specdef.errors import CheckpointError, TaskError
+from specdef.models.loading import is_fault, reason
 from specdef.models.samples import Sample
 
 if TYPE_CHECKING:
@@ -36,17 +37,12 @@ def tokenizer_faults() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise  # Ctrl-C
+        if not is_fault(error):
+            raise
         raise CheckpointError(
             f"`model` must have a tokenizer that reads the task's text; it fails ({reason(error)}). "
             "Copy the original's tokenizer files into the folder."
         ) from error
-
-
-def reason(error: BaseException) -> str:
-    """The first line of what an error says, short enough for a sentence."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def start_token(tokenizer: Any) -> int:
@@ -58,10 +54,7 @@ def start_token(tokenizer: Any) -> int:
 
 
 def vocabulary(model: Any) -> int | None:
-    """How many tokens a model has embeddings for; None where it does not say. Wrappers of peft and accelerate may be on.
-
-    A locked or adapted embedding still says its number of rows.
-    """
+    """How many tokens a model has embeddings for, under any wrapper; None where it does not say."""
     while not hasattr(model, "get_input_embeddings") and hasattr(model, "module"):
         model = model.module
     if not hasattr(model, "get_input_embeddings"):
