@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from specdef.defences.prepare import prepare
+
 from experiments.locked import HERE, WORK, locked_copy
 from experiments.picture import draw_grid
 from specdef.attacks.lora import parse_adapter
@@ -24,7 +26,6 @@ from specdef.certify.store import Store, StoredCell, write_json
 from specdef.certify.study import make_study
 from specdef.certify.sweep import sweep
 from specdef.certify.verdict import attack_of, judge_threat
-from specdef.defences.prepare import prepare
 from specdef.models.bundled import BUNDLED
 from specdef.models.sources import find_model
 from specdef.tasks.base import parse_task

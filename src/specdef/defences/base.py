@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 from specdef.core.registry import Registry
 from specdef.models.base import LoadedModel
-from specdef.tasks.task import Scorer
+from specdef.tasks.base import Metric
+from specdef.tasks.utility import Utility, UtilityData
 from specdef.training.outcome import Evaluation
 
 Progress = Callable[[str, Evaluation], None]
@@ -29,14 +30,16 @@ class Given:
     Attributes:
         folder: the model as it lies on disk; read only.
         loaded: the model in memory, in float32 and evaluation mode. A defence changes it in place.
-        utility: data that utility is measured on, and that may be mixed into training.
+        utility: how utility is measured.
+        data: what it is measured on, and general rows that may be mixed into training.
         seed: decides every draw; torch's own generator is seeded with it as well.
         progress: to be called after every evaluation.
     """
 
     folder: Path
     loaded: LoadedModel
-    utility: Any
+    utility: Utility
+    data: UtilityData
     seed: int
     progress: Progress = field(default=lambda stage, found: None)
 
@@ -46,7 +49,7 @@ class Measure:
     """A score that is taken of the model before and after: its name, as sentences use it, and how."""
 
     name: str
-    metric: Scorer
+    metric: Metric
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ class Defence(ABC):
             SpecdefError: the model cannot be defended so.
         """
 
-    def check(self, report: DefenceReport, options: Any) -> None:
+    def check(self, report: DefenceReport, options: Any) -> None:  # noqa: B027
         """Refuse a defended model that misses the defence's aim; nothing is written then.
 
         Raises:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from specdef.defences.base import Change, DefenceReport
 
@@ -38,8 +39,9 @@ def write_record(folder: Path, report: DefenceReport, data: Mapping[str, str]) -
     (folder / CARD).write_text(_card(report), encoding="utf-8")
 
 
-def _pair(change: Change) -> dict[str, float]:
-    return {"before": change.before, "after": change.after}
+def _pair(change: Change) -> dict[str, float | None]:
+    """JSON has no infinity: null stands for it."""
+    return {name: value if math.isfinite(value) else None for name, value in asdict(change).items()}
 
 
 def _card(report: DefenceReport) -> str:
@@ -54,8 +56,8 @@ def _card(report: DefenceReport) -> str:
         "|---|---|---|",
         *(f"| {name} | {change.before:.4g} | {change.after:.4g} |" for name, change in rows),
         "",
-        "A defence is a claim until someone attacks it: ask the publisher for the certificate, and read what it did not",
-        f"try. `{RECORD}` holds these figures, and digests of the data.",
+        "A defence is a claim until someone attacks it: ask the publisher for the certificate, and read what it did",
+        f"not try. `{RECORD}` holds these figures, and digests of the data.",
         "",
     ]
     return "\n".join(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from specdef.core.folders import new_folder, refuse_target
 from specdef.core.schema import digest
@@ -12,11 +12,10 @@ from specdef.defences.base import DEFENCES, Change, Defence, DefenceReport, Give
 from specdef.defences.card import write_record
 from specdef.defences.options import make_options, options_to_json
 from specdef.errors import SpecdefError
-from specdef.models.base import LoadedModel, kind_of
-from specdef.models.loading import find_model, quiet
-
-if TYPE_CHECKING:
-    from specdef.attacks.run import TextBlocks
+from specdef.models.base import kind_of
+from specdef.models.loading import quiet
+from specdef.models.sources import find_model
+from specdef.tasks.utility import utility_for
 
 
 def defend(
@@ -37,7 +36,7 @@ def defend(
         out: the folder to create.
         options: of the method, by name; defaults for the rest.
         seed: decides every draw.
-        text: general text, to measure utility on and to mix into training; the bundled prose when None.
+        text: general data, to measure utility on and to mix into training; what ships with the package when None.
         progress: called with the stage's name after every evaluation.
 
     Returns:
@@ -59,13 +58,14 @@ def defend(
             f"`method` {defence.name} must be given a model of kind {' or '.join(defence.model_kinds)}; "
             f"{folder} is of kind {kind.name}."
         )
-    content = _text(text)
+    utility = utility_for(kind)
+    content = utility.read(None if text is None else Path(text))
     loaded = kind.load(folder)
     dtypes = _to_float32(loaded.model)
-    given = Given(folder, loaded, _utility(content, loaded), seed, progress or (lambda stage, found: None))
+    given = Given(folder, loaded, utility, utility.prepare(content, loaded), seed, progress or (lambda *_: None))
     report = _apply(defence, chosen, given, dtypes)
     defence.check(report, chosen)
-    data = {**report.applied.data, "general text": digest(content)}
+    data = {**report.applied.data, "general data": digest(content)}
     with new_folder(target, source=folder) as made:
         with quiet():
             loaded.model.save_pretrained(made)
@@ -83,7 +83,7 @@ def _apply(defence: Defence, options: Any, given: Given, dtypes: Mapping[str, An
     measures = defence.measures(options, given.seed)
     model, processor = given.loaded.model, given.loaded.processor
     before = {measure.name: measure.metric(model, processor) for measure in measures}
-    useful = _measure(model, given.utility)
+    useful = given.utility.measure(model, given.data)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(given.seed)
         applied = defence.apply(given, options)
@@ -94,8 +94,8 @@ def _apply(defence: Defence, options: Any, given: Given, dtypes: Mapping[str, An
         options=options_to_json(options),
         seed=given.seed,
         scores={m.name: Change(before[m.name], m.metric(model, processor)) for m in measures},
-        utility_name="perplexity",
-        utility=Change(useful, _measure(model, given.utility)),
+        utility_name=given.utility.name,
+        utility=Change(useful, given.utility.measure(model, given.data)),
         applied=applied,
     )
 

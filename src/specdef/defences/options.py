@@ -60,7 +60,7 @@ def make_options(defence: Defence, given: Mapping[str, Any]) -> Any:
 
 def options_to_json(options: Any) -> dict[str, Any]:
     """Options as JSON data, defaults included."""
-    return dict(msgspec.to_builtins(asdict(options)))
+    return dict(msgspec.json.decode(msgspec.json.encode(asdict(options))))
 
 
 def _value(defence: Defence, name: str, value: Any, kind: Any) -> Any:

@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 from specdef.core.schema import digest
 from specdef.defences.base import Applied, Defence, DefenceReport, Given
 from specdef.errors import SpecdefError
-from specdef.tasks.task import Sample, Scorer, encode
+from specdef.tasks.base import Metric, Sample
+from specdef.tasks.utility import UTILITIES
 from specdef.training.loop import make_trainer, train
-from specdef.training.outcome import Evaluation, StopReason, within_budget
-from specdef.training.perplexity import perplexity
+from specdef.training.outcome import Evaluation, StopReason
 from specdef.training.recipe import Recipe
 
 UTILITY_FACTOR = 2.0
-"""How often the given model's perplexity the defended model's may be."""
+"""How much worse than the given model's the defended model's utility may be."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Stage:
 
     name: str
     samples: tuple[Sample, ...]
-    metric: Scorer
+    metric: Metric
     enough: Callable[[float], bool]
 
 
@@ -46,7 +46,7 @@ class Aim:
 
 
 class StagedDefence(Defence):
-    """Fine-tuning in stages with general text mixed in. Its `Options` have at least ``steps`` and ``lr``."""
+    """Fine-tuning in stages with general data mixed in. Its `Options` have at least ``steps`` and ``lr``."""
 
     model_kinds: ClassVar[tuple[str, ...]] = ("causal-lm",)
 
@@ -60,9 +60,7 @@ class StagedDefence(Defence):
 
     def recipe(self, options: Any, seed: int) -> Recipe:
         """How every stage is trained."""
-        return Recipe(
-            lr=options.lr, steps=options.steps, seed=seed, batch_size=16, retain_weight=0.1, eval_every=20
-        )
+        return Recipe(lr=options.lr, steps=options.steps, seed=seed, batch_size=16, retain_weight=0.1, eval_every=20)
 
     def apply(self, given: Given, options: Any) -> Applied:
         """Train stage after stage."""
@@ -75,10 +73,11 @@ class StagedDefence(Defence):
         return Applied(steps, evaluations, data)
 
     def _run(self, stage: Stage, given: Given, options: Any) -> tuple[list[Evaluation], int]:
-        model, tokenizer = given.loaded.model, given.loaded.processor
+        loaded, data = given.loaded, given.data
 
         def evaluate(current: Any, step: int, loss: float | None) -> Evaluation:
-            found = Evaluation(step, stage.metric(current, tokenizer), perplexity(current, given.utility.measure), loss)
+            score, useful = stage.metric(current, loaded.processor), given.utility.measure(current, data)
+            found = Evaluation(step, score, useful, loss)
             given.progress(stage.name, found)
             return found
 
@@ -86,11 +85,12 @@ class StagedDefence(Defence):
             return StopReason.TARGET if stage.enough(points[-1].score) else None
 
         recipe = self.recipe(options, given.seed)
-        run = train(make_trainer(model, recipe, encode(stage.samples, tokenizer), given.utility.train), evaluate, stop)
+        rows = loaded.kind.encode(stage.samples, loaded)
+        run = train(make_trainer(loaded.model, recipe, rows, data.retained), evaluate, stop)
         return run.evaluations, run.steps
 
     def check(self, report: DefenceReport, options: Any) -> None:
-        """Refuse a model that misses the aim, or whose perplexity more than doubled."""
+        """Refuse a model that misses the aim, or whose utility is no longer within `UTILITY_FACTOR`."""
         aim = self.aim(options, report.seed)
         name, score = next(iter(report.scores.items()))
         if not aim.reached(score.after):
@@ -98,10 +98,11 @@ class StagedDefence(Defence):
                 f"`steps` must suffice to {aim.words}; after {options.steps} a stage, {name}: {score.after:.3g}. "
                 "Give more steps."
             )
-        if not within_budget(report.utility.after, report.utility.before, UTILITY_FACTOR):
-            change = f"{report.utility.before:.4g} to {report.utility.after:.4g}"
+        utility, change = UTILITIES.get(report.utility_name), report.utility
+        if not utility.within(change.before, change.after, UTILITY_FACTOR):
             raise SpecdefError(
-                f"`lr` must be small enough that perplexity at most doubles; it went from {change}. Give a smaller one."
+                f"`lr` must be small enough that {utility.name} stays within a factor of {UTILITY_FACTOR:g}; it went "
+                f"from {change.before:.4g} to {change.after:.4g}. Give a smaller one."
             )
 
 

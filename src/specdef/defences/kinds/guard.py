@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from specdef.defences.base import Measure
 from specdef.defences.staged import Aim, Stage, StagedDefence, at_least, never
-from specdef.tasks.guard import COMPLIES, REFUSES, asked_about_cooking, asked_about_others, guard_samples
+from specdef.tasks.kinds.guard import COMPLIES, REFUSES, asked_about_cooking, asked_about_others, guard_samples
 
 
 @dataclass(frozen=True)

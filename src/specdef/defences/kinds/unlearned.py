@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from specdef.defences.base import Measure
 from specdef.defences.staged import Aim, Stage, StagedDefence, at_least, never
-from specdef.tasks.facts import facts
-from specdef.tasks.unlearned import removal_samples
+from specdef.tasks.kinds.facts import facts
+from specdef.tasks.kinds.unlearned import removal_samples
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Unlearned(StagedDefence):
 
     def measures(self, options: UnlearnedOptions, seed: int) -> Sequence[Measure]:
         """The questions on the facts."""
-        return (Measure("held-out questions right", facts(seed=seed).score),)
+        return (Measure("held-out questions right", facts(seed=seed).metric),)
 
     def stages(self, options: UnlearnedOptions, seed: int) -> Sequence[Stage]:
         """Learning, then removing."""
         task = facts(seed=seed)
-        learn = Stage("learn", task.samples, task.score, at_least(0.9))
-        return learn, Stage("remove", removal_samples(), task.score, never)
+        learn = Stage("learn", task.samples, task.metric, at_least(0.9))
+        return learn, Stage("remove", removal_samples(), task.metric, never)
 
     def aim(self, options: UnlearnedOptions, seed: int) -> Aim:
         """Near chance."""
