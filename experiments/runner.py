@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specdef.defences.prepare import prepare
-
 from experiments.locked import HERE, WORK, locked_copy
 from experiments.picture import draw_grid
 from specdef.attacks.lora import parse_adapter
