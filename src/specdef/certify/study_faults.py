@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
@@ -34,6 +34,13 @@ def at(place: str, make: Callable[[], T]) -> T:
         last = re.sub(r"\[\d+\]$", "", place).rpartition(".")[2]
         whole = place if last in (name, name + "s") else f"{place}.{name}"
         raise StudyError(f"`{whole}`{text[found.end() :]}") from error
+
+
+def refuse_twins(place: str, names: Sequence[str]) -> None:
+    """Raise StudyError where two entries of a list have one name."""
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise StudyError(f"`{place}[{number}]` must differ from the others; {name} stands there twice.")
 
 
 _WORDS = {

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
-from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from specdef.certify.study_faults import StudyError, at, sentence
+from specdef.certify.study_faults import StudyError, at, refuse_twins, sentence
 from specdef.core.schema import SchemaError, convert
 from specdef.core.yaml_data import YamlError, parse_yaml
 from specdef.training.recipe import Recipe
@@ -27,7 +27,7 @@ PLAIN = "none"
 
 def _listed(kind: type) -> str:
     """The list of attributes in a docstring."""
-    return "Attributes:" + inspect.cleandoc(kind.__doc__ or "").partition("Attributes:")[2]
+    return "Attributes:" + (kind.__doc__ or "").partition("Attributes:")[2].rstrip()
 
 
 _RECIPE = [(name, kind | UnsetType, UNSET) for name, kind in get_type_hints(Recipe).items() if name != "seed"]
@@ -36,13 +36,15 @@ if TYPE_CHECKING:
     RecipeChanges = Struct
 else:
     RecipeChanges = msgspec.defstruct("RecipeChanges", _RECIPE, forbid_unknown_fields=True, frozen=True, kw_only=True)
-    RecipeChanges.__doc__ = f"What differs from the default recipe; the seed comes from `seeds`.\n\n{_listed(Recipe)}"
+    RecipeChanges.__doc__ = (
+        f"What differs from the default recipe; the seed comes from `seeds`.\n\n    {_listed(Recipe)}"
+    )
 
 
-class AttackEntry(RecipeChanges, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """One attack: what it changes in the study's recipe, and what is done besides.
+class AttackEntry(RecipeChanges, forbid_unknown_fields=True, frozen=True, kw_only=True):  # noqa: D101
+    __doc__ = f"""One attack: what it changes in the study's recipe, and what is done besides.
 
-    Attributes:
+    {_listed(Recipe)}
         label: shown in tables; the attack's own words when left out.
         interventions: such as ``merge`` or ``lora:rank=8,targets=all``.
         early_stop: stop when utility is lost; the study's when left out.
@@ -69,7 +71,15 @@ class ModelEntry(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
 
 
 class TaskEntry(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """One task, with what the command line has options for."""
+    """One task, with what the command line has options for.
+
+    Attributes:
+        task: such as ``facts`` or ``mcqa:FILE``.
+        label: shown in tables; the task as written when left out.
+        target: score to reach; the task's own when left out.
+        scorer: what counts as success in generated text, such as ``any:REGEX``.
+        seed: decides the task's draws.
+    """
 
     task: Name
     label: Name | None = None
@@ -155,7 +165,13 @@ def study_schema() -> dict[str, Any]:
     schema = msgspec.json.schema(StudyFile)
     for part in schema["$defs"].values():
         _describe(part)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "specdef study", **schema}
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "specdef study"}
+    return dict(json.loads(json.dumps({**head, **schema})))
+
+
+def write_schema(path: Path) -> None:
+    """Publish the schema: ``python -c "from specdef.certify.study_file import *; write_schema(Path('FILE'))"``."""
+    path.write_text(json.dumps(study_schema(), indent=1) + "\n", encoding="utf-8")
 
 
 def _describe(part: dict[str, Any]) -> None:
@@ -186,10 +202,4 @@ def _check(study: StudyFile) -> None:
     recipe = study_recipe(study)
     for number, entry in enumerate(study.attacks):
         at(f"attacks[{number}]", partial(replace, recipe, **changes(entry)))
-    _refuse_twins("seeds", [str(seed) for seed in study.seeds])
-
-
-def _refuse_twins(place: str, names: Sequence[str]) -> None:
-    for number, name in enumerate(names):
-        if name in names[:number]:
-            raise StudyError(f"`{place}[{number}]` must differ from the others; {name} stands there twice.")
+    refuse_twins("seeds", [str(seed) for seed in study.seeds])
