@@ -18,8 +18,13 @@ class StudyError(SpecdefError):
     """A study file cannot be used."""
 
 
-def at(place: str, make: Callable[[], T]) -> T:
+def at(place: str, make: Callable[[], T], *, argument: str = "") -> T:
     """What `make` makes; a fault of it is said of a place in the file: `lr` becomes `attacks[2].lr`.
+
+    Args:
+        place: in the file.
+        make: of the library.
+        argument: what the library calls the place itself, where that is not the place's own name.
 
     Raises:
         StudyError: `make` raised SpecdefError.
@@ -32,7 +37,7 @@ def at(place: str, make: Callable[[], T]) -> T:
             raise StudyError(f"`{place}` must be usable; it is not: {text}") from error
         name = found.group(1)
         last = re.sub(r"\[\d+\]$", "", place).rpartition(".")[2]
-        whole = place if last in (name, name + "s") else f"{place}.{name}"
+        whole = place if name == argument or last in (name, name + "s") else f"{place}.{name}"
         raise StudyError(f"`{whole}`{text[found.end() :]}") from error
 
 

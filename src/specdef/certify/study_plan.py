@@ -69,7 +69,7 @@ def plan_study(study: StudyFile) -> StudyPlan:
     """
     recipe = study_recipe(study)
     if study.certify:
-        at("certify", lambda: check_threats(study.certify))
+        at("certify", lambda: check_threats(study.certify), argument="threats")
     tasks = tuple(_task(number, entry) for number, entry in enumerate(study.tasks))
     refuse_twins("tasks", [task.label for task in tasks])
     attacks = tuple(_attack(study, recipe, number, entry) for number, entry in enumerate(study.attacks))

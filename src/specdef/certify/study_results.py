@@ -56,6 +56,7 @@ class Entry:
         seeds: how many count.
         seeds_broken: how many reached the target.
         seeds_diverged: how many lost utility at some evaluation.
+        seeds_recovered: how many regained it.
         note: why the first seed does not count, or "".
         cost: of the first seed.
         curve: of the first seed, evaluation by evaluation.
@@ -71,6 +72,7 @@ class Entry:
     seeds: int
     seeds_broken: int
     seeds_diverged: int
+    seeds_recovered: int
     note: str
     cost: Cost
     curve: tuple[Point, ...]
@@ -79,9 +81,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Row:
-    """One defence, and every attack on it."""
+    """One defence, and every attack on it.
+
+    Attributes:
+        defence: its label.
+        undefended: it changes nothing: the undefended model itself.
+        entries: the attacks, in the study's order.
+    """
 
     defence: str
+    undefended: bool
     entries: tuple[Entry, ...]
 
 
@@ -149,6 +158,7 @@ def summarise(label: str, cells: Sequence[StoredCell]) -> Entry:
         seeds=len(counting),
         seeds_broken=len(broken),
         seeds_diverged=sum(cell.result.diverged_at is not None for cell in counting),
+        seeds_recovered=sum(cell.result.recovered for cell in counting),
         note=next((cell.result.note for cell in cells if cell.result.note), ""),
         cost=_cost(cells[0]),
         curve=tuple(_point(point) for point in cells[0].result.evaluations),
@@ -182,7 +192,17 @@ def results_to_wire(results: StudyResults) -> dict[str, Any]:
 
 def results_to_csv(results: StudyResults) -> str:
     """One line per entry."""
-    names = ("outcome", "steps", "steps_std", "score", "seeds", "seeds_broken", "seeds_diverged", "note")
+    names = (
+        "outcome",
+        "steps",
+        "steps_std",
+        "score",
+        "seeds",
+        "seeds_broken",
+        "seeds_diverged",
+        "seeds_recovered",
+        "note",
+    )
     costs = ("rewrite_seconds", "added_parameters", "trained_parameters", "seconds_per_step", "peak_memory_bytes")
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")

@@ -70,6 +70,7 @@ def run_study(
     study: StudyFile | Path | str,
     out: Path | str,
     *,
+    shared: Path | None = None,
     machine: Machine | None = None,
     on_cell: OnCell | None = None,
     on_stage: OnStage | None = None,
@@ -82,6 +83,7 @@ def run_study(
     Args:
         study: a study file, or what was read from one.
         out: folder of the study: defended models, finished cells, results. Created when missing.
+        shared: folder of defended models and finished cells that several studies use; `out` itself when None.
         machine: where cells run; as many at once as cores and memory allow when None.
         on_cell: called after every finished cell, with how many are done and how many there are.
         on_stage: called with the name of every stage.
@@ -93,15 +95,16 @@ def run_study(
     content = study if isinstance(study, StudyFile) else read_study(study)
     plan, folder = plan_study(content), Path(out)
     _claim(folder, content)
-    for place in (folder, folder / MODELS):
+    common = folder if shared is None else shared
+    for place in (folder, common / MODELS):
         remove_leftovers(place)
-    store, say = Store(folder), on_stage or (lambda stage: None)
-    fields = _fields(plan, folder, machine or Machine(), say)
+    store, say = Store(common), on_stage or (lambda stage: None)
+    fields = _fields(plan, common, machine or Machine(), say)
     certificates: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     if content.certify:
         certificates = tuple(
-            _certify(plan, folder, field, defended, on_cell, say, command)
+            _certify(plan, folder, store, field, defended, on_cell, say, command)
             for field in fields
             for defended in field.defended
         )
@@ -228,6 +231,7 @@ def _attack(
             rows=tuple(
                 Row(
                     found.plan.label,
+                    found.subject.digest == field.study.original.digest,
                     tuple(
                         summarise(attack.label, [finished[cell.key] for cell in seeds])
                         for attack, seeds in zip(plan.attacks, grid[f, d], strict=True)
@@ -243,6 +247,7 @@ def _attack(
 def _certify(
     plan: StudyPlan,
     out: Path,
+    store: Store,
     field: Field,
     defended: Defended,
     on_cell: OnCell | None,
@@ -267,7 +272,7 @@ def _certify(
         task_seed=spec.seed,
         utility_factor=study.utility_factor,
         machine=field.study.machine,
-        cells=out / "cells",
+        cells=store.cells,
         on_cell=on_cell,
         on_stage=lambda stage: say(f"{label}: {stage}"),
         command=command,
