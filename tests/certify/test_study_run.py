@@ -8,15 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pico_text
 import pytest
+import synthetic
 
 from specdef.certify import study_models
+from specdef.certify.cell import Cell
 from specdef.certify.resources import Machine
+from specdef.certify.result import FinishedCell
 from specdef.certify.store import StoreError, stored_cells
 from specdef.certify.study_faults import StudyError
 from specdef.certify.study_file import parse_study
@@ -37,7 +41,7 @@ defences:
   - {{preset: paper, multiplier: "1e3", top_k: 4, seed: 1}}
 tasks: [facts]
 seeds: [{seeds}]
-recipe: {{steps: 20, eval_every: 10, batch_size: 4}}
+recipe: {{steps: 4, eval_every: 4, batch_size: 2}}
 attacks:
   - {{lr: 1e-4}}
   - {{lr: 1e-2, label: fast}}
@@ -57,6 +61,20 @@ if __name__ == "__main__":
 def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     place = tmp_path_factory.mktemp("models")
     return pico_text.write_model(place / "one", seed=1), pico_text.write_model(place / "two", seed=2)
+
+
+class Pretended:
+    """An executor that trains nothing: every attack breaks at step 20, with another seed later."""
+
+    def run(self, cells: Sequence[Cell]) -> Iterator[tuple[Cell, FinishedCell]]:
+        for cell in cells:
+            seed = cell.attack.recipe.seed
+            yield cell, synthetic.result("stall 0.4" if seed == 9 else "broken 20", target=0.6, seed=seed)
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Machine, "executor", lambda self: Pretended())
 
 
 def write(path: Path, models: tuple[Path, Path], seeds: str = "0") -> Path:
@@ -101,11 +119,11 @@ def facts_of(out: Path) -> dict[str, Any]:
 def test_killed_resumed_extended_by_a_seed_and_compared(
     models: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Two models x two locks x three attacks. Killed while copies are made and twice among cells; nothing is lost."""
+    """Two models x two locks x three attacks. Killed while copies are made and among cells; nothing is lost."""
     program, out = tmp_path / "program.py", tmp_path / "out"
     program.write_text(PROGRAM)
     study = write(tmp_path / "study.yaml", models)
-    for wanted in ("models/*", "cells/*.json", "cells/*.json"):
+    for wanted in ("models/*", "cells/*.json"):
         before = len(list(out.glob(wanted)))
         process = start(program, study, out)
         while len(list(out.glob(wanted))) <= before and process.poll() is None:
@@ -151,18 +169,19 @@ def test_killed_resumed_extended_by_a_seed_and_compared(
     assert html.count("<td class=") - html.count('<td class="value"') == 12
 
 
-def test_an_entry_says_what_its_cells_say(models: tuple[Path, Path], tmp_path: Path) -> None:
-    text = small(models, defences="[none, {preset: exact, multiplier: 2^4}]", seeds="[3, 4]")
+def test_an_entry_says_what_its_cells_say(models: tuple[Path, Path], tmp_path: Path, pretended: None) -> None:
+    text = small(models, defences="[none, {preset: exact, multiplier: 2^4}]", seeds="[0, 2, 9]")
     results = run(text, tmp_path)
     table = results.tables[0]
     cells = {cell.key: cell for cell in stored_cells(tmp_path)}
     for row in table.rows:
         (entry,) = row.entries
-        found = [cells[key].result for key in entry.cells]
-        assert [cells[key].config["attack"]["recipe"]["seed"] for key in entry.cells] == [3, 4]
-        assert entry.score == sum(one.best.score for one in found if one.best is not None) / 2
-        assert entry.outcome is found[0].outcome is Outcome.STALL
-        assert [point.step for point in entry.curve] == [0, 2]
+        found = [cells[key] for key in entry.cells]
+        assert [cell.attack.recipe.seed for cell in found] == [0, 2, 9]
+        assert (entry.steps, entry.steps_std, entry.seeds, entry.seeds_broken) == (30.0, 10.0, 3, 2)
+        assert entry.score == sum(cell.result.best.score for cell in found if cell.result.best is not None) / 3
+        assert entry.outcome is Outcome.BROKEN
+        assert [point.step for point in entry.curve] == [0, 10, 20]
     assert [row.undefended for row in table.rows] == [True, False]
     plain, locked = (cells[row.entries[0].cells[0]].config for row in table.rows)
     assert plain["reference_perplexity"] is None
@@ -171,7 +190,7 @@ def test_an_entry_says_what_its_cells_say(models: tuple[Path, Path], tmp_path: P
 
 
 def test_copies_are_named_by_what_they_are_made_of(
-    models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    models: tuple[Path, Path], tmp_path: Path, pretended: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[dict[str, Any]] = []
     lock = study_models.lock
@@ -192,7 +211,9 @@ def test_copies_are_named_by_what_they_are_made_of(
     assert not [name for name in names if name.endswith("key")]
 
 
-def test_a_prepared_model_counts_as_the_undefended_one(models: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_prepared_model_counts_as_the_undefended_one(
+    models: tuple[Path, Path], tmp_path: Path, pretended: None
+) -> None:
     entry = f"[{{model: {models[0]}, label: taught, prepare: {{method: unlearned, steps: 2}}}}]"
     results = run(small(models, models=entry, tasks="[unlearned]"), tmp_path)
     (folder,) = (tmp_path / "models").iterdir()
@@ -201,23 +222,34 @@ def test_a_prepared_model_counts_as_the_undefended_one(models: tuple[Path, Path]
     assert results.tables[0].model == "taught"
 
 
-def test_a_defence_is_a_defence_like_a_lock(models: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_defence_is_a_defence_like_a_lock(models: tuple[Path, Path], tmp_path: Path, pretended: None) -> None:
     results = run(small(models, defences="[none, {method: unlearned, steps: 2}]"), tmp_path)
     assert [row.defence for row in results.tables[0].rows] == ["none", "unlearned, steps 2"]
 
 
-def test_a_study_can_certify(models: tuple[Path, Path], tmp_path: Path) -> None:
-    text = small(models, attacks="[]", certify="[T0]", recipe="{steps: 60, eval_every: 20}", window="[1e-3, 3e-2]")
-    try:
-        results = run(text, tmp_path)
-    except SpecdefError as error:
-        assert "measures nothing" in str(error)
-    else:
-        assert (tmp_path / results.certificates[0] / "certificate.json").is_file()
+def test_a_study_can_certify(models: tuple[Path, Path], tmp_path: Path, pretended: None) -> None:
+    text = small(models, attacks="[]", certify="[T0]", defences="[none, {preset: exact, multiplier: 2^4}]")
+    results = run(text, tmp_path)
+    assert len(set(results.certificates)) == 2
+    found = [json.loads((tmp_path / name / "certificate.json").read_text()) for name in results.certificates]
+    assert [list(certificate["threat_models"]) for certificate in found] == [["T0"], ["T0"]]
+    originals, subjects = ([one[name]["digest"] for one in found] for name in ("original", "subject"))
+    assert originals == [originals[0]] * 2
+    assert subjects[0] == originals[0] != subjects[1]
+    assert {path.name for path in write_study(tmp_path)} == {"study.md", "results.csv", "index.html"}
+    for name in results.certificates:
+        assert f'href="{name}/index.html"' in (tmp_path / "index.html").read_text()
+        assert (tmp_path / name / "index.html").is_file()
+    again: list[str] = []
+    assert (
+        run(text, tmp_path, on_cell=lambda cell, done, total: again.append(cell.key)).certificates
+        == results.certificates
+    )
+    assert not again
 
 
 def test_the_reference_is_measured_once(
-    models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    models: tuple[Path, Path], tmp_path: Path, pretended: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = run(small(models), tmp_path)
     monkeypatch.setattr("specdef.certify.study_run.reference_perplexity", lambda cell: pytest.fail("measured again"))
@@ -281,7 +313,7 @@ def test_results_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         read_results(tmp_path)
 
 
-def test_several_studies_share_copies_and_cells(models: tuple[Path, Path], tmp_path: Path) -> None:
+def test_several_studies_share_copies_and_cells(models: tuple[Path, Path], tmp_path: Path, pretended: None) -> None:
     text = small(models, defences="[{preset: exact, multiplier: 2^4}]")
     run(text, tmp_path / "a", shared=tmp_path / "shared")
     ran: list[str] = []
