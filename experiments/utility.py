@@ -11,6 +11,7 @@ from specdef.certify.environment import environment
 from specdef.certify.run_cell import reference_perplexity
 from specdef.certify.store import write_json
 from specdef.certify.study import make_study
+from specdef.core.schema import plain
 from specdef.errors import SpecdefError
 from specdef.models.loading import load, load_tokenizer
 from specdef.models.sources import find_model
@@ -37,7 +38,7 @@ def run(name: str) -> Path:
             row["harness"] = evaluate_harness(folder, config["harness"])
         rows.append(row)
         print(row, flush=True)
-    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": environment("cpu")}
+    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": plain(environment("cpu"))}
     write_json(HERE / "results" / f"{name}.json", {**content, "config": config, "rows": rows})
     path = HERE / "results" / f"{name}.md"
     path.write_text(_table(name, config, rows))

@@ -44,7 +44,7 @@ def test_the_same_attack_gives_the_same_numbers(toy_model: Path) -> None:
 
 
 def test_an_attack_that_changed_the_function_is_invalid_never_held(toy_model: Path) -> None:
-    start = attack(toy_model, Attack(SHORT))[0].evaluations[0].perplexity
+    start = attack(toy_model, Attack(SHORT))[0].evaluations[0].utility
     assert attack(toy_model, Attack(SHORT), reference_perplexity=1.01 * start)[0].judgement.outcome is Outcome.STALL
     result, model, before = attack(toy_model, Attack(SHORT), reference_perplexity=1.03 * start)
     assert result.judgement.outcome is Outcome.INVALID

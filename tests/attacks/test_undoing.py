@@ -103,7 +103,7 @@ def test_a_lossy_rewriting_is_judged_by_the_undefended_models_perplexity(toy_mod
     model, tokenizer = pico_text.load(toy_model)
     text = text_blocks(bundled_prose(), tokenizer)
     how = Attack(Recipe(lr=1e-3, steps=2, eval_every=1), rewrite=Rewriting("prune"))
-    start = run_attack(copy.deepcopy(model), tokenizer, facts(), text, Attack(how.recipe)).evaluations[0].perplexity
+    start = run_attack(copy.deepcopy(model), tokenizer, facts(), text, Attack(how.recipe)).evaluations[0].utility
     found = run_attack(copy.deepcopy(model), tokenizer, facts(), text, how, reference_perplexity=start / 2.5)
     assert found.judgement.outcome is Outcome.COLLAPSE, "two and a half times the reference is beyond the budget"
     assert found.judgement.diverged_at == 0

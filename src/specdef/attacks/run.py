@@ -25,7 +25,7 @@ from specdef.training.outcome import (
     Outcome,
     StopReason,
     StopRule,
-    judge,
+    classify_outcome,
     should_stop,
 )
 from specdef.training.recipe import Recipe
@@ -217,7 +217,7 @@ def run_attack(
         decide = partial(_decide, task=task, attack=attack, reference=checked, base=base)
         run = train(trainer, evaluate, decide, progress=progress)
     note = _step_zero_fault(run.evaluations[0], checked, task) or _stillness(run)
-    judgement = judge(run.evaluations, target=task.target, utility_factor=attack.utility_factor, base=base)
+    judgement = classify_outcome(run.evaluations, target=task.target, utility_factor=attack.utility_factor, base=base)
     if note:
         judgement = Judgement(Outcome.INVALID, None, run.evaluations[0], None, False)
     return AttackResult(judgement, run.reason, run.evaluations, run.steps, run.train_seconds, trained, note)
@@ -227,10 +227,14 @@ def _decide(
     evaluations: Sequence[Evaluation], *, task: Task, attack: Attack, reference: float | None, base: float | None
 ) -> StopReason | None:
     start = evaluations[0]
-    if len(evaluations) == 1 and (_changed(start.perplexity, reference) or start.score >= task.target):
+    if len(evaluations) == 1 and (_changed(start.utility, reference) or start.score >= task.target):
         return StopReason.INVALID
     return should_stop(
-        evaluations, target=task.target, utility_factor=attack.utility_factor, rule=attack.stop, base=base
+        evaluations,
+        target=task.target,
+        utility_factor=attack.utility_factor,
+        early_stop=attack.stop == "paper",
+        base=base,
     )
 
 
@@ -241,9 +245,9 @@ def _changed(found: float, reference: float | None) -> bool:
 
 
 def _step_zero_fault(start: Evaluation, reference: float | None, task: Task) -> str:
-    if _changed(start.perplexity, reference):
+    if _changed(start.utility, reference):
         wanted = "a finite number" if reference is None else f"{reference:.4g}, as the undefended model's"
-        return f"step 0: perplexity is {start.perplexity:.4g}, not {wanted}; the attack changed the function"
+        return f"step 0: perplexity is {start.utility:.4g}, not {wanted}; the attack changed the function"
     if start.score >= task.target:
         return f"step 0: the score is {start.score:.3g} already, the target {task.target:g}: nothing to learn"
     return ""

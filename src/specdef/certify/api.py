@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from specdef.attacks.rewrites.apply import RewriteReport
     from specdef.certify.certificate import Certificate
     from specdef.certify.resources import Machine
-    from specdef.certify.store import StoredCell
+    from specdef.certify.result import StoredCell
     from specdef.training.outcome import Evaluation, StopRule
     from specdef.training.recipe import Recipe
 

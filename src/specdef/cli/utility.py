@@ -29,7 +29,7 @@ def prepare(
     from specdef.models.sources import find_model
 
     def show(stage: str, point: Any) -> None:
-        err_console.print(f"{stage} step {point.step}: score {point.score:.3f}, perplexity {point.perplexity:.4g}")
+        err_console.print(f"{stage} step {point.step}: score {point.score:.3f}, perplexity {point.utility:.4g}")
 
     done = prepare_model(
         kind,  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from specdef.tasks.text.prose import bundled_prose, split_text
 from specdef.tasks.utilities.perplexity import perplexity, token_blocks
 from specdef.training.batches import Batch
 from specdef.training.loop import make_trainer, train
-from specdef.training.outcome import Evaluation, StopReason, within_budget
+from specdef.training.outcome import Evaluation, StopReason, ratio_within
 from specdef.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def _refuse_failure(plan: _Plan, report: Preparation, steps: int) -> None:
     if not plan.reached(report.score_after):
         found = f"{report.score_name}: {report.score_after:.3g}"
         raise SpecdefError(f"`steps` must suffice to {plan.aim}; after {steps} a stage, {found}. Give more steps.")
-    if not within_budget(report.perplexity_after, report.perplexity_before, UTILITY_FACTOR):
+    if not ratio_within(report.perplexity_before, report.perplexity_after, UTILITY_FACTOR):
         change = f"{report.perplexity_before:.4g} to {report.perplexity_after:.4g}"
         raise SpecdefError(
             f"`lr` must be small enough that perplexity at most doubles; it went from {change}. Give a smaller one."
