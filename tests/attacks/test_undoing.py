@@ -89,11 +89,11 @@ def test_clipping_each_tensor_bounds_every_gradient(toy_model: Path) -> None:
     from specdef.training.loop import make_trainer
 
     for each in (False, True):
-        model, tokenizer = pico_text.load(toy_model)
+        loaded = pico_text.loaded(toy_model)
         recipe = Recipe(lr=1e-3, steps=4, max_grad_norm=1e-3, clip_each=each)
-        trainer = make_trainer(model, recipe, encode_completions(facts().samples, tokenizer), None)
+        trainer = make_trainer(loaded, recipe, loaded.kind.encode(facts().samples, loaded), None)
         trainer.step()
-        norms = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None])
+        norms = torch.stack([p.grad.norm() for p in loaded.model.parameters() if p.grad is not None])
         total = float(norms.norm())
         assert float(norms.max()) <= 1.001e-3
         assert (total <= 1.001e-3) != each, "tensor by tensor, the whole is larger than the bound"

@@ -6,7 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 from specdef.errors import SpecdefError
-from specdef.training.batches import Batch, batches, token_loss
+from specdef.models.base import Batch, LoadedModel
+from specdef.training.batches import batches
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,21 +29,22 @@ def gradient_share(freeze: str) -> float | None:
     return float(text)
 
 
-def freeze_by_gradient(model: nn.Module, task: Batch, share: float, *, batch_size: int, seed: int) -> None:
+def freeze_by_gradient(loaded: LoadedModel, task: Batch, share: float, *, batch_size: int, seed: int) -> None:
     """Leave trainable the `share` of parameter tensors with the smallest gradients, freeze the others.
 
     A tensor's gradient is judged by its mean absolute value over one batch: what a step of Adam, which is of one size
     for every weight, changes of the loss per weight.
 
     Args:
-        model: changed in place.
+        loaded: its model is changed in place.
         task: the attacker's samples, encoded.
         share: above 0 and below 1.
         batch_size: samples in the batch.
         seed: decides the batch.
     """
+    model: nn.Module = loaded.model
     model.zero_grad(set_to_none=True)
-    token_loss(model, next(batches(task, batch_size, seed))).backward()
+    loaded.kind.loss(model, next(batches(task, batch_size, seed, loaded.kind))).backward()
     sizes: dict[str, float] = {}
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:

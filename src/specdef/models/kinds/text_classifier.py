@@ -45,6 +45,7 @@ class TextClassifier(ModelKind):
             CheckpointError: it has fewer than two labels, or gives several labels at once.
         """
         from specdef.models.loading import load
+        from specdef.models.texts import padding
 
         tokenizer = self.load_processor(folder)
         model: Any = load(folder, dtype=dtype)
@@ -64,6 +65,8 @@ class TextClassifier(ModelKind):
             TaskError: a label that the model has not.
         """
         import torch
+
+        from specdef.models.texts import encode_texts
 
         labels = loaded.model.config.num_labels
         wrong = next((sample for sample in samples if not 0 <= sample.label < labels), None)
@@ -106,41 +109,11 @@ class TextClassifier(ModelKind):
 
         if model.config.pad_token_id is not None:
             return super().outputs(model, inputs)
-        rows = [{name: tensor[at : at + 1] for name, tensor in inputs.items()} for at in range(len(inputs["input_ids"]))]
-        return torch.cat([super(TextClassifier, self).outputs(model, row) for row in rows])
-
-
-def encode_texts(texts: Sequence[str], model: Any, tokenizer: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask of some texts, each [texts, tokens], padded on the right.
-
-    Raises:
-        CheckpointError: the tokenizer fails, or writes a token that the model does not know.
-    """
-    import torch
-
-    from specdef.models.tokens import MAX_LENGTH, check_vocabulary, token_ids, vocabulary
-
-    longest = min(tokenizer.model_max_length, MAX_LENGTH, _positions(model))
-    rows = [token_ids(tokenizer, text, special=True, truncation=True, max_length=longest) for text in texts]
-    rows = [row or [padding(tokenizer)] for row in rows]
-    width = max(map(len, rows))
-    ids = torch.full((len(rows), width), padding(tokenizer))
-    mask = torch.zeros_like(ids)
-    for at, row in enumerate(rows):
-        ids[at, : len(row)] = torch.tensor(row)
-        mask[at, : len(row)] = 1
-    check_vocabulary(ids, vocabulary(model))
-    return ids, mask
-
-
-def padding(tokenizer: Any) -> int:
-    """The token that rows are filled up with."""
-    return next((int(t) for t in (tokenizer.pad_token_id, tokenizer.eos_token_id) if t is not None), 0)
-
-
-def _positions(model: Any) -> int:
-    """Tokens a model has positions for; RoBERTa's first two are taken."""
-    return max(1, (getattr(model.config, "max_position_embeddings", None) or 2**30) - 2)
+        one = super().outputs
+        rows = [
+            {name: tensor[at : at + 1] for name, tensor in inputs.items()} for at in range(len(inputs["input_ids"]))
+        ]
+        return torch.cat([one(model, row) for row in rows])
 
 
 KIND = TextClassifier()
