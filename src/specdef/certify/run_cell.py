@@ -16,8 +16,8 @@ from typing import Any
 
 from blake3 import blake3
 
-from specdef.attacks.channel_rates import channel_scales
-from specdef.attacks.rewrites.apply import RewriteReport, rewrite
+from specdef.attacks.base import RewriteReport
+from specdef.attacks.rewriting import combined
 from specdef.attacks.run import AttackResult, TextBlocks, run_attack, text_blocks
 from specdef.certify.cell import Cell, cell_from_json, digest_of
 from specdef.certify.environment import environment
@@ -80,18 +80,21 @@ def measure_cell(cell: Cell, *, progress: Callable[[Evaluation], None] | None = 
 @contextmanager
 def _rewritten(cell: Cell) -> Iterator[tuple[Cell, RewriteReport | None]]:
     """The cell with its model's weights rewritten as the attack says, in a folder that is removed afterwards."""
-    if cell.attack.rewrite is None:
+    if not cell.attack.rewrites:
         yield cell, None
         return
     with scratch_folder(None) as scratch:
-        out = scratch / "rewritten"
-        report = rewrite(Path(cell.subject.path), out, cell.attack.rewrite)
-        yield replace(cell, subject=replace(cell.subject, path=str(out))), report
+        folder, reports = Path(cell.subject.path), []
+        for number, one in enumerate(cell.attack.rewrites):
+            out = scratch / f"rewritten-{number}"
+            if (report := one.rewrite(folder, out)) is not None:
+                reports.append(report)
+                folder = out
+        yield replace(cell, subject=replace(cell.subject, path=str(folder))), combined(reports) if reports else None
 
 
 def attack_cell(cell: Cell, *, progress: Callable[[Evaluation], None] | None = None) -> AttackResult:
     """Load the cell's model, its weights rewritten already, and attack it in this process."""
-    scales = channel_scales(Path(cell.subject.path)) if cell.attack.channel_rates else []
     model, tokenizer, text = _load(cell)
     task = make_task(cell.task)
     if digest_of(task.fingerprint()) != cell.task_digest:
@@ -103,7 +106,7 @@ def attack_cell(cell: Cell, *, progress: Callable[[Evaluation], None] | None = N
         text,
         cell.attack,
         reference_perplexity=cell.reference_perplexity,
-        scales=scales,
+        folder=Path(cell.subject.path),
         progress=progress,
     )
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from specdef.attacks.rewrites.apply import UNDOING
-from specdef.attacks.run import Attack
-from specdef.certify.cell import attack_from_json
+from specdef.attacks.base import Attack
+from specdef.attacks.wire import attack_from_wire
 from specdef.certify.findings import is_broken, is_slowed, is_valid, worst_case
 from specdef.certify.store import StoredCell
 from specdef.training.outcome import Outcome
@@ -69,7 +68,7 @@ class ThreatVerdict:
 
 def attack_of(cell: StoredCell) -> Attack:
     """The attack a stored cell describes."""
-    return attack_from_json(cell.attack)
+    return attack_from_wire(cell.attack)
 
 
 def judge_threat(
@@ -128,8 +127,7 @@ def _word(worst: StoredCell, steps: float | None, unlocked: float | None, eval_e
         return str(worst.result["outcome"])
     if steps is not None and unlocked and is_slowed(steps, unlocked, eval_every):
         return f"slowed x{steps / unlocked:.1f}"
-    rewriting = attack_of(worst).rewrite
-    if rewriting is not None and rewriting.kind in UNDOING:
+    if attack_of(worst).undoes:
         return f"{UNDONE} in {worst.measured['rewrite_seconds']:.1f} seconds with no training"
     return Outcome.BROKEN.value
 
