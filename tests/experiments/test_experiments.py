@@ -13,8 +13,7 @@ import pytest
 from specdef import lock
 from specdef.attacks.base import Attack, parse_intervention
 from specdef.locks.presets import make_options
-from specdef.tasks.registry import make_task, parse_task
-from specdef.tasks.task import TaskError
+from specdef.tasks.base import TaskError, make_task, parse_task
 from specdef.training.recipe import Recipe
 
 CONFIGS = sorted((Path(__file__).parents[2] / "experiments" / "configs").glob("*.json"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -103,20 +103,6 @@ class Rewriting(Intervention, ABC):
         if name != "rewrite" or not cls.frozen_wire or value["kind"] != cls.name:
             return None
         return cls.from_options(value["options"])
-
-
-def combined(reports: Sequence[RewriteReport]) -> RewriteReport:
-    """One report for several rewritings, one after the other."""
-    errors = [report.function_error for report in reports]
-    return RewriteReport(
-        kind=", ".join(report.kind for report in reports),
-        seconds=sum(report.seconds for report in reports),
-        tensors=sum(report.tensors for report in reports),
-        added_parameters=sum(report.added_parameters for report in reports),
-        detail="; ".join(report.detail for report in reports),
-        function_error=None if None in errors else max(error for error in errors if error is not None),
-        knowledge="; ".join(report.knowledge for report in reports),
-    )
 
 
 def _write(checkpoint: Checkpoint, target: Path, plan: RewritePlan) -> None:

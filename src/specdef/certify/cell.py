@@ -13,7 +13,7 @@ from blake3 import blake3
 from specdef.attacks.base import Attack
 from specdef.attacks.wire import attack_from_wire, attack_to_wire
 from specdef.errors import SpecdefError
-from specdef.tasks.registry import TaskSpec
+from specdef.tasks.base import TaskSpec
 
 FORMAT = 1
 """Raised whenever the same configuration would give another result: finished cells are then computed again."""

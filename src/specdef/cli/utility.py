@@ -26,10 +26,10 @@ def prepare(
 ) -> None:
     """Make a model to try attacks on: one that refuses cooking (guard), one with facts removed (unlearned)."""
     from specdef.defences.prepare import prepare as prepare_model
-    from specdef.models.loading import find_model
+    from specdef.models.sources import find_model
 
     def show(stage: str, point: Any) -> None:
-        err_console.print(f"{stage} step {point.step}: score {point.score:.3f}, perplexity {point.perplexity:.4g}")
+        err_console.print(f"{stage} step {point.step}: score {point.score:.3f}, perplexity {point.utility:.4g}")
 
     done = prepare_model(
         kind,  # type: ignore[arg-type]
@@ -61,7 +61,7 @@ def harness(
 ) -> None:
     """Measure a model's utility with tasks of the LM Evaluation Harness, from local files."""
     from specdef.integrations.lm_eval import evaluate_harness
-    from specdef.models.loading import find_model
+    from specdef.models.sources import find_model
 
     found = evaluate_harness(
         find_model(model),
@@ -126,7 +126,7 @@ def curvature(
 
         refuse_plot_path(plot)
     from specdef.analysis.curvature.measure import measure_curvature
-    from specdef.tasks.registry import parse_task
+    from specdef.tasks.base import parse_task
 
     with err_console.status("measuring curvature") as status:
         found = measure_curvature(
