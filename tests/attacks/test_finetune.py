@@ -15,6 +15,7 @@ from specdef.attacks.interventions.freeze import Freeze
 from specdef.attacks.interventions.lora import Lora, add_adapter
 from specdef.attacks.run import AttackResult, run_attack, text_blocks
 from specdef.errors import SpecdefError
+from specdef.models.base import kind_of
 from specdef.tasks.kinds.facts import facts
 from specdef.tasks.text.prose import bundled_prose
 from specdef.training.optimizers import OPTIMIZERS
@@ -109,12 +110,12 @@ def test_adapters_leave_the_weights_alone_and_start_as_the_identity(toy_model: P
 
 
 def test_adapters_on_named_layers_only(toy_model: Path) -> None:
-    model = add_adapter(pico_text.load(toy_model)[0], Lora(targets=("q_proj", "model.layers.1.mlp.up_proj")))
+    model = add_adapter(kind_of(toy_model).load(toy_model), Lora(targets=("q_proj", "model.layers.1.mlp.up_proj")))
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert len(trained) == 2 * (2 + 1)
     assert all("q_proj" in name or "layers.1.mlp.up_proj" in name for name in trained)
     with pytest.raises(SpecdefError, match=r"targets must name linear layers \(.*q_proj.*\); got nothing_proj"):
-        add_adapter(pico_text.load(toy_model)[0], Lora(targets=("nothing_proj",)))
+        add_adapter(kind_of(toy_model).load(toy_model), Lora(targets=("nothing_proj",)))
 
 
 @pytest.mark.parametrize("kind", ["IA3", "VERA", "ADALORA"])

@@ -22,6 +22,7 @@ from specdef.attacks.run import run_attack, text_blocks
 from specdef.attacks.wire import attack_from_wire, attack_to_wire
 from specdef.cli.main import app
 from specdef.errors import SpecdefError
+from specdef.models.base import kind_of
 from specdef.models.tokens import encode_completions
 from specdef.tasks.kinds.facts import facts
 from specdef.tasks.text.prose import bundled_prose
@@ -61,11 +62,10 @@ def test_a_rate_per_channel_trains_as_if_the_lock_were_not_there(toy_model: Path
 def test_gradients_of_a_lock_single_its_tensors_out(toy_model: Path, tmp_path: Path) -> None:
     """In an inject lock, the compensation has the largest gradient for its size: it is what is frozen first."""
     lock(toy_model, tmp_path / "paper", preset="paper", multiplier=1e4, top_k=3, num_layers=2)
-    from specdef.models.loading import load, load_tokenizer
-
-    model = load(tmp_path / "paper", dtype=torch.float32)
-    samples = encode_completions(facts().samples, load_tokenizer(tmp_path / "paper"))
-    freeze_largest(model, samples, 0.9, batch_size=8, seed=0)
+    kind = kind_of(tmp_path / "paper")
+    loaded = kind.load(tmp_path / "paper", dtype=torch.float32)
+    model = loaded.model
+    freeze_largest(loaded, kind.encode(facts().samples, loaded), 0.9, batch_size=8, seed=0)
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     assert {name for name, _ in model.named_parameters() if "compensation" in name} <= set(frozen)
     assert all(p.grad is None for p in model.parameters())

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_
 
 from specdef.core.registry import Registry
 from specdef.errors import SpecdefError
+from specdef.models.base import Batch, LoadedModel
 from specdef.training.recipe import Recipe
 
 
@@ -106,11 +107,11 @@ class Intervention:
         """Write a rewritten copy of a model folder as `out`; None where the weights stay as published."""
         return None
 
-    def modify(self, loaded: Any, batch: Any, recipe: Recipe) -> Any:
+    def modify(self, loaded: LoadedModel, batch: Batch, recipe: Recipe) -> Any:
         """The model to train: `loaded.model`, changed in place or wrapped, before an optimizer is made.
 
         Args:
-            loaded: a `LoadedModel`.
+            loaded: the model, its processor and its kind.
             batch: the task's samples, encoded.
             recipe: how it will be trained.
         """

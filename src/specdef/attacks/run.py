@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specdef.attacks.base import Attack
+from specdef.errors import SpecdefError
+from specdef.models.base import LoadedModel, find_kind
 from specdef.models.tokens import encode_completions
 from specdef.tasks.base import Task
 from specdef.tasks.text.prose import split_text
@@ -30,14 +32,6 @@ if TYPE_CHECKING:
 
 STEP_ZERO_TOLERANCE = 0.02
 """Largest relative change of perplexity at step 0: a lock keeps the function, so a larger one is a broken attack."""
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A model and its tokenizer, as interventions are given them."""
-
-    model: Any
-    processor: Any
 
 
 @dataclass(frozen=True)
@@ -111,7 +105,11 @@ def run_attack(
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(recipe.seed)
         samples = encode_completions(task.samples, tokenizer)
-        loaded = Loaded(model, tokenizer)
+        config: Any = model.config
+        kind = find_kind(config.to_dict())
+        if kind is None:
+            raise SpecdefError(f"`model` must be of a kind that can be attacked; got a {type(model).__name__}.")
+        loaded = LoadedModel(model, tokenizer, kind)
         for one in attack.interventions:
             loaded = replace(loaded, model=one.modify(loaded, samples, recipe))
         model = loaded.model

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 from specdef.attacks.base import Intervention, Trains
 from specdef.attacks.interventions.smallest_gradients import PREFIX
 from specdef.errors import SpecdefError
+from specdef.models.base import Batch, LoadedModel
 from specdef.training.recipe import Recipe
 
 
@@ -42,7 +43,7 @@ class Freeze(Intervention):
         """Short text for tables."""
         return f"frozen {self.pattern}"
 
-    def modify(self, loaded: Any, batch: Any, recipe: Recipe) -> Any:
+    def modify(self, loaded: LoadedModel, batch: Batch, recipe: Recipe) -> Any:
         """Freeze what the pattern finds.
 
         Raises:

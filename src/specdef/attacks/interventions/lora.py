@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 from specdef.attacks.base import Intervention, Trains
 from specdef.errors import SpecdefError
+from specdef.models.base import Batch, LoadedModel
 from specdef.training.recipe import Recipe
 
 
@@ -44,9 +45,9 @@ class Lora(Intervention):
         arguments = "".join(f", {name}={value}" for name, value in sorted(self.arguments.items()))
         return f"{self.kind.lower()} rank={self.rank}{arguments} on {','.join(self.targets)}"
 
-    def modify(self, loaded: Any, batch: Any, recipe: Recipe) -> Any:
+    def modify(self, loaded: LoadedModel, batch: Batch, recipe: Recipe) -> Any:
         """The model with adapters; see `add_adapter`."""
-        return add_adapter(loaded.model, self)
+        return add_adapter(loaded, self)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -114,7 +115,7 @@ def _refuse_constant(name: str) -> float:
     raise SpecdefError(f"`lora` options must be finite; got {name}.")
 
 
-def add_adapter(model: Any, spec: Lora) -> Any:
+def add_adapter(loaded: LoadedModel, spec: Lora) -> Any:
     """Freeze the model and put trainable adapters beside its linear layers.
 
     Returns:
@@ -128,10 +129,11 @@ def add_adapter(model: Any, spec: Lora) -> Any:
     import peft
     from torch import nn
 
+    model, heads = loaded.model, set(loaded.kind.head_names)
     # A locked layer of the paper's kind is no nn.Linear; adapters skip it, as stock PEFT does.
     linears = {path for path, module in model.named_modules() if isinstance(module, nn.Linear)}
     if spec.targets == ("all",):
-        targets: Any = sorted(path for path in linears if not path.endswith("lm_head"))
+        targets: Any = sorted(path for path in linears if heads.isdisjoint(path.split(".")))
     elif spec.targets[0].startswith("re:"):
         targets = spec.targets[0][3:]
     else:
@@ -142,7 +144,8 @@ def add_adapter(model: Any, spec: Lora) -> Any:
             raise SpecdefError(f"`lora` targets must name linear layers ({', '.join(known)}); got {'+'.join(missing)}.")
     try:
         config_class = peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(spec.kind)]
-        arguments: dict[str, Any] = {"target_modules": targets, "task_type": "CAUSAL_LM", **spec.arguments}
+        arguments: dict[str, Any] = {"target_modules": targets, "task_type": loaded.kind.adapter_task_type}
+        arguments |= spec.arguments
         if "r" in config_class.__dataclass_fields__:
             arguments["r"] = spec.rank
         if spec.kind == "LORA":

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 from specdef.attacks.base import Intervention, Trains
 from specdef.errors import SpecdefError
+from specdef.models.base import Batch, LoadedModel
 from specdef.training.recipe import Recipe
 
 PREFIX = "gradients:"
@@ -42,9 +43,9 @@ class SmallestGradients(Intervention):
         """Short text for tables."""
         return f"only the {self.share:.0%} with the smallest gradients"
 
-    def modify(self, loaded: Any, batch: Any, recipe: Recipe) -> Any:
+    def modify(self, loaded: LoadedModel, batch: Batch, recipe: Recipe) -> Any:
         """Freeze the tensors whose gradients over the recipe's first batch are largest."""
-        freeze_largest(loaded.model, batch, self.share, batch_size=recipe.batch_size, seed=recipe.seed)
+        freeze_largest(loaded, batch, self.share, batch_size=recipe.batch_size, seed=recipe.seed)
         return loaded.model
 
     @classmethod
@@ -67,20 +68,21 @@ class SmallestGradients(Intervention):
 KIND = SmallestGradients
 
 
-def freeze_largest(model: Any, task: Any, share: float, *, batch_size: int, seed: int) -> None:
+def freeze_largest(loaded: LoadedModel, task: Batch, share: float, *, batch_size: int, seed: int) -> None:
     """Leave trainable the `share` of parameter tensors with the smallest gradients, freeze the others.
 
     Args:
-        model: changed in place.
+        loaded: its model is changed in place.
         task: the attacker's samples, encoded.
         share: above 0 and below 1.
         batch_size: samples in the batch.
         seed: decides the batch.
     """
-    from specdef.training.batches import batches, token_loss
+    from specdef.training.batches import batches
 
+    model = loaded.model
     model.zero_grad(set_to_none=True)
-    token_loss(model, next(batches(task, batch_size, seed))).backward()
+    loaded.kind.loss(model, next(batches(task, batch_size, seed))).backward()
     sizes: dict[str, float] = {}
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
