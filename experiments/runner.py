@@ -14,8 +14,7 @@ from typing import Any
 
 from experiments.locked import HERE, WORK, locked_copy
 from experiments.picture import draw_grid
-from specdef.attacks.lora import parse_adapter
-from specdef.attacks.rewrites.apply import parse_rewriting
+from specdef.attacks.base import parse_intervention
 from specdef.certify.cell import Cell
 from specdef.certify.environment import environment
 from specdef.certify.findings import without_seed
@@ -62,7 +61,7 @@ def run(name: str, *, machine: Machine | None = None) -> Path:
         alone = folder == original
         study = plain if alone else make_study(folder, original, task, recipe=recipe, machine=plain.machine)
         cells += [
-            _cell(study, attack, seed, None if alone else reference, config.get("stop", "budget"))
+            _cell(study, attack, seed, None if alone else reference, config.get("early_stop", False))
             for attack in config["attacks"]
             for seed in config["seeds"]
         ]
@@ -86,15 +85,14 @@ def _prepared(config: Mapping[str, Any]) -> Path:
     return folder
 
 
-def _cell(study: Any, attack: Mapping[str, Any], seed: int, reference: float | None, stop: str) -> Cell:
+def _cell(study: Any, attack: Mapping[str, Any], seed: int, reference: float | None, early_stop: bool) -> Cell:
     changes = dict(attack)
-    lora, rewriting = changes.pop("lora", None), changes.pop("rewrite", None)
+    given = changes.pop("interventions", ())
     return study.cell(
         study.locked,
-        adapter=None if lora is None else parse_adapter(lora),
-        rewrite=None if rewriting is None else parse_rewriting(rewriting),
+        interventions=tuple(map(parse_intervention, given)),
         reference=reference,
-        stop=stop,
+        early_stop=early_stop,
         seed=seed,
         **changes,
     )

@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 
 from specdef import lock
-from specdef.attacks.lora import parse_adapter
-from specdef.attacks.rewrites.apply import parse_rewriting
-from specdef.attacks.run import Attack
+from specdef.attacks.base import Attack, parse_intervention
 from specdef.locks.presets import make_options
 from specdef.tasks.base import TaskError, make_task, parse_task
 from specdef.training.recipe import Recipe
@@ -46,12 +44,8 @@ def test_locks_and_attacks_are_understood(path: Path) -> None:
         assert not shared
     for attack in config.get("attacks", []):
         changes = dict(attack)
-        if "lora" in changes:
-            parse_adapter(changes.pop("lora"))
-        if "rewrite" in changes:
-            parse_rewriting(changes.pop("rewrite"))
-        how = {name: changes.pop(name) for name in ("freeze", "channel_rates") if name in changes}
-        Attack(Recipe(**{**config["recipe"], **changes}), **how)
+        interventions = tuple(map(parse_intervention, changes.pop("interventions", ())))
+        Attack(Recipe(**{**config["recipe"], **changes}), interventions)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

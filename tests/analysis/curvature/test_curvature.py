@@ -19,7 +19,8 @@ from specdef.analysis.curvature.eigen import extreme_eigenpairs, power_iteration
 from specdef.analysis.curvature.measure import measure_curvature, task_problem
 from specdef.analysis.curvature.operators import curvature_operator, spectral_density
 from specdef.analysis.curvature.problem import LossProblem, loss_problem, mean_loss
-from specdef.attacks.rewrites.apply import Rewriting, rewrite
+from specdef.attacks.interventions.merge import Merge
+from specdef.attacks.interventions.rebalance import Rebalance
 from specdef.cli.main import app
 from specdef.errors import SpecdefError
 from specdef.training.batches import second_derivatives
@@ -166,8 +167,8 @@ def test_spectral_density_has_the_moments_of_the_spectrum(toy: Path) -> None:
 
 
 def test_a_lock_makes_the_loss_sharper_and_merging_undoes_it(folders: dict[str, Path], tmp_path: Path) -> None:
-    rewrite(folders["inject"], tmp_path / "merged", Rewriting("merge"))
-    rewrite(folders["fold"], tmp_path / "balanced", Rewriting("rebalance"))
+    Merge().rewrite(folders["inject"], tmp_path / "merged")
+    Rebalance().rewrite(folders["fold"], tmp_path / "balanced")
     named = {**folders, "merged": tmp_path / "merged", "balanced": tmp_path / "balanced"}
     sigma = {
         name: measure_curvature(folder, num_samples=4, dtype="fp64", params="h").sigma_1
