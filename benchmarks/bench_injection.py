@@ -49,7 +49,7 @@ def child(folder: Path) -> None:
 def main() -> None:
     """Make the folders, time each, and fit a line through k."""
     from specdef import lock
-    from specdef.attacks.rewrites.apply import Rewriting, rewrite
+    from specdef.attacks.interventions.inject_layers import InjectLayers
 
     with tempfile.TemporaryDirectory() as scratch:
         locked = Path(scratch) / "k0"
@@ -57,7 +57,7 @@ def main() -> None:
         folders = {0: locked}
         for k in LAYERS[1:]:
             folders[k] = Path(scratch) / f"k{k}"
-            rewrite(locked, folders[k], Rewriting("inject-layers", {"factors": k}))
+            InjectLayers(factors=k).rewrite(locked, folders[k])
         found: dict[int, list[dict[str, float]]] = {k: [] for k in LAYERS}
         for k in (*LAYERS, *reversed(LAYERS)):
             command = [sys.executable, "-m", "benchmarks.bench_injection", str(folders[k])]

@@ -18,6 +18,7 @@ from typing import Any
 from experiments.locked import HERE, WORK, locked_copy
 from specdef.certify.environment import environment
 from specdef.certify.store import write_json
+from specdef.core.schema import plain
 from specdef.models.bundled import BUNDLED
 from specdef.models.sources import find_model
 from specdef.tasks.kinds.facts import facts
@@ -52,7 +53,7 @@ def run(name: str) -> Path:
     cases = [(model, lora) for model in MODELS for lora in LEARNING_RATES]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         rows = list(pool.map(lambda case: _row(case[0], folders[case[0]], data, case[1]), cases))
-    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": environment("cpu")}
+    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": plain(environment("cpu"))}
     write_json(HERE / "results" / f"{name}.json", {**content, "rows": rows})
     path = HERE / "results" / f"{name}.md"
     path.write_text(_table(rows))

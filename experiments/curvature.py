@@ -14,9 +14,10 @@ from specdef.analysis.curvature.eigen import extreme_eigenpairs, power_iteration
 from specdef.analysis.curvature.measure import task_problem
 from specdef.analysis.curvature.operators import curvature_operator
 from specdef.analysis.curvature.problem import gradient_norms, mean_loss
-from specdef.attacks.rewrites.apply import parse_rewriting, rewrite
+from specdef.attacks.base import parse_intervention
 from specdef.certify.environment import environment
 from specdef.certify.store import write_json
+from specdef.core.schema import plain
 from specdef.models.bundled import BUNDLED
 from specdef.models.sources import find_model
 
@@ -46,7 +47,7 @@ def run(name: str) -> Path:
         rows.append({"model": entry["label"], **json.loads(kept.read_text())})
         shown = {key: value for key, value in rows[-1].items() if key != "gradient_norms"}
         print(shown, flush=True)
-    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": environment("cpu")}
+    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": plain(environment("cpu"))}
     settings = {"samples": SAMPLES, "tolerance": TOLERANCE, "task": "facts", "dtype": "fp32"}
     write_json(HERE / "results" / f"{name}.json", {**content, **settings, "rows": rows})
     path = HERE / "results" / f"{name}.md"
@@ -63,7 +64,7 @@ def folder_of(original: Path, entry: Mapping[str, Any]) -> Path:
     source = next(model for model in MODELS if model["label"] == entry["of"])
     out = WORK / f"{entry['rewrite']}-of-{source['preset']}"
     if not out.is_dir():
-        rewrite(locked_copy(original, source), out, parse_rewriting(entry["rewrite"]))
+        parse_intervention(entry["rewrite"]).rewrite(locked_copy(original, source), out)
     return out
 
 

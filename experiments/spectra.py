@@ -16,6 +16,7 @@ from specdef.analysis.curvature.measure import task_problem
 from specdef.analysis.curvature.problem import gradient_norms
 from specdef.certify.environment import environment
 from specdef.certify.store import write_json
+from specdef.core.schema import plain
 from specdef.models.bundled import BUNDLED
 from specdef.models.sources import find_model
 
@@ -34,7 +35,7 @@ def run(name: str) -> Path:
             write_json(kept, _measure(folder_of(original, entry)))
         rows[entry["label"]] = json.loads(kept.read_text())
         print(entry["label"], flush=True)
-    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": environment("cpu")}
+    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": plain(environment("cpu"))}
     write_json(HERE / "results" / f"{name}.json", {**content, "samples": SAMPLES, "models": rows})
     _plot(rows, HERE / "results" / f"{name}.png")
     path = HERE / "results" / f"{name}.md"

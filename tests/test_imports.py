@@ -35,7 +35,7 @@ ORDER = (
 HEAVY_HOMES = {
     "matplotlib": {"report/plots.py"},
     "curvlinops": {"analysis/curvature/operators.py"},
-    "peft": {"attacks/lora.py"},
+    "peft": {"attacks/interventions/lora.py"},
     "ray": {"certify/executors/ray.py"},
     "lm_eval": {"integrations/lm_eval.py"},
 }

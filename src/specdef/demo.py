@@ -9,7 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from specdef.attacks.run import Attack, run_attack, text_blocks
+from specdef.attacks.base import Attack
+from specdef.attacks.run import run_attack, text_blocks
 from specdef.core.folders import new_folder
 from specdef.locks.presets import lock
 from specdef.locks.verify import verify

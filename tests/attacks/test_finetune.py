@@ -10,9 +10,12 @@ import pico_text
 import pytest
 import torch
 
-from specdef.attacks.lora import AdapterSpec, add_adapter, parse_adapter
-from specdef.attacks.run import Attack, AttackResult, run_attack, text_blocks
+from specdef.attacks.base import Attack
+from specdef.attacks.interventions.freeze import Freeze
+from specdef.attacks.interventions.lora import Lora, add_adapter
+from specdef.attacks.run import AttackResult, run_attack, text_blocks
 from specdef.errors import SpecdefError
+from specdef.models.base import kind_of
 from specdef.tasks.kinds.facts import facts
 from specdef.tasks.text.prose import bundled_prose
 from specdef.training.optimizers import OPTIMIZERS
@@ -82,7 +85,7 @@ def test_a_target_reached_before_training_measures_nothing(toy_model: Path) -> N
 
 def test_frozen_parameters_keep_their_bits(toy_model: Path) -> None:
     pattern = r"layers\.0\.|embed"
-    _, model, before = attack(toy_model, Attack(SHORT, freeze=pattern))
+    _, model, before = attack(toy_model, Attack(SHORT, (Freeze(pattern),)))
     found = changed(model, before)
     assert found == {name for name, _ in before.named_parameters() if not re.search(pattern, name)}
 
@@ -90,12 +93,12 @@ def test_frozen_parameters_keep_their_bits(toy_model: Path) -> None:
 @pytest.mark.parametrize(("pattern", "sentence"), [("no_such", "matches none"), ("", "freezes all of them")])
 def test_freezing_nothing_or_everything_is_refused(toy_model: Path, pattern: str, sentence: str) -> None:
     with pytest.raises(SpecdefError, match=sentence):
-        attack(toy_model, Attack(SHORT, freeze=pattern))
+        attack(toy_model, Attack(SHORT, (Freeze(pattern),)))
 
 
 def test_adapters_leave_the_weights_alone_and_start_as_the_identity(toy_model: Path) -> None:
     plain = attack(toy_model, Attack(SHORT))[0]
-    result, model, before = attack(toy_model, Attack(SHORT, adapter=AdapterSpec(r=4)))
+    result, model, before = attack(toy_model, Attack(SHORT, (Lora(rank=4),)))
     assert result.evaluations[0] == plain.evaluations[0]
     assert result.evaluations[-1] != plain.evaluations[-1]
     linears = [m for m in before.modules() if isinstance(m, torch.nn.Linear) and m.out_features != 96]
@@ -107,25 +110,26 @@ def test_adapters_leave_the_weights_alone_and_start_as_the_identity(toy_model: P
 
 
 def test_adapters_on_named_layers_only(toy_model: Path) -> None:
-    model = add_adapter(pico_text.load(toy_model)[0], AdapterSpec(targets=("q_proj", "model.layers.1.mlp.up_proj")))
+    model = add_adapter(kind_of(toy_model).load(toy_model), Lora(targets=("q_proj", "model.layers.1.mlp.up_proj")))
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert len(trained) == 2 * (2 + 1)
     assert all("q_proj" in name or "layers.1.mlp.up_proj" in name for name in trained)
     with pytest.raises(SpecdefError, match=r"targets must name linear layers \(.*q_proj.*\); got nothing_proj"):
-        add_adapter(pico_text.load(toy_model)[0], AdapterSpec(targets=("nothing_proj",)))
+        add_adapter(kind_of(toy_model).load(toy_model), Lora(targets=("nothing_proj",)))
 
 
 @pytest.mark.parametrize("kind", ["IA3", "VERA", "ADALORA"])
 def test_other_adapters_of_peft_train(toy_model: Path, kind: str) -> None:
     options = {"IA3": {"feedforward_modules": []}, "ADALORA": {"total_step": 4}}.get(kind, {})
-    result = attack(toy_model, Attack(SHORT, adapter=AdapterSpec(kind=kind, targets=("q_proj",), options=options)))[0]
+    result = attack(toy_model, Attack(SHORT, (Lora(kind, targets=("q_proj",), arguments=options),)))[0]
     assert result.steps == 4
     assert result.trained > 0
 
 
 def test_adapters_are_read_from_text() -> None:
-    assert parse_adapter("r=4,targets=q_proj+v_proj") == AdapterSpec(r=4, targets=("q_proj", "v_proj"))
-    assert parse_adapter("lora_alpha=8,targets=re:.*q_proj").options == {"lora_alpha": 8}
-    for text in ("r8", "r=x", "r=0", "targets="):
+    named = Lora(rank=4, targets=("q_proj", "v_proj"))
+    assert Lora.parse("r=4,targets=q_proj+v_proj") == Lora.parse("rank=4,targets=q_proj+v_proj") == named
+    assert Lora.parse("lora_alpha=8,targets=re:.*q_proj").arguments == {"lora_alpha": 8}
+    for text in ("r8", "rank=x", "rank=0", "targets=", "targets=+"):
         with pytest.raises(SpecdefError, match="`lora` must"):
-            parse_adapter(text)
+            Lora.parse(text)

@@ -300,7 +300,7 @@ def test_a_copy_that_cannot_be_made_is_said_of_its_place(models: tuple[Path, Pat
 
 def test_a_folder_of_something_else_is_refused(models: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(StoreError, match="`out` must be a new folder or one of `specdef run`; .* is neither"):
+    with pytest.raises(StoreError, match=r"`out` must be a new folder or one of `specdef run`; .* is neither"):
         run(small(models), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import synthetic
 
+from specdef.attacks.interventions.lora import Lora
 from specdef.certify.cell import Cell
 from specdef.certify.threats import ORDINARY_LR
 
@@ -19,7 +20,7 @@ def only_between(low: float, high: float, *, adapter: bool = False, optimizer: s
 
     def behaviour(cell: Cell) -> str:
         recipe = cell.attack.recipe
-        if (cell.attack.adapter is not None, recipe.optimizer) != (adapter, optimizer):
+        if (any(isinstance(one, Lora) for one in cell.attack.interventions), recipe.optimizer) != (adapter, optimizer):
             return synthetic.holds(cell)
         return "collapse 0.5" if recipe.lr > high else "broken 20" if recipe.lr > low else "stall 0.4"
 

@@ -30,7 +30,7 @@ def trained(folder: Path, recipe: Recipe, *stages: tuple[Any, ...]) -> dict[str,
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         for samples in stages:
-            trainer = make_trainer(loaded.model, recipe, kind.encode(samples, loaded), data.retained)
+            trainer = make_trainer(loaded, recipe, kind.encode(samples, loaded), data.retained)
             while trainer.done < recipe.steps:
                 trainer.step()
     return dict(loaded.model.state_dict())

@@ -85,7 +85,7 @@ def unlocked(cell: Cell) -> str:
 def falls_to_search(cell: Cell) -> str:
     """Holds at ordinary rates, slowed at low ones, broken by another optimizer and by adapters: every outcome once."""
     recipe = cell.attack.recipe
-    if cell.attack.adapter is not None:
+    if cell.attack.interventions:
         return "broken 10"
     if recipe.optimizer != "adamw":
         return "broken 20" if recipe.lr < 1e-2 and recipe.seed == 0 else "stall 0.5"

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from specdef.attacks.freeze_search import PREFIX, freeze_by_gradient, gradient_share
-from specdef.attacks.lora import AdapterSpec, add_adapter
-from specdef.attacks.rewrites.apply import Rewriting
+from specdef.attacks.base import Attack
 from specdef.errors import SpecdefError
+from specdef.models.base import LoadedModel, find_kind
 from specdef.models.tokens import encode_completions
 from specdef.tasks.base import Task
 from specdef.tasks.text.prose import split_text
@@ -24,103 +23,15 @@ from specdef.training.outcome import (
     Judgement,
     Outcome,
     StopReason,
-    StopRule,
     classify_outcome,
     should_stop,
 )
-from specdef.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from specdef.locks.plan import Edit
-
-RATED_OPTIMIZERS = ("adamw", "lion")
-"""Optimizers whose step does not depend on the weights, weight decay apart."""
 STEP_ZERO_TOLERANCE = 0.02
 """Largest relative change of perplexity at step 0: a lock keeps the function, so a larger one is a broken attack."""
-
-
-@dataclass(frozen=True)
-class Attack:
-    """What is done to the model: full fine-tuning, adapters, or a part of it frozen.
-
-    Attributes:
-        recipe: how it is trained.
-        adapter: train adapters beside frozen weights; None trains the weights.
-        freeze: regular expression; parameters whose name it finds are not trained. ``gradients:0.5`` trains the half of
-            the tensors with the smallest gradients.
-        rewrite: how the weights are rewritten before training; None leaves them as published.
-        channel_rates: give scaled channels learning rates in proportion to their scale, found in the weights.
-        stop: ``budget`` goes on after divergence, ``paper`` stops there.
-        utility_factor: how often the starting perplexity still counts as useful.
-    """
-
-    recipe: Recipe = field(default_factory=Recipe)
-    adapter: AdapterSpec | None = None
-    freeze: str | None = None
-    stop: StopRule = "budget"
-    utility_factor: float = 2.0
-    rewrite: Rewriting | None = None
-    channel_rates: bool = False
-
-    def __post_init__(self) -> None:
-        if self.stop not in ("budget", "paper"):
-            raise SpecdefError(f"`stop` must be budget or paper; got {self.stop!r}.")
-        if not 1 < self.utility_factor < math.inf:
-            raise SpecdefError(f"`utility_factor` must be above 1; got {self.utility_factor!r}.")
-        if self.freeze is not None and self.adapter is not None:
-            raise SpecdefError("`freeze` must be left out with `lora`: adapters are trained beside weights all frozen.")
-        if self.channel_rates and (self.adapter is not None or self.recipe.optimizer not in RATED_OPTIMIZERS):
-            known = " and ".join(RATED_OPTIMIZERS)
-            given = self.recipe.optimizer + ("" if self.adapter is None else " with lora")
-            raise SpecdefError(f"`channel_rates` must be given with full fine-tuning by {known}; got {given}.")
-        if self.freeze is not None:
-            share = gradient_share(self.freeze)
-            if share is not None:  # one spelling, so that one attack has one name
-                object.__setattr__(self, "freeze", f"{PREFIX}{share:g}")
-            try:
-                re.compile(self.freeze)
-            except re.error as error:
-                raise SpecdefError(
-                    f"`freeze` must be a regular expression; {self.freeze!r} is none ({error})."
-                ) from error
-
-    @property
-    def label(self) -> str:
-        """Short text for tables."""
-        recipe, default = self.recipe, Recipe()
-        parts = [recipe.optimizer, f"lr {recipe.lr:.3g}"]
-        if recipe.max_grad_norm is None:
-            parts.append("no clipping")
-        unusual = (
-            "batch_size",
-            "gradient_accumulation_steps",
-            "precision",
-            "schedule",
-            "warmup",
-            "weight_decay",
-            "retain_weight",
-        )
-        for name in unusual:
-            value = getattr(recipe, name)
-            if value != getattr(default, name):
-                parts.append(f"{name.replace('_', ' ')} {value}")
-        if self.adapter is not None:
-            parts.append(self.adapter.label)
-        if self.freeze is not None:
-            share = gradient_share(self.freeze)
-            frozen = f"frozen {self.freeze}" if share is None else f"only the {share:.0%} with the smallest gradients"
-            parts.append(frozen)
-        if recipe.clip_each:
-            parts.append("clipped tensor by tensor")
-        if recipe.eps is not None:
-            parts.append(f"eps {recipe.eps:.3g}")
-        if self.channel_rates:
-            parts.append("a rate per channel")
-        if self.rewrite is not None:
-            parts.insert(0, f"{self.rewrite.label}, then {parts.pop(0)}")
-        return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -171,7 +82,7 @@ def run_attack(
     attack: Attack,
     *,
     reference_perplexity: float | None = None,
-    scales: Sequence[Edit] = (),
+    folder: Path | None = None,
     progress: Callable[[Evaluation], None] | None = None,
 ) -> AttackResult:
     """Fine-tune `model` in place and say how far it got.
@@ -183,9 +94,9 @@ def run_attack(
         text: general text.
         attack: how.
         reference_perplexity: of the undefended model on ``text.measure``; a defended model that differs by more than
-            2 % at step 0 is a broken attack, and the result is `invalid`, never `held`. A rewriting that changes the
+            2 % at step 0 is a broken attack, and the result is `invalid`, never `held`. An attack that changes the
             function by design is judged by the undefended model's perplexity instead.
-        scales: channel scales for an attack with a rate per channel.
+        folder: where the model was loaded from, for interventions that look at its weights.
         progress: called after every evaluation.
     """
     import torch
@@ -194,26 +105,24 @@ def run_attack(
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(recipe.seed)
         samples = encode_completions(task.samples, tokenizer)
-        if attack.freeze is not None:
-            share = gradient_share(attack.freeze)
-            if share is None:
-                _freeze(model, attack.freeze)
-            else:
-                freeze_by_gradient(model, samples, share, batch_size=recipe.batch_size, seed=recipe.seed)
-        if attack.adapter is not None:
-            model = add_adapter(model, attack.adapter)
+        config: Any = model.config
+        kind = find_kind(config.to_dict())
+        if kind is None:
+            raise SpecdefError(f"`model` must be of a kind that can be attacked; got a {type(model).__name__}.")
+        loaded = LoadedModel(model, tokenizer, kind)
+        for one in attack.interventions:
+            loaded = replace(loaded, model=one.modify(loaded, samples, recipe))
+        model = loaded.model
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         trainer = make_trainer(model, recipe, samples, _general_batch(text))
-        if scales:
-            from specdef.attacks.channel_rates import scale_updates
-
-            scale_updates(getattr(trainer.optimizer, "optimizer", trainer.optimizer), model, scales)
+        for one in attack.interventions:
+            one.attach(getattr(trainer.optimizer, "optimizer", trainer.optimizer), model, folder)
 
         def evaluate(current: Any, step: int, loss: float | None) -> Evaluation:
             return Evaluation(step, task.metric(current, tokenizer), perplexity(current, text.measure), loss)
 
-        lossy = attack.rewrite is not None and attack.rewrite.lossy
-        base, checked = (reference_perplexity, None) if lossy else (None, reference_perplexity)
+        kept = attack.keeps_function
+        base, checked = (None, reference_perplexity) if kept else (reference_perplexity, None)
         decide = partial(_decide, task=task, attack=attack, reference=checked, base=base)
         run = train(trainer, evaluate, decide, progress=progress)
     note = _step_zero_fault(run.evaluations[0], checked, task) or _stillness(run)
@@ -233,7 +142,7 @@ def _decide(
         evaluations,
         target=task.target,
         utility_factor=attack.utility_factor,
-        early_stop=attack.stop == "paper",
+        early_stop=attack.early_stop,
         base=base,
     )
 
@@ -261,16 +170,6 @@ def _stillness(run: TrainingRun) -> str:
         f"{run.steps} steps changed no weight: the learning rate is below what their precision resolves, or the "
         "optimizer does not step"
     )
-
-
-def _freeze(model: nn.Module, pattern: str) -> None:
-    frozen = 0
-    for name, parameter in model.named_parameters():
-        if re.search(pattern, name):
-            parameter.requires_grad_(False)
-            frozen += 1
-    if not frozen:
-        raise SpecdefError(f"`freeze` must match a parameter's name; {pattern!r} matches none.")
 
 
 def _general_batch(text: TextBlocks) -> Batch:

@@ -11,11 +11,11 @@ from specdef.errors import SpecdefError
 from specdef.models.sources import find_model
 
 if TYPE_CHECKING:
-    from specdef.attacks.rewrites.apply import RewriteReport
+    from specdef.attacks.base import Intervention, RewriteReport
     from specdef.certify.certificate import Certificate
     from specdef.certify.resources import Machine
     from specdef.certify.result import StoredCell
-    from specdef.training.outcome import Evaluation, StopRule
+    from specdef.training.outcome import Evaluation
     from specdef.training.recipe import Recipe
 
 
@@ -25,11 +25,8 @@ def attack(
     *,
     task: str = "facts",
     recipe: Recipe | None = None,
-    lora: str | None = None,
-    freeze: str | None = None,
-    rewrite: str | None = None,
-    channel_rates: bool = False,
-    stop: StopRule = "budget",
+    interventions: Sequence[Intervention | str] = (),
+    early_stop: bool = False,
     utility_factor: float = 2.0,
     original: Path | str | None = None,
     text: Path | str | None = None,
@@ -47,13 +44,9 @@ def attack(
         out: folder for results; finished attacks in it are kept, the same attack is not run twice.
         task: ``facts``, or another task, such as ``mcqa:FILE``.
         recipe: optimizer, learning rate, steps and so on.
-        lora: adapters instead of full fine-tuning, such as ``r=8,targets=all``.
-        freeze: regular expression of parameters that are not trained; ``gradients:0.5`` trains the half of the tensors
-            with the smallest gradients.
-        rewrite: how the weights are rewritten first: ``merge``, ``rebalance``, ``inject-layers:factors=2``, ``prune``
-            or ``sharpen:multiplier=4``.
-        channel_rates: learning rates in proportion to the channel scales found in the weights.
-        stop: ``budget`` goes on after divergence, ``paper`` stops when perplexity has doubled.
+        interventions: what is done besides training, such as ``lora:rank=8``, ``rebalance:form=svd`` or
+            ``channel-rates``; any of `specdef.attacks.base.INTERVENTIONS`.
+        early_stop: stop when the utility budget is left; otherwise go on.
         utility_factor: how often the starting perplexity still counts as useful.
         original: the undefended model; step 0 is checked against it.
         text: general text; the bundled prose when None.
@@ -70,9 +63,7 @@ def attack(
     Raises:
         SpecdefError: bad input; finished results are kept.
     """
-    from specdef.attacks.lora import parse_adapter
-    from specdef.attacks.rewrites.apply import parse_rewriting
-    from specdef.attacks.run import Attack
+    from specdef.attacks.base import Attack, parse_intervention
     from specdef.certify.resources import Machine
     from specdef.certify.run_cell import check_readable, measure_cell, reference_perplexity
     from specdef.certify.store import Store
@@ -80,9 +71,8 @@ def attack(
     from specdef.tasks.base import parse_task
     from specdef.training.recipe import Recipe
 
-    adapter = None if lora is None else parse_adapter(lora)
-    rewriting = None if rewrite is None else parse_rewriting(rewrite)
-    made = Attack(recipe or Recipe(), adapter, freeze, stop, utility_factor, rewriting, channel_rates)
+    done = tuple(parse_intervention(one) if isinstance(one, str) else one for one in interventions)
+    made = Attack(recipe or Recipe(), done, early_stop, utility_factor)
     spec = parse_task(task, seed=task_seed, target=target, scorer=scorer)
     folder = find_model(str(model))
     study = make_study(
@@ -96,7 +86,7 @@ def attack(
     store = Store(Path(out))
     try:
         reference = None
-        if made.rewrite is not None or study.original.digest != study.locked.digest:
+        if made.rewrites or study.original.digest != study.locked.digest:
             # Without an original, what rewriting does to the function is judged against the folder as published.
             reference = reference_perplexity(study.cell(study.original))
         cell = replace(study.cell(study.locked, reference=reference), attack=made)
@@ -110,22 +100,26 @@ def undo(kind: str, locked: Path | str, out: Path | str, **options: Any) -> Rewr
     """Undo a lock in the weights without its key, as an attacker would.
 
     Args:
-        kind: ``merge`` (inject lock), ``rebalance`` (fold lock) or ``inject-layers`` (Theorem 8, inject lock).
+        kind: any intervention that takes a lock out of the weights.
         locked: the published folder; nothing else is used.
         out: the folder to create.
-        **options: inject-layers: factors, order, dtype. rebalance: form.
+        **options: of that kind.
 
     Raises:
         SpecdefError: another kind, nothing to undo, or a folder is not usable; nothing is left behind.
     """
-    from specdef.attacks.rewrites.apply import UNDOING, Rewriting, rewrite
+    from specdef.attacks.base import INTERVENTIONS
     from specdef.core.folders import refuse_target
 
-    if kind not in UNDOING:
-        raise SpecdefError(f"`kind` must be one of {', '.join(UNDOING)}; got {kind!r}.")
-    rewriting = Rewriting(kind, options)
+    undoing = [one.name for one in INTERVENTIONS if one.undoes]
+    if kind not in undoing:
+        raise SpecdefError(f"`kind` must be one of {', '.join(undoing)}; got {kind!r}.")
+    intervention = INTERVENTIONS.get(kind).from_options(options)
     refuse_target(Path(out), None)
-    return rewrite(find_model(str(locked)), Path(out), rewriting)
+    report = intervention.rewrite(find_model(str(locked)), Path(out))
+    if report is None:
+        raise SpecdefError(f"`kind` must rewrite weights; {kind} does not.")
+    return report
 
 
 def certify_model(

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
-from specdef.attacks.lora import AdapterSpec
-from specdef.attacks.rewrites.apply import VERSIONS, Rewriting
-from specdef.attacks.run import Attack
+from specdef.attacks.base import Attack
+from specdef.attacks.wire import attack_from_wire, attack_to_wire
 from specdef.defences.card import CARD, RECORD
 from specdef.errors import SpecdefError
 from specdef.tasks.base import TaskSpec
-from specdef.training.recipe import Recipe
 
 FORMAT = 1
 """Raised whenever the same configuration would give another result: finished cells are then computed again."""
@@ -65,7 +63,7 @@ class Cell:
             "task": self.task.name,
             "task_digest": self.task_digest,
             "text_digest": self.text_digest,
-            "attack": attack_to_json(self.attack),
+            "attack": attack_to_wire(self.attack),
             "reference_perplexity": self.reference_perplexity,
             "threads": self.threads,
             "device": self.device,
@@ -78,7 +76,12 @@ class Cell:
 
     def to_json(self) -> dict[str, Any]:
         """The cell as JSON data, paths included, for a worker process."""
-        return {**asdict(self), "attack": attack_to_json(self.attack)}
+        return {
+            **{entry.name: getattr(self, entry.name) for entry in fields(self)},
+            "subject": asdict(self.subject),
+            "task": asdict(self.task),
+            "attack": attack_to_wire(self.attack),
+        }
 
 
 def cell_from_json(data: Mapping[str, Any]) -> Cell:
@@ -87,47 +90,9 @@ def cell_from_json(data: Mapping[str, Any]) -> Cell:
     return Cell(
         subject=Subject(**data["subject"]),
         task=TaskSpec(**data["task"]),
-        attack=attack_from_json(data["attack"]),
+        attack=attack_from_wire(data["attack"]),
         **rest,
     )
-
-
-def attack_to_json(attack: Attack) -> dict[str, Any]:
-    """An attack as JSON data. What was added after the first results existed is left out where it is at its default."""
-    data = {**asdict(attack), "recipe": recipe_to_json(attack.recipe)}
-    if attack.rewrite is not None and attack.rewrite.kind in VERSIONS:
-        data["rewrite"]["version"] = VERSIONS[attack.rewrite.kind]
-    return {name: value for name, value in data.items() if value or name not in ("rewrite", "channel_rates")}
-
-
-_WIRE = {"gradient_accumulation_steps": "accumulation", "max_grad_norm": "clip", "retain_weight": "general_share"}
-"""Field of `Recipe` -> its name in cells, frozen when the first results were written."""
-_FIELD = {wire: name for name, wire in _WIRE.items()}
-
-
-def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as JSON data; later additions at their defaults left out, as in `attack_to_json`."""
-    return {
-        _WIRE.get(name, name): value
-        for name, value in asdict(recipe).items()
-        if value or name not in ("clip_each", "eps")
-    }
-
-
-def recipe_from_json(data: Mapping[str, Any]) -> Recipe:
-    """The recipe that `recipe_to_json` wrote."""
-    return Recipe(**{_FIELD.get(name, name): value for name, value in data.items()})
-
-
-def attack_from_json(data: Mapping[str, Any]) -> Attack:
-    """The attack that a cell's configuration describes."""
-    attack = dict(data)
-    adapter, recipe = attack.pop("adapter"), recipe_from_json(attack.pop("recipe"))
-    if attack.get("rewrite") is not None:
-        attack["rewrite"] = Rewriting(attack["rewrite"]["kind"], dict(attack["rewrite"]["options"]))
-    if adapter is not None:
-        adapter = AdapterSpec(**{**adapter, "targets": tuple(adapter["targets"])})
-    return Attack(recipe=recipe, adapter=adapter, **attack)
 
 
 def digest_of(value: Any) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specdef.certify.cell import recipe_to_json
+from specdef.attacks.wire import recipe_to_wire
 from specdef.certify.environment import environment
 from specdef.certify.executors.local import Executor
 from specdef.certify.findings import Known
@@ -154,7 +154,7 @@ def _content(study: Study, known: Known, threats: Sequence[str], seconds: float)
             "reference_perplexity": known.reference,
             "factor": study.utility_factor,
         },
-        "recipe": recipe_to_json(study.recipe),
+        "recipe": recipe_to_wire(study.recipe),
         "unlocked": {"working_learning_rates": list(known.working), **unlocked.to_json()},
         "threat_models": {name: verdict.to_json() for name, verdict in verdicts.items()},
         "cells": [_row(name, cell) for name, found in known.results.items() for cell in _unique(found)],

@@ -7,7 +7,7 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +15,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from specdef.attacks.channel_rates import channel_scales
-from specdef.attacks.rewrites.apply import RewriteReport, rewrite
+from specdef.attacks.base import RewriteReport
 from specdef.attacks.run import AttackResult, TextBlocks, run_attack, text_blocks
 from specdef.certify.cell import Cell, cell_from_json, digest_of
 from specdef.certify.environment import environment
@@ -62,33 +61,37 @@ def _keep_freed_memory() -> None:
 def measure_cell(cell: Cell, *, progress: Callable[[Evaluation], None] | None = None) -> FinishedCell:
     """`run_cell` in this process, with a call after every evaluation."""
     started = time.perf_counter()
-    with _repeatable(cell.threads), _rewritten(cell) as (ready, rewriting):
+    with _repeatable(cell.threads), _rewritten(cell) as (ready, reports):
         attacked = attack_cell(ready, progress=progress)
     measured = Measured(
         seconds=round(time.perf_counter() - started, 3),
         train_seconds=round(attacked.train_seconds, 3),
         peak_memory_bytes=_peak_memory(cell.device),
         environment=environment(cell.device),
-        rewrite_seconds=None if rewriting is None else round(rewriting.seconds, 3),
+        rewrite_seconds=round(sum(report.seconds for report in reports), 3) if reports else None,
     )
-    return FinishedCell(cell_result(attacked, rewriting), measured)
+    return FinishedCell(cell_result(attacked, reports), measured)
 
 
 @contextmanager
-def _rewritten(cell: Cell) -> Iterator[tuple[Cell, RewriteReport | None]]:
+def _rewritten(cell: Cell) -> Iterator[tuple[Cell, list[RewriteReport]]]:
     """The cell with its model's weights rewritten as the attack says, in a folder that is removed afterwards."""
-    if cell.attack.rewrite is None:
-        yield cell, None
+    if not cell.attack.rewrites:
+        yield cell, []
         return
     with scratch_folder(None) as scratch:
-        out = scratch / "rewritten"
-        report = rewrite(Path(cell.subject.path), out, cell.attack.rewrite)
-        yield replace(cell, subject=replace(cell.subject, path=str(out))), report
+        folder = Path(cell.subject.path)
+        reports: list[RewriteReport] = []
+        for number, one in enumerate(cell.attack.rewrites):
+            out = scratch / f"rewritten-{number}"
+            if (report := one.rewrite(folder, out)) is not None:
+                reports.append(report)
+                folder = out
+        yield replace(cell, subject=replace(cell.subject, path=str(folder))), reports
 
 
 def attack_cell(cell: Cell, *, progress: Callable[[Evaluation], None] | None = None) -> AttackResult:
     """Load the cell's model, its weights rewritten already, and attack it in this process."""
-    scales = channel_scales(Path(cell.subject.path)) if cell.attack.channel_rates else []
     model, tokenizer, text = _load(cell)
     task = make_task(cell.task)
     if digest_of(task.fingerprint()) != cell.task_digest:
@@ -100,7 +103,7 @@ def attack_cell(cell: Cell, *, progress: Callable[[Evaluation], None] | None = N
         text,
         cell.attack,
         reference_perplexity=cell.reference_perplexity,
-        scales=scales,
+        folder=Path(cell.subject.path),
         progress=progress,
     )
 
@@ -156,10 +159,10 @@ def _text(cell: Cell, tokenizer: Any) -> TextBlocks:
     return text_blocks(text, tokenizer)
 
 
-def cell_result(result: AttackResult, rewriting: RewriteReport | None = None) -> CellResult:
+def cell_result(result: AttackResult, reports: Sequence[RewriteReport] = ()) -> CellResult:
     """What an attack achieved, as it is stored: without the times."""
     judgement = result.judgement
-    facts = [] if rewriting is None else [RewriteFacts(*(getattr(rewriting, name) for name in _FACTS))]
+    facts = [RewriteFacts(*(getattr(report, name) for name in _FACTS)) for report in reports]
     return CellResult(
         outcome=judgement.outcome,
         step=judgement.step,

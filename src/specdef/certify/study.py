@@ -9,16 +9,13 @@ from typing import Any
 
 from blake3 import blake3
 
-from specdef.attacks.lora import AdapterSpec
-from specdef.attacks.rewrites.apply import Rewriting
-from specdef.attacks.run import Attack
+from specdef.attacks.base import Attack, Intervention
 from specdef.certify.cell import Cell, Subject, digest_of, subject_of
 from specdef.certify.resources import Machine
 from specdef.errors import SpecdefError
 from specdef.locks.manifest import MANIFEST, read_manifest
 from specdef.tasks.base import Task, TaskSpec, make_task
 from specdef.tasks.text.prose import bundled_prose, read_text
-from specdef.training.outcome import StopRule
 from specdef.training.recipe import Recipe
 
 SERIAL = Machine(1, 1, "cpu")
@@ -66,12 +63,9 @@ class Study:
         self,
         subject: Subject,
         *,
-        adapter: AdapterSpec | None = None,
-        freeze: str | None = None,
+        interventions: tuple[Intervention, ...] = (),
         reference: float | None = None,
-        stop: StopRule = "budget",
-        rewrite: Rewriting | None = None,
-        channel_rates: bool = False,
+        early_stop: bool = False,
         **changes: Any,
     ) -> Cell:
         """One attack: the ordinary recipe with some changes."""
@@ -82,7 +76,7 @@ class Study:
             task_digest=self.task_digest,
             text=self.text,
             text_digest=self.text_digest,
-            attack=Attack(recipe, adapter, freeze, stop, self.utility_factor, rewrite, channel_rates),
+            attack=Attack(recipe, interventions, early_stop, self.utility_factor),
             reference_perplexity=reference,
             threads=self.machine.threads or 1,
             device=self.machine.device or "cpu",

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
-from specdef.attacks.lora import AdapterSpec
-from specdef.attacks.rewrites.apply import Rewriting
+from specdef.attacks.base import Intervention
+from specdef.attacks.interventions.channel_rates import ChannelRates
+from specdef.attacks.interventions.freeze import Freeze
+from specdef.attacks.interventions.inject_layers import InjectLayers
+from specdef.attacks.interventions.lora import Lora
+from specdef.attacks.interventions.merge import Merge
+from specdef.attacks.interventions.prune import Prune
+from specdef.attacks.interventions.rebalance import Rebalance
+from specdef.attacks.interventions.smallest_gradients import SmallestGradients
 from specdef.certify.cell import Cell
 from specdef.certify.findings import Known, is_broken, is_valid, learning_rate, steps_of, success, worst_case
 from specdef.certify.result import StoredCell
@@ -111,22 +118,31 @@ def adapters_and_freezing(study: Study, known: Known) -> Plan:
     """T3: LoRA on all linear layers the library finds, on some of them, and training only a part of the weights."""
     best = known.best("T0", "T1")
     middle = learning_rate(best) if best is not None else known.working[0]
-    everything, queries = AdapterSpec(), AdapterSpec(targets=("q_proj", "v_proj"))
+    everything, queries = Lora(), Lora(targets=("q_proj", "v_proj"))
     stages: list[Stage] = [
-        ("LoRA on all linear layers", [{"adapter": everything, "lr": lr} for lr in ADAPTER_LR[:2]]),
+        ("LoRA on all linear layers", _trying(everything, ADAPTER_LR[:2])),
     ]
     if study.locked_modules:
         frozen = "|".join(re.escape(name) for name in study.locked_modules)
-        stages.append(("freezing the locked layers", [{"freeze": frozen, "lr": lr} for lr in known.working[:2]]))
+        stages.append(("freezing the locked layers", _trying(Freeze(frozen), known.working[:2])))
     stages += [
-        ("LoRA on q_proj and v_proj", [{"adapter": queries, "lr": lr} for lr in ADAPTER_LR[1:]]),
-        ("training the embeddings only", [{"freeze": r"^(?!.*embed)", "lr": lr} for lr in (1e-3, middle)]),
-        ("training the MLPs only", [{"freeze": r"^(?!.*mlp\.)", "lr": lr} for lr in (known.working[0], middle)]),
+        ("LoRA on q_proj and v_proj", _trying(queries, ADAPTER_LR[1:])),
+        (
+            "training the embeddings only",
+            [{"interventions": (Freeze(r"^(?!.*embed)"),), "lr": lr} for lr in (1e-3, middle)],
+        ),
+        (
+            "training the MLPs only",
+            [{"interventions": (Freeze(r"^(?!.*mlp\.)"),), "lr": lr} for lr in (known.working[0], middle)],
+        ),
     ]
     span = math.log10(max(study.multiplier, 1.0))
     lower = [_rounded(1e-3 / 10 ** (share * span)) for share in (0.25, 0.5, 0.75, 1.0)]
     stages.append(
-        ("LoRA on all linear layers, lower rates", [{"adapter": everything, "lr": lr} for lr in dict.fromkeys(lower)])
+        (
+            "LoRA on all linear layers, lower rates",
+            [{"interventions": (everything,), "lr": lr} for lr in dict.fromkeys(lower)],
+        )
     )
     yield from _stages(study, known, "T3", stages)
 
@@ -139,14 +155,17 @@ def undo_attacks(study: Study, known: Known) -> Plan:
     best = known.best("unlocked")
     lr = learning_rate(best) if best is not None else known.working[0]
     stages: list[Stage] = [
-        ("merging and rebalancing", [{"rewrite": Rewriting(kind), "lr": lr} for kind in ("merge", "rebalance")]),
-        ("rebalancing head by head", [{"rewrite": Rewriting("rebalance", {"form": "svd"}), "lr": lr}]),
-        ("layer injection", [{"rewrite": Rewriting("inject-layers", {"factors": k}), "lr": lr} for k in (2, 4)]),
-        ("a learning rate per channel", [{"channel_rates": True, "max_grad_norm": None, "lr": lr}]),
-        ("training what has small gradients", [{"freeze": f"gradients:{share}", "lr": lr} for share in (0.9, 0.5)]),
+        ("merging and rebalancing", [{"interventions": (one,), "lr": lr} for one in (Merge(), Rebalance())]),
+        ("rebalancing head by head", [{"interventions": (Rebalance(form="svd"),), "lr": lr}]),
+        ("layer injection", [{"interventions": (InjectLayers(factors=k),), "lr": lr} for k in (2, 4)]),
+        ("a learning rate per channel", [{"interventions": (ChannelRates(),), "max_grad_norm": None, "lr": lr}]),
+        (
+            "training what has small gradients",
+            [*_trying(SmallestGradients(0.9), [lr]), *_trying(SmallestGradients(0.5), [lr])],
+        ),
         ("clipping tensor by tensor", [{"clip_each": True, "lr": lr}]),
         ("eps scaled by the multiplier", [{"eps": 1e-8 * study.multiplier, "lr": lr}]),
-        ("pruning what looks scaled", [{"rewrite": Rewriting("prune"), "lr": lr}]),
+        ("pruning what looks scaled", [{"interventions": (Prune(),), "lr": lr}]),
     ]
     yield from _stages(study, known, "T4", stages)
 
@@ -215,8 +234,7 @@ def _control(study: Study, known: Known, name: str, label: str, changes: Sequenc
 
     There is nothing to undo in the undefended model: what undoes a lock is left out.
     """
-    undoing = ("rewrite", "channel_rates")
-    plain = [{name: value for name, value in change.items() if name not in undoing} for change in changes]
+    plain = [_without_undoing(change) for change in changes]
     found = yield [study.cell(study.original, **change) for change in plain]
     controls = {cell.key for cell in found}
     known.results[CONTROLS] = [*known.results.get(CONTROLS, []), *found]
@@ -224,6 +242,16 @@ def _control(study: Study, known: Known, name: str, label: str, changes: Sequenc
     if not any(map(is_broken, found)):
         known.drop(name, keys)
         known.skip(name, f"{label}: fails on the undefended model as well, so it says nothing")
+
+
+def _trying(intervention: Intervention, rates: Iterable[float]) -> list[Changes]:
+    """One intervention at some learning rates."""
+    return [{"interventions": (intervention,), "lr": lr} for lr in rates]
+
+
+def _without_undoing(change: Changes) -> Changes:
+    kept = tuple(one for one in change.get("interventions", ()) if not one.needs_lock)
+    return {**change, "interventions": kept}
 
 
 def _other_seeds(study: Study, known: Known, name: str) -> Plan:
@@ -240,13 +268,7 @@ def _other_seeds(study: Study, known: Known, name: str) -> Plan:
             return
         attack = group[0].attack
         recipe = {key: value for key, value in asdict(attack.recipe).items() if key != "seed"}
-        changes = {
-            "adapter": attack.adapter,
-            "freeze": attack.freeze,
-            "rewrite": attack.rewrite,
-            "channel_rates": attack.channel_rates,
-            **recipe,
-        }
+        changes = {"interventions": attack.interventions, **recipe}
         if name == "unlocked":
             yield [study.cell(study.original, **changes, seed=seed) for seed in SEEDS[1:]]
         else:
@@ -255,7 +277,9 @@ def _other_seeds(study: Study, known: Known, name: str) -> Plan:
 
 def _locked(study: Study, known: Known, **changes: Any) -> Cell:
     """A cell on the model under test; the undefended model needs no comparison with itself, so its cells are reused."""
-    alone = study.locked.digest == study.original.digest and changes.get("rewrite") is None
+    alone = study.locked.digest == study.original.digest and not any(
+        one.rewrites for one in changes.get("interventions", ())
+    )
     reference = None if alone else known.reference
     return study.cell(study.locked, reference=reference, **changes)
 

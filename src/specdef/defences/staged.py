@@ -86,7 +86,7 @@ class StagedDefence(Defence):
 
         recipe = self.recipe(options, given.seed)
         rows = loaded.kind.encode(stage.samples, loaded)
-        run = train(make_trainer(loaded.model, recipe, rows, data.retained), evaluate, stop)
+        run = train(make_trainer(loaded, recipe, rows, data.retained), evaluate, stop)
         return run.evaluations, run.steps
 
     def check(self, report: DefenceReport, options: Any) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from specdef.attacks.run import Attack
-from specdef.certify.cell import recipe_from_json
+from specdef.attacks.base import Attack
+from specdef.attacks.wire import recipe_from_wire
 from specdef.certify.certificate import CONTAINS
 from specdef.certify.findings import SLOWED
 from specdef.training.outcome import Outcome
@@ -181,7 +181,7 @@ def attack_name(label: str, lr: float) -> str:
 
 def ordinary_attack(certificate: Mapping[str, Any]) -> str:
     """Name of full fine-tuning with AdamW and the certificate's own recipe."""
-    recipe = recipe_from_json({**certificate["recipe"], "optimizer": "adamw"})
+    recipe = recipe_from_wire({**certificate["recipe"], "optimizer": "adamw"})
     return attack_name(Attack(recipe).label, recipe.lr)
 
 

@@ -8,8 +8,8 @@ from html import escape
 from specdef.certify.study_results import Entry, StudyResults, Table
 from specdef.report.page import KIND_CLASS, POLICY
 from specdef.report.sentences import plain
-from specdef.report.style import CSS
 from specdef.report.study_view import grid, kind_of, legend, price_text, steps_text, table_title
+from specdef.report.style import CSS
 
 
 def study_page(results: StudyResults, picture: bytes | None) -> str:

@@ -18,7 +18,7 @@ def kind_of(entry: Entry) -> Kind:
 
 
 def steps_text(entry: Entry) -> str:
-    """``20 ± 5 (0.64)``: mean steps to the target, best score within the utility budget; marks where utility was lost."""
+    """``20 ± 5 (0.64)``: mean steps to the target, best score within the budget; marks where utility was lost."""
     if entry.score is None:
         return kind_of(entry).value
     mark = "" if not entry.seeds_diverged else LOST_ALL if entry.seeds_diverged == entry.seeds else LOST_SOME
@@ -27,7 +27,7 @@ def steps_text(entry: Entry) -> str:
 
 
 def price_text(entry: Entry) -> str:
-    """What an attack cost, for a table of attacks: rewriting, added numbers, a step, memory; or why it does not count."""
+    """What an attack cost: rewriting, added numbers, a step, memory; or why it does not count."""
     cost = entry.cost
     if cost.seconds_per_step is None:
         return entry.note.split("; ")[0][:80]

@@ -1,53 +1,19 @@
-"""Merge: multiply every injected compensation back into its weight. Two linear layers in a row are one.
-
-The papers concede this attack (section 4, "an adversary may combine the compensated layers"). It needs no key: the
-folder must tell transformers which layers are compensated, or nobody could load it.
-"""
+"""Layers with a compensation beside them, as config.json lists them, checked against the tensors."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from functools import partial
 
 import torch
 
 from specdef.analysis.inspect import is_compensation, resolve_locked
-from specdef.attacks.lazy_tensors import tensor_bytes
-from specdef.attacks.rewrites.apply import RewritePlan
 from specdef.checkpoint.header import TensorInfo
 from specdef.checkpoint.reader import Checkpoint
-from specdef.checkpoint.writer import NewTensor, edits_by_shard
+from specdef.core.dtypes import STORED_NAMES
 from specdef.errors import SpecdefError
-from specdef.linalg.compensation import TENSOR_NAMES, effective_weight
+from specdef.linalg.compensation import TENSOR_NAMES
 from specdef.locks.entry import FORMAT_VERSION, QUANT_METHOD, LayerEntry
-from specdef.locks.inject import TORCH_DTYPES, load_tensor, locked_modules
-
-STORED_NAMES = {str(dtype).removeprefix("torch."): name for name, dtype in TORCH_DTYPES.items()} | {"int64": "I64"}
-"""torch's name of a dtype -> safetensors'."""
-
-
-def plan_merge(checkpoint: Checkpoint) -> RewritePlan:
-    """Replace W~ and C by C W~ (or W~ C), in W~'s stored dtype; the product is computed in float64.
-
-    Raises:
-        SpecdefError: the folder lists no compensated layers, or lists them wrongly.
-    """
-    modules = compensated_modules(checkpoint)
-    where = checkpoint.locate()
-    replaced: dict[str, NewTensor] = {}
-    dropped: list[str] = []
-    errors: list[float] = []
-    for module, entry in modules.items():
-        tensor = where[f"{module}.weight"][1]
-        data = partial(_merged_bytes, checkpoint, module, entry, errors)
-        replaced[tensor.name] = NewTensor(tensor.dtype, tensor.shape, data)
-        dropped += [f"{module}.{part}" for part in TENSOR_NAMES[entry.form]]
-    edits = edits_by_shard(checkpoint, replaced=replaced, dropped=dropped)
-    removed = sum(math.prod(where[name][1].shape) for name in dropped)
-    config = {key: value for key, value in checkpoint.config.items() if key != "quantization_config"}
-    detail = f"{len(modules)} compensations multiplied into their weights"
-    return RewritePlan(edits, config, len(modules), -removed, detail, errors)
+from specdef.locks.inject import load_tensor, locked_modules
 
 
 def compensated_modules(checkpoint: Checkpoint) -> dict[str, LayerEntry]:
@@ -134,11 +100,3 @@ def stored_layer(
 def relative_difference(found: torch.Tensor, wanted: torch.Tensor) -> float:
     """||found - wanted|| / ||wanted||, in float64."""
     return float((found.double() - wanted).norm() / wanted.norm().clamp_min(torch.finfo(torch.float64).tiny))
-
-
-def _merged_bytes(checkpoint: Checkpoint, module: str, entry: LayerEntry, errors: list[float]) -> bytes:
-    weight, tensors = stored_layer(checkpoint, module, entry)
-    effective = effective_weight(weight, tensors, entry.side)
-    merged = effective.to(weight.dtype)
-    errors.append(relative_difference(merged, effective))
-    return tensor_bytes(merged.T if entry.transposed else merged)

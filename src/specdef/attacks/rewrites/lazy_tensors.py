@@ -5,15 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Mapping
 
+import torch
 from torch import Tensor
 
-from specdef.locks.inject import TORCH_DTYPES
+from specdef.core.dtypes import TORCH_NAMES
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:
     """A tensor's numbers as safetensors stores them."""
-    import torch
-
     return bytes(tensor.contiguous().view(torch.uint8).numpy().data)
 
 
@@ -41,6 +40,6 @@ class Together:
                 self._left.discard(key)
                 if not self._left:
                     self._tensors = {}
-            return tensor_bytes(tensor.to(TORCH_DTYPES[dtype]))
+            return tensor_bytes(tensor.to(getattr(torch, TORCH_NAMES[dtype])))
 
         return data

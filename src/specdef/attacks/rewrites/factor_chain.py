@@ -17,20 +17,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from specdef.attacks.factored_linear import FACTORED_VERSION, FactorEntry
-from specdef.attacks.lazy_tensors import Together
-from specdef.attacks.rewrites.apply import RewritePlan
-from specdef.attacks.rewrites.merge import STORED_NAMES, compensated_modules, relative_difference, stored_layer
+from specdef.attacks.rewrites.compensated import compensated_modules, relative_difference, stored_layer
+from specdef.attacks.rewrites.lazy_tensors import Together
+from specdef.attacks.rewriting import RewritePlan
 from specdef.checkpoint.reader import Checkpoint
 from specdef.checkpoint.writer import NewTensor, edits_by_shard
+from specdef.core.dtypes import SHORT_NAMES, STORED_NAMES
 from specdef.linalg.compensation import TENSOR_NAMES, Side, effective_weight
 from specdef.locks.entry import QUANT_METHOD, LayerEntry
 
 TINY = 1e-12
 """Singular values below this share of the largest count as zero."""
-DTYPES = {"fp32": ("F32", "float32"), "bf16": ("BF16", "bfloat16"), "fp64": ("F64", "float64")}
 
 
-def plan_layer_injection(checkpoint: Checkpoint, *, factors: int, order: str, dtype: str) -> RewritePlan:
+def plan_chains(checkpoint: Checkpoint, *, factors: int, order: str, dtype: str) -> RewritePlan:
     """Replace every layer of an inject lock by a chain of trainable factors.
 
     Args:
@@ -50,7 +50,7 @@ def plan_layer_injection(checkpoint: Checkpoint, *, factors: int, order: str, dt
     entries: dict[str, Any] = {}
     after = 0
     errors: list[float] = []
-    stored, named = DTYPES[dtype]
+    named = SHORT_NAMES[dtype]
     for module, entry in modules.items():
         weight = f"{module}.weight"
         shape = where[weight][1].shape
@@ -61,8 +61,7 @@ def plan_layer_injection(checkpoint: Checkpoint, *, factors: int, order: str, dt
         keys = [str(number) for number in range(len(shapes))]
         chain = Together(partial(_chain, checkpoint, module, entry, factors, order, dtypes, errors), keys)
         for number, shape in enumerate(shapes):
-            kept = number in keeps
-            file_dtype = STORED_NAMES[entry.dtype] if kept else stored
+            file_dtype = STORED_NAMES[dtypes[number]]
             new = NewTensor(file_dtype, shape, chain.writer(str(number), file_dtype))
             if number == 0:
                 replaced[weight] = new
