@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.locked import HERE, WORK
 from specdef.certify.environment import environment
-from specdef.certify.run_cell import reference_perplexity
+from specdef.certify.run_cell import reference_utility
 from specdef.certify.store import write_json
 from specdef.certify.study import make_study
 from specdef.certify.study_faults import StudyError
@@ -37,7 +37,7 @@ def run(name: str, study: StudyFile) -> Path:
         made = make_study(folder, original, plan.tasks[0].spec)
         loaded = kind_of(folder).load(folder)
         score = made.task.metric(loaded.model, loaded.processor)
-        row = {"lock": defence.label, "perplexity": reference_perplexity(made.cell(made.locked)), "score": score}
+        row = {"lock": defence.label, "perplexity": reference_utility(made.cell(made.locked)), "score": score}
         if name in HARNESS:
             from specdef.integrations.lm_eval import evaluate_harness
 

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from specdef.models.base import LoadedModel, kind_of
 from specdef.tasks.base import TaskSpec, make_task
 from specdef.tasks.text.everyday import everyday
+from specdef.tasks.utility import UtilityData, utility_for
 from specdef.training.loop import make_trainer
 from specdef.training.recipe import Recipe
 
@@ -93,3 +94,9 @@ def load(folder: Path) -> tuple[Any, Any]:
 def loaded(folder: Path) -> LoadedModel:
     """Model and tokenizer as attacks are given them."""
     return kind_of(folder).load(folder)
+
+
+def general(model: LoadedModel) -> UtilityData:
+    """The general data that ships with the package, prepared for a model."""
+    utility = utility_for(model.kind)
+    return utility.prepare(utility.read(None), model)

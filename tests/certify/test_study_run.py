@@ -252,7 +252,7 @@ def test_the_reference_is_measured_once(
     models: tuple[Path, Path], tmp_path: Path, pretended: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = run(small(models), tmp_path)
-    monkeypatch.setattr("specdef.certify.study_run.reference_perplexity", lambda cell: pytest.fail("measured again"))
+    monkeypatch.setattr("specdef.certify.study_run.reference_utility", lambda cell: pytest.fail("measured again"))
     assert run(small(models), tmp_path).tables == first.tables
 
 

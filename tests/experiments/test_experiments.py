@@ -18,6 +18,7 @@ from specdef.certify.study_faults import StudyError
 from specdef.certify.study_file import read_study
 from specdef.certify.study_plan import StudyPlan, plan_study
 from specdef.certify.study_run import Defended, Field, study_cells
+from specdef.models.base import MODEL_KINDS
 
 STUDIES = sorted(tables.STUDIES.glob("*.yaml"))
 KEYS: dict[str, list[str]] = json.loads((Path(__file__).parent / "cell_keys.json").read_text())
@@ -59,6 +60,7 @@ def test_finished_cells_are_used_again(name: str, monkeypatch: pytest.MonkeyPatc
     """The keys of a study's cells are those its JSON configuration gave."""
     made = plan(tables.STUDIES / f"{name}.yaml")
     monkeypatch.setattr(study, "subject_of", lambda folder: Subject(str(folder), str(folder)))
+    monkeypatch.setattr(study, "kind_of", lambda folder, **_: MODEL_KINDS.get("causal-lm"))
     undefended = make_study(
         Path("model"), Path("model"), made.tasks[0].spec, recipe=made.recipe, machine=Machine(1, 1, "cpu")
     )

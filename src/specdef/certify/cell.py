@@ -18,6 +18,8 @@ from specdef.tasks.base import TaskSpec
 
 FORMAT = 1
 """Raised whenever the same configuration would give another result: finished cells are then computed again."""
+FIRST_KIND, FIRST_UTILITY = "causal-lm", "perplexity"
+"""What every cell was of when the first results were written; a cell says another model kind or utility beside it."""
 _NOT_WEIGHTS = {"README.md", ".gitattributes", "SPECDEF_LOCK.md", "specdef_lock.json", CARD, RECORD}
 
 
@@ -37,12 +39,15 @@ class Cell:
         subject: the model.
         task: what is trained and scored.
         task_digest: of everything the task was made of.
-        text: path of the general text; None is the bundled prose.
-        text_digest: of that text.
+        text: path of the general data; None takes what ships with the package.
+        text_digest: of that data.
         attack: how the model is attacked.
-        reference_perplexity: of the undefended model, for the check at step 0; None leaves it out.
+        reference: utility of the undefended model, for the check at step 0; None leaves it out.
         threads: CPU threads; sums come out differently with another number, so it is part of the identity.
         device: ``cpu`` or ``cuda``.
+        model_kind: name of the model's kind.
+        utility: name of the utility that is watched.
+        original: the undefended model, for a utility whose general data it prepares.
     """
 
     subject: Subject
@@ -51,9 +56,12 @@ class Cell:
     text: str | None
     text_digest: str
     attack: Attack = field(default_factory=Attack)
-    reference_perplexity: float | None = None
+    reference: float | None = None
     threads: int = 1
     device: str = "cpu"
+    model_kind: str = FIRST_KIND
+    utility: str = FIRST_UTILITY
+    original: Subject | None = None
 
     def identity(self) -> dict[str, Any]:
         """Everything the result depends on, and nothing about where files lie."""
@@ -64,9 +72,18 @@ class Cell:
             "task_digest": self.task_digest,
             "text_digest": self.text_digest,
             "attack": attack_to_wire(self.attack),
-            "reference_perplexity": self.reference_perplexity,
             "threads": self.threads,
             "device": self.device,
+            **self._watched(),
+        }
+
+    def _watched(self) -> dict[str, Any]:
+        if (self.model_kind, self.utility, self.original) == (FIRST_KIND, FIRST_UTILITY, None):
+            return {"reference_perplexity": self.reference}
+        original = None if self.original is None else self.original.digest
+        return {
+            "model_kind": self.model_kind,
+            "utility": {"name": self.utility, "reference": self.reference, "original": original},
         }
 
     @property
@@ -79,6 +96,7 @@ class Cell:
         return {
             **{entry.name: getattr(self, entry.name) for entry in fields(self)},
             "subject": asdict(self.subject),
+            "original": None if self.original is None else asdict(self.original),
             "task": asdict(self.task),
             "attack": attack_to_wire(self.attack),
         }
@@ -86,11 +104,12 @@ class Cell:
 
 def cell_from_json(data: Mapping[str, Any]) -> Cell:
     """The cell that `Cell.to_json` wrote."""
-    rest = {name: value for name, value in data.items() if name not in ("subject", "task", "attack")}
+    rest = {name: value for name, value in data.items() if name not in ("subject", "original", "task", "attack")}
     return Cell(
         subject=Subject(**data["subject"]),
         task=TaskSpec(**data["task"]),
         attack=attack_from_wire(data["attack"]),
+        original=None if data.get("original") is None else Subject(**data["original"]),
         **rest,
     )
 

@@ -103,6 +103,7 @@ class StudyFile(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
         seeds: of training; decides the order of samples and every other draw.
         recipe: what every attack starts from.
         early_stop: stop a run when utility is lost, as the papers do.
+        utility: what is watched besides the task; that of the models' kind when left out.
         utility_factor: how much of its utility a model may lose and still count as useful.
         window: ordinary learning rates, for ``certify``.
         text: general data; what ships with the package when left out.
@@ -120,6 +121,7 @@ class StudyFile(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     seeds: Annotated[tuple[Annotated[int, Meta(ge=0, lt=2**32)], ...], Meta(min_length=1)] = (0,)
     recipe: RecipeChanges = RecipeChanges()
     early_stop: bool = False
+    utility: Name | None = None
     utility_factor: Annotated[float, Meta(gt=1)] = 2.0
     window: Annotated[tuple[float, ...], Meta(min_length=2)] | None = None
     text: str | None = None

@@ -16,7 +16,7 @@ from specdef.certify.cell import Cell, Subject, digest_of, subject_of
 from specdef.certify.environment import environment
 from specdef.certify.resources import Machine
 from specdef.certify.result import StoredCell
-from specdef.certify.run_cell import reference_perplexity
+from specdef.certify.run_cell import reference_utility
 from specdef.certify.store import Store, StoreError, write_json
 from specdef.certify.study import WINDOW, Study, make_study
 from specdef.certify.study_faults import StudyError, at
@@ -145,7 +145,7 @@ def _fields(plan: StudyPlan, out: Path, machine: Machine, say: OnStage) -> tuple
         say(f"{model.label}: defended copies")
         original = at(f"models[{number}]", partial(find_model, model.model))
         kind = at(f"models[{number}]", partial(kind_of, original))
-        utility = utility_for(kind)
+        utility = at("utility", partial(utility_for, kind, study.utility))
         copies = Copies(out / MODELS, text, digest_of(utility.read(text)))
         original = copies.prepared(original, model, f"models[{number}].prepare")
         defended = []
@@ -153,17 +153,20 @@ def _fields(plan: StudyPlan, out: Path, machine: Machine, say: OnStage) -> tuple
             say(f"{model.label}: {defence.label}")
             folder = copies.defended(original, defence, f"defences[{index}]")
             defended.append(Defended(defence, folder, subject_of(folder)))
-        for task in plan.tasks or (TaskPlan(kind.default_task, parse_task(kind.default_task)),):
-            made = make_study(
+        for index, task in enumerate(plan.tasks or (TaskPlan(kind.default_task, parse_task(kind.default_task)),)):
+            make = partial(
+                make_study,
                 original,
                 original,
                 task.spec,
                 text=text,
                 recipe=plan.recipe,
                 window=study.window or WINDOW,
+                utility=study.utility,
                 utility_factor=study.utility_factor,
                 machine=machine,
             )
+            made = at(f"tasks[{index}]", make)
             say(f"{model.label}: {utility.name} before training")
             reference = _reference(out / REFERENCES, made.cell(made.original))
             if not math.isfinite(reference):
@@ -179,7 +182,7 @@ def _reference(folder: Path, cell: Cell) -> float:
     try:
         return float(read_object(path)["utility"])
     except (OSError, SchemaError, KeyError, TypeError, ValueError):
-        found = reference_perplexity(cell)
+        found = reference_utility(cell)
     if math.isfinite(found):
         write_json(path, {"utility": found})
     return found
@@ -270,6 +273,7 @@ def _certify(
         target=spec.target,
         scorer=spec.scorer,
         task_seed=spec.seed,
+        utility=study.utility,
         utility_factor=study.utility_factor,
         machine=field.study.machine,
         cells=store.cells,

@@ -134,9 +134,18 @@ def make_task(spec: TaskSpec) -> Task:
     Raises:
         TaskError: unknown name, or what the task itself says of its file.
     """
+    return check_task(spec).make(spec)
+
+
+def check_task(spec: TaskSpec) -> TaskKind:
+    """The kind of a description; no file is read yet.
+
+    Raises:
+        TaskError: unknown name, or a file or scorer is missing or has no place.
+    """
     kind = TASKS.get(spec.name)
     kind.check(spec)
-    return kind.make(spec)
+    return kind
 
 
 def check_kind(task: Task | TaskKind, kind: ModelKind) -> None:

@@ -80,7 +80,7 @@ class Accuracy(Utility):
                 f"{rows[0].label}. Give a file of texts that the model tells apart."
             )
         retained = loaded.kind.encode([Labelled(r.text, r.label) for r in mixed if r.label is not None], loaded)
-        return UtilityData(_Measured(tuple(rows), loaded.processor), retained)
+        return UtilityData(self, _Measured(tuple(rows), loaded.processor), retained)
 
     def measure(self, model: Any, data: UtilityData) -> float:
         """The share; not a number when a logit is not finite."""
