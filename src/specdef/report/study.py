@@ -10,18 +10,19 @@ from specdef.report.files import write_bytes
 from specdef.report.study_markdown import study_markdown
 from specdef.report.study_page import study_page
 from specdef.report.study_picture import draw_study
+from specdef.report.write import write_report
 
 MARKDOWN, TABLE, PICTURE, PAGE = "study.md", "results.csv", "picture.png", "index.html"
 
 
 def write_study(folder: Path | str) -> list[Path]:
-    """Write study.md, results.csv, picture.png and index.html into the folder of a study.
+    """Write study.md, results.csv, picture.png and index.html into the folder of a study, and its certificates' pages.
 
     Args:
         folder: holds the results that `run_study` wrote.
 
     Returns:
-        The files written. Everything is made before the first is written.
+        The files written. Everything of the study itself is made before the first is written.
 
     Raises:
         SpecdefError: there are no results, matplotlib is missing, or the disk is full.
@@ -37,6 +38,7 @@ def write_study(folder: Path | str) -> list[Path]:
             picture = path.read_bytes()
         content[PICTURE] = picture
     content[PAGE] = study_page(results, picture).encode()
+    pages = [path for name in results.certificates for path in write_report(folder / name)]
     for name, data in content.items():
         write_bytes(folder / name, data)
-    return [folder / name for name in content]
+    return [*(folder / name for name in content), *pages]
