@@ -19,6 +19,7 @@ from specdef.certify.study_file import (
     study_recipe,
     study_schema,
 )
+from specdef.certify.study_plan import plan_study
 from specdef.errors import SpecdefError
 from specdef.training.recipe import Recipe
 
@@ -121,6 +122,11 @@ def test_the_librarys_sentences_are_said_of_the_place(place: str, message: str, 
     with pytest.raises(StudyError) as raised:
         at(place, refuse)
     assert str(raised.value) == said
+
+
+def test_the_example_in_the_docs_is_a_study() -> None:
+    text = (DOCS / "studies.md").read_text().split("```yaml\n")[1].split("```")[0]
+    assert len(plan_study(parse_study(text.encode())).attacks) == 3
 
 
 def test_the_published_schema_is_of_today() -> None:

@@ -11,11 +11,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pico_text
 import pytest
 import synthetic
+import torch
+from safetensors.torch import load_file
 
 from specdef.certify import study_models
 from specdef.certify.cell import Cell
@@ -26,6 +29,7 @@ from specdef.certify.study_faults import StudyError
 from specdef.certify.study_file import parse_study
 from specdef.certify.study_results import StudyResults, read_results
 from specdef.certify.study_run import run_study
+from specdef.defences.base import DEFENCES, Applied, Defence, Given
 from specdef.errors import SpecdefError
 from specdef.report.study import write_study
 from specdef.training.outcome import Outcome
@@ -230,6 +234,30 @@ def test_a_prepared_model_counts_as_the_undefended_one(
 def test_a_defence_is_a_defence_like_a_lock(models: tuple[Path, Path], tmp_path: Path, pretended: None) -> None:
     results = run(small(models, defences="[none, {method: unlearned, steps: 2}]"), tmp_path)
     assert [row.defence for row in results.tables[0].rows] == ["none", "unlearned, steps 2"]
+
+
+class Halve(Defence):
+    """A defence of another package: halves the output head."""
+
+    name = "halve"
+    summary = "halves the head"
+
+    def apply(self, given: Given, options: Any) -> Applied:
+        given.loaded.model.lm_head.weight.data *= 0.5
+        return Applied()
+
+
+def test_a_defence_of_another_package(
+    models: tuple[Path, Path], tmp_path: Path, pretended: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = {"halve": [SimpleNamespace(name="halve", value="toy:KIND", dist=None, load=Halve)]}
+    monkeypatch.setattr(DEFENCES, "_foreign", lambda: points)
+    monkeypatch.setattr(DEFENCES, "_loaded", {})
+    results = run(small(models, defences="[none, {method: halve}]"), tmp_path)
+    assert [row.defence for row in results.tables[0].rows] == ["none", "halve"]
+    (folder,) = (tmp_path / "models").glob("halve-*")
+    before, after = (load_file(place / "model.safetensors")["lm_head.weight"] for place in (models[0], folder))
+    assert torch.equal(after, 0.5 * before)
 
 
 def test_a_study_can_certify(models: tuple[Path, Path], tmp_path: Path, pretended: None) -> None:
