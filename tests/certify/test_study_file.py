@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pytest
 
 from specdef.certify.study_faults import StudyError, at
 from specdef.certify.study_file import (
-    SCHEMA_FILE,
     AttackEntry,
     RecipeChanges,
     changes,
     parse_study,
     read_study,
     study_recipe,
-    study_schema,
 )
 from specdef.certify.study_plan import plan_study
 from specdef.errors import SpecdefError
@@ -127,14 +124,3 @@ def test_the_librarys_sentences_are_said_of_the_place(place: str, message: str, 
 def test_the_example_in_the_docs_is_a_study() -> None:
     text = (DOCS / "studies.md").read_text().split("```yaml\n")[1].split("```")[0]
     assert len(plan_study(parse_study(text.encode())).attacks) == 3
-
-
-def test_the_published_schema_is_of_today() -> None:
-    """After a change, write it again: see `write_schema`."""
-    assert json.loads((DOCS / SCHEMA_FILE).read_text()) == study_schema()
-
-
-def test_the_schema_explains_every_name() -> None:
-    for kind in study_schema()["$defs"].values():
-        for name, part in kind["properties"].items():
-            assert part.get("description"), f"{kind['title']}.{name}"

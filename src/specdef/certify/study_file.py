@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import json
-import re
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +15,6 @@ from specdef.core.schema import SchemaError, convert
 from specdef.core.yaml_data import YamlError, parse_yaml
 from specdef.training.recipe import Recipe
 
-VERSION = 1
-SCHEMA_FILE = "study.schema.json"
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 PLAIN = "none"
 """The defence that leaves the model as it is."""
@@ -160,29 +155,6 @@ def parse_study(data: bytes) -> StudyFile:
         raise StudyError(sentence(str(error), content, StudyFile)) from error
     _check(study)
     return study
-
-
-def study_schema() -> dict[str, Any]:
-    """The JSON schema of study files, for editors."""
-    schema = msgspec.json.schema(StudyFile)
-    for part in schema["$defs"].values():
-        _describe(part)
-    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "specdef study"}
-    return dict(json.loads(json.dumps({**head, **schema})))
-
-
-def write_schema(path: Path) -> None:
-    """Publish the schema: ``python -c "from specdef.certify.study_file import *; write_schema(Path('FILE'))"``."""
-    path.write_text(json.dumps(study_schema(), indent=1) + "\n", encoding="utf-8")
-
-
-def _describe(part: dict[str, Any]) -> None:
-    """Say of each name what the docstring's list of attributes says of it."""
-    first, _, listed = inspect.cleandoc(part.get("description", "")).partition("\n\nAttributes:\n")
-    part["description"] = first
-    for name, text in re.findall(r"^    (\w+): ((?:.|\n {8})+)", listed, flags=re.MULTILINE):
-        if name in part["properties"]:
-            part["properties"][name]["description"] = " ".join(text.split())
 
 
 def study_recipe(study: StudyFile) -> Recipe:
