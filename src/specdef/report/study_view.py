@@ -23,7 +23,8 @@ def steps_text(entry: Entry) -> str:
         return kind_of(entry).value
     mark = "" if not entry.seeds_diverged else LOST_ALL if entry.seeds_diverged == entry.seeds else LOST_SOME
     steps = NOT_REACHED if entry.steps is None else f"{entry.steps:.0f} ± {entry.steps_std or 0:.0f}"
-    return f"{steps} ({entry.score:.2f}){mark}"
+    some = f", {entry.seeds_broken}/{entry.seeds}" if 0 < entry.seeds_broken < entry.seeds else ""
+    return f"{steps}{some} ({entry.score:.2f}){mark}"
 
 
 def price_text(entry: Entry) -> str:
@@ -45,7 +46,7 @@ def legend(results: StudyResults) -> str:
     seeds = f"{results.seeds} seed{'s' if results.seeds > 1 else ''}"
     text = (
         f"Entry: mean steps to the target ± std (best score within the utility budget); {NOT_REACHED} where no seed "
-        f"reached it. {LOST_SOME} a seed lost utility at some evaluation, {LOST_ALL} all did. "
+        f"reached it, 1/2 where one of two did. {LOST_SOME} a seed lost utility at some evaluation, {LOST_ALL} all did. "
     )
     if results.rows == "attacks":
         text += (
