@@ -10,7 +10,7 @@ import synthetic
 
 from specdef.attacks.interventions.lora import Lora
 from specdef.certify.cell import Cell
-from specdef.certify.threats import ORDINARY_LR
+from specdef.certify.threats.t2 import ORDINARY_LR
 
 EXACT = 2.0**20
 
@@ -43,7 +43,7 @@ def test_a_window_narrower_than_the_grid_is_found(
     found = synthetic.certify(tmp_path / "found", behaviour, threats, multiplier=EXACT)
     assert found.verdicts[threat] == "broken"
     assert found.verdicts["T1"].startswith("held")
-    monkeypatch.setattr("specdef.certify.threats.GAP", float("inf"))
+    monkeypatch.setattr("specdef.certify.stages.GAP", float("inf"))
     overlooked = synthetic.certify(tmp_path / "overlooked", behaviour, threats, multiplier=EXACT)
     assert overlooked.verdicts[threat].startswith("held")
 

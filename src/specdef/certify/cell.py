@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from blake3 import blake3
 
@@ -26,6 +26,57 @@ class Subject:
 
     path: str
     digest: str
+
+
+@dataclass(frozen=True)
+class CellConfig:
+    """What a cell is: its identity. The names on the wire are frozen, since the key is a hash over them.
+
+    Attributes:
+        model: digest of the model's files.
+        task: name of what is trained and scored.
+        task_digest: of everything the task was made of.
+        text_digest: of the general text.
+        attack: how the model is attacked.
+        reference_perplexity: see `Cell`.
+        threads: CPU threads.
+        device: ``cpu`` or ``cuda``.
+        format: see `FORMAT`.
+    """
+
+    model: str
+    task: str
+    task_digest: str
+    text_digest: str
+    attack: Attack
+    reference_perplexity: float | None
+    threads: int
+    device: str
+    format: int = FORMAT
+
+    def to_wire(self) -> dict[str, Any]:
+        """As JSON data."""
+        return {
+            **{entry.name: getattr(self, entry.name) for entry in fields(self)},
+            "attack": attack_to_wire(self.attack),
+        }
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> Self:
+        """The configuration that `to_wire` wrote.
+
+        Raises:
+            SpecdefError: the data does not fit, or the attack is of a kind that is not installed.
+        """
+        try:
+            return cls(**{**data, "attack": attack_from_wire(data["attack"])})
+        except (TypeError, KeyError) as error:
+            raise SpecdefError(f"`config` must be as this version writes it; it is not ({error}).") from error
+
+    @property
+    def key(self) -> str:
+        """Sixteen hexadecimal digits that name the cell."""
+        return digest_of(self.to_wire())[:16]
 
 
 @dataclass(frozen=True)
@@ -54,24 +105,28 @@ class Cell:
     threads: int = 1
     device: str = "cpu"
 
-    def identity(self) -> dict[str, Any]:
+    @property
+    def config(self) -> CellConfig:
         """Everything the result depends on, and nothing about where files lie."""
-        return {
-            "format": FORMAT,
-            "model": self.subject.digest,
-            "task": self.task.name,
-            "task_digest": self.task_digest,
-            "text_digest": self.text_digest,
-            "attack": attack_to_wire(self.attack),
-            "reference_perplexity": self.reference_perplexity,
-            "threads": self.threads,
-            "device": self.device,
-        }
+        return CellConfig(
+            model=self.subject.digest,
+            task=self.task.name,
+            task_digest=self.task_digest,
+            text_digest=self.text_digest,
+            attack=self.attack,
+            reference_perplexity=self.reference_perplexity,
+            threads=self.threads,
+            device=self.device,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """`config` as JSON data."""
+        return self.config.to_wire()
 
     @property
     def key(self) -> str:
         """Sixteen hexadecimal digits that name the cell."""
-        return digest_of(self.identity())[:16]
+        return self.config.key
 
     def to_json(self) -> dict[str, Any]:
         """The cell as JSON data, paths included, for a worker process."""
@@ -100,15 +155,19 @@ def digest_of(value: Any) -> str:
     return blake3(text.encode()).hexdigest()
 
 
-def subject_of(folder: Path) -> Subject:
+def subject_of(folder: Path, *, argument: str = "model") -> Subject:
     """A model folder and the digest of every file that decides its function.
+
+    Args:
+        folder: the model.
+        argument: what the user gave it as.
 
     Raises:
         SpecdefError: the folder holds no safetensors, or a file cannot be read.
     """
     names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name not in _NOT_WEIGHTS)
     if not any(name.endswith(".safetensors") for name in names):
-        raise SpecdefError(f"`model` must be a folder with .safetensors files; {folder} has none.")
+        raise SpecdefError(f"`{argument}` must be a folder with .safetensors files; {folder} has none.")
     hasher = blake3()
     try:
         for name in names:
