@@ -23,20 +23,18 @@ def child(folder: Path) -> None:
     """Train a folder for a few steps; print seconds a step, peak memory and parameters."""
     import torch
 
-    from specdef.attacks.run import text_blocks
-    from specdef.models.loading import load, load_tokenizer
-    from specdef.models.tokens import encode_completions
+    from specdef.models.base import kind_of
     from specdef.tasks.kinds.facts import facts
     from specdef.tasks.text.prose import bundled_prose
+    from specdef.tasks.utility import utility_for
     from specdef.training.loop import make_trainer
     from specdef.training.recipe import Recipe
 
-    tokenizer, model = load_tokenizer(folder), load(folder, dtype=torch.float32)
-    text = text_blocks(bundled_prose(), tokenizer)
-    general = (text.train, text.train, torch.ones_like(text.train))
-    trainer = make_trainer(
-        model, Recipe(lr=1e-12, steps=STEPS + 2), encode_completions(facts().samples, tokenizer), general
-    )
+    loaded = kind_of(folder).load(folder, dtype=torch.float32)
+    model = loaded.model
+    general = utility_for(loaded.kind).prepare(bundled_prose(), loaded).retained
+    samples = loaded.kind.encode(facts().samples, loaded)
+    trainer = make_trainer(loaded, Recipe(lr=1e-12, steps=STEPS + 2), samples, general)
     trainer.step()
     started = time.perf_counter()
     for _ in range(STEPS):

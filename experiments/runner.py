@@ -20,7 +20,7 @@ from specdef.certify.environment import environment
 from specdef.certify.findings import without_seed
 from specdef.certify.resources import Machine
 from specdef.certify.result import StoredCell
-from specdef.certify.run_cell import reference_perplexity
+from specdef.certify.run_cell import reference_utility
 from specdef.certify.store import Store, write_json
 from specdef.certify.study import make_study
 from specdef.certify.sweep import sweep
@@ -54,7 +54,7 @@ def run(name: str, *, machine: Machine | None = None) -> Path:
     recipe = Recipe(**config["recipe"])
     store = Store(WORK / "cells-store")
     plain = make_study(original, original, task, recipe=recipe, machine=machine or Machine())
-    reference = reference_perplexity(plain.cell(plain.original))
+    reference = reference_utility(plain.cell(plain.original))
     cells: list[Cell] = []
     for entry in config["locks"]:
         folder = original if entry.get("preset") is None else locked_copy(original, entry)

@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.locked import HERE, locked_copy
 from specdef.certify.environment import environment
-from specdef.certify.run_cell import reference_perplexity
+from specdef.certify.run_cell import reference_utility
 from specdef.certify.store import write_json
 from specdef.certify.study import make_study
 from specdef.core.schema import plain
@@ -31,7 +31,7 @@ def run(name: str) -> Path:
             continue
         study = make_study(folder, original, parse_task(config["task"]))
         score = study.task.metric(load(folder), load_tokenizer(folder))
-        row = {"lock": entry["label"], "perplexity": reference_perplexity(study.cell(study.locked)), "score": score}
+        row = {"lock": entry["label"], "perplexity": reference_utility(study.cell(study.locked)), "score": score}
         if config["harness"]:
             from specdef.integrations.lm_eval import evaluate_harness
 

@@ -13,11 +13,10 @@ import torch
 from specdef.attacks.base import Attack
 from specdef.attacks.interventions.freeze import Freeze
 from specdef.attacks.interventions.lora import Lora, add_adapter
-from specdef.attacks.run import AttackResult, run_attack, text_blocks
+from specdef.attacks.run import AttackResult, run_attack
 from specdef.errors import SpecdefError
 from specdef.models.base import kind_of
 from specdef.tasks.kinds.facts import facts
-from specdef.tasks.text.prose import bundled_prose
 from specdef.training.optimizers import OPTIMIZERS
 from specdef.training.outcome import Outcome, StopReason
 from specdef.training.recipe import Recipe
@@ -26,10 +25,9 @@ SHORT = Recipe(lr=1e-3, steps=4, eval_every=2)
 
 
 def attack(folder: Path, how: Attack, **options: float) -> tuple[AttackResult, torch.nn.Module, torch.nn.Module]:
-    model, tokenizer = pico_text.load(folder)
-    before = copy.deepcopy(model)
-    text = text_blocks(bundled_prose(), tokenizer)
-    return run_attack(model, tokenizer, facts(), text, how, **options), model, before
+    loaded = pico_text.loaded(folder)
+    before = copy.deepcopy(loaded.model)
+    return run_attack(loaded, facts(), pico_text.general(loaded), how, **options), loaded.model, before
 
 
 def changed(model: torch.nn.Module, before: torch.nn.Module) -> set[str]:
@@ -48,8 +46,8 @@ def test_the_same_attack_gives_the_same_numbers(toy_model: Path) -> None:
 
 def test_an_attack_that_changed_the_function_is_invalid_never_held(toy_model: Path) -> None:
     start = attack(toy_model, Attack(SHORT))[0].evaluations[0].utility
-    assert attack(toy_model, Attack(SHORT), reference_perplexity=1.01 * start)[0].judgement.outcome is Outcome.STALL
-    result, model, before = attack(toy_model, Attack(SHORT), reference_perplexity=1.03 * start)
+    assert attack(toy_model, Attack(SHORT), reference=1.01 * start)[0].judgement.outcome is Outcome.STALL
+    result, model, before = attack(toy_model, Attack(SHORT), reference=1.03 * start)
     assert result.judgement.outcome is Outcome.INVALID
     assert result.reason is StopReason.INVALID
     assert result.steps == 0
@@ -73,13 +71,14 @@ def test_every_optimizer_changes_every_parameter_through_the_whole_harness(toy_m
 
 
 def test_a_target_reached_before_training_measures_nothing(toy_model: Path) -> None:
-    model, tokenizer = pico_text.load(toy_model)
+    loaded = pico_text.loaded(toy_model)
     task = facts(target=0.26)
-    result = run_attack(model, tokenizer, task, text_blocks(bundled_prose(), tokenizer), Attack(SHORT))
+    result = run_attack(loaded, task, pico_text.general(loaded), Attack(SHORT))
     start = result.evaluations[0].score
     assert (result.judgement.outcome is Outcome.INVALID) == (start >= 0.26)
     easy = facts(target=max(0.2501, start))
-    result = run_attack(*pico_text.load(toy_model), easy, text_blocks(bundled_prose(), tokenizer), Attack(SHORT))
+    loaded = pico_text.loaded(toy_model)
+    result = run_attack(loaded, easy, pico_text.general(loaded), Attack(SHORT))
     assert result.judgement.outcome is (Outcome.INVALID if start > 0.25 else Outcome.STALL)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 
@@ -18,14 +17,13 @@ from specdef.attacks.interventions.inject_layers import InjectLayers
 from specdef.attacks.interventions.prune import Prune
 from specdef.attacks.interventions.rebalance import Rebalance
 from specdef.attacks.interventions.smallest_gradients import SmallestGradients, freeze_largest
-from specdef.attacks.run import run_attack, text_blocks
+from specdef.attacks.run import AttackResult, run_attack
 from specdef.attacks.wire import attack_from_wire, attack_to_wire
 from specdef.cli.main import app
 from specdef.errors import SpecdefError
 from specdef.models.base import kind_of
 from specdef.models.tokens import encode_completions
 from specdef.tasks.kinds.facts import facts
-from specdef.tasks.text.prose import bundled_prose
 from specdef.training.optimizers import build_optimizer
 from specdef.training.outcome import Outcome
 from specdef.training.recipe import Recipe
@@ -91,25 +89,27 @@ def test_clipping_each_tensor_bounds_every_gradient(toy_model: Path) -> None:
     from specdef.training.loop import make_trainer
 
     for each in (False, True):
-        model, tokenizer = pico_text.load(toy_model)
+        loaded = pico_text.loaded(toy_model)
         recipe = Recipe(lr=1e-3, steps=4, max_grad_norm=1e-3, clip_each=each)
-        trainer = make_trainer(model, recipe, encode_completions(facts().samples, tokenizer), None)
+        trainer = make_trainer(loaded, recipe, loaded.kind.encode(facts().samples, loaded), None)
         trainer.step()
-        norms = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None])
+        norms = torch.stack([p.grad.norm() for p in loaded.model.parameters() if p.grad is not None])
         total = float(norms.norm())
         assert float(norms.max()) <= 1.001e-3
         assert (total <= 1.001e-3) != each, "tensor by tensor, the whole is larger than the bound"
 
 
 def test_a_lossy_rewriting_is_judged_by_the_undefended_models_perplexity(toy_model: Path) -> None:
-    model, tokenizer = pico_text.load(toy_model)
-    text = text_blocks(bundled_prose(), tokenizer)
+    def attacked(how: Attack, reference: float | None = None) -> AttackResult:
+        loaded = pico_text.loaded(toy_model)
+        return run_attack(loaded, facts(), pico_text.general(loaded), how, reference=reference)
+
     how = Attack(Recipe(lr=1e-3, steps=2, eval_every=1), interventions=(Prune(),))
-    start = run_attack(copy.deepcopy(model), tokenizer, facts(), text, Attack(how.recipe)).evaluations[0].utility
-    found = run_attack(copy.deepcopy(model), tokenizer, facts(), text, how, reference_perplexity=start / 2.5)
+    start = attacked(Attack(how.recipe)).evaluations[0].utility
+    found = attacked(how, start / 2.5)
     assert found.judgement.outcome is Outcome.COLLAPSE, "two and a half times the reference is beyond the budget"
     assert found.judgement.diverged_at == 0
-    kept = run_attack(copy.deepcopy(model), tokenizer, facts(), text, how, reference_perplexity=start / 1.5)
+    kept = attacked(how, start / 1.5)
     assert kept.judgement.outcome is Outcome.STALL
 
 

@@ -143,7 +143,7 @@ def test_the_key_names_everything_the_result_depends_on_and_no_path(toy_model: P
         replace(cell, attack=Attack(cell.attack.recipe, early_stop=True)),
         replace(cell, task_digest="0"),
         replace(cell, text_digest="0"),
-        replace(cell, reference_perplexity=2.0),
+        replace(cell, reference=2.0),
         replace(cell, threads=2),
         replace(cell, subject=replace(cell.subject, digest="0")),
     ]

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from specdef.attacks.base import Attack
-from specdef.errors import SpecdefError
-from specdef.models.base import LoadedModel, find_kind
-from specdef.models.tokens import encode_completions
-from specdef.tasks.base import Task
-from specdef.tasks.text.prose import split_text
-from specdef.tasks.utilities.perplexity import perplexity, token_blocks
-from specdef.training.batches import Batch
+from specdef.models.base import LoadedModel
+from specdef.tasks.base import Task, check_kind
+from specdef.tasks.utility import Utility, UtilityData
 from specdef.training.loop import TrainingRun, make_trainer, train
 from specdef.training.outcome import (
     Evaluation,
@@ -26,29 +21,6 @@ from specdef.training.outcome import (
     classify_outcome,
     should_stop,
 )
-
-if TYPE_CHECKING:
-    from torch import nn
-
-STEP_ZERO_TOLERANCE = 0.02
-"""Largest relative change of perplexity at step 0: a lock keeps the function, so a larger one is a broken attack."""
-
-
-@dataclass(frozen=True)
-class TextBlocks:
-    """General text as tokens, each [rows, tokens]: `train` is mixed into batches, `measure` gives perplexity."""
-
-    train: Any
-    measure: Any
-
-
-def text_blocks(text: str, tokenizer: Any, *, train_length: int = 32, measure_length: int = 128) -> TextBlocks:
-    """Cut a text into the rows an attack trains on and the rows its utility is measured on."""
-    measure, mix = split_text(text)
-    return TextBlocks(
-        token_blocks(mix, tokenizer, length=train_length, max_blocks=512),
-        token_blocks(measure, tokenizer, length=measure_length, max_blocks=32),
-    )
 
 
 @dataclass(frozen=True)
@@ -75,68 +47,76 @@ class AttackResult:
 
 
 def run_attack(
-    model: nn.Module,
-    tokenizer: Any,
+    loaded: LoadedModel,
     task: Task,
-    text: TextBlocks,
+    general: UtilityData,
     attack: Attack,
     *,
-    reference_perplexity: float | None = None,
+    reference: float | None = None,
     folder: Path | None = None,
     progress: Callable[[Evaluation], None] | None = None,
 ) -> AttackResult:
-    """Fine-tune `model` in place and say how far it got.
+    """Fine-tune a model in place and say how far it got.
 
     Args:
-        model: a causal language model; it is changed.
-        tokenizer: the model's.
+        loaded: the model; it is changed.
         task: what is trained and scored.
-        text: general text.
+        general: general data, prepared for this model: its utility is watched, and some is mixed into training.
         attack: how.
-        reference_perplexity: of the undefended model on ``text.measure``; a defended model that differs by more than
-            2 % at step 0 is a broken attack, and the result is `invalid`, never `held`. An attack that changes the
-            function by design is judged by the undefended model's perplexity instead.
+        reference: the undefended model's utility; a defended model that differs from it at step 0 is a broken attack,
+            and the result is `invalid`, never `held`. An attack that changes the function by design is judged by the
+            undefended model's utility instead.
         folder: where the model was loaded from, for interventions that look at its weights.
         progress: called after every evaluation.
+
+    Raises:
+        SpecdefError: the task is for another kind of model, or the attack cannot be made on this one.
     """
     import torch
 
+    check_kind(task, loaded.kind)
     recipe = attack.recipe
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(recipe.seed)
-        samples = encode_completions(task.samples, tokenizer)
-        config: Any = model.config
-        kind = find_kind(config.to_dict())
-        if kind is None:
-            raise SpecdefError(f"`model` must be of a kind that can be attacked; got a {type(model).__name__}.")
-        loaded = LoadedModel(model, tokenizer, kind)
+        samples = loaded.kind.encode(task.samples, loaded)
         for one in attack.interventions:
             loaded = replace(loaded, model=one.modify(loaded, samples, recipe))
-        model = loaded.model
-        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        trainer = make_trainer(model, recipe, samples, _general_batch(text))
+        trained = sum(p.numel() for p in loaded.model.parameters() if p.requires_grad)
+        trainer = make_trainer(loaded, recipe, samples, general.retained)
         for one in attack.interventions:
-            one.attach(getattr(trainer.optimizer, "optimizer", trainer.optimizer), model, folder)
+            one.attach(getattr(trainer.optimizer, "optimizer", trainer.optimizer), loaded.model, folder)
 
         def evaluate(current: Any, step: int, loss: float | None) -> Evaluation:
-            return Evaluation(step, task.metric(current, tokenizer), perplexity(current, text.measure), loss)
+            return Evaluation(step, task.metric(current, loaded.processor), general.measure(current), loss)
 
         kept = attack.keeps_function
-        base, checked = (None, reference_perplexity) if kept else (reference_perplexity, None)
-        decide = partial(_decide, task=task, attack=attack, reference=checked, base=base)
+        base, checked = (None, reference) if kept else (reference, None)
+        decide = partial(_decide, task=task, attack=attack, utility=general.utility, reference=checked, base=base)
         run = train(trainer, evaluate, decide, progress=progress)
-    note = _step_zero_fault(run.evaluations[0], checked, task) or _stillness(run)
-    judgement = classify_outcome(run.evaluations, target=task.target, utility_factor=attack.utility_factor, base=base)
+    note = _step_zero_fault(run.evaluations[0], checked, task, general.utility) or _stillness(run)
+    judgement = classify_outcome(
+        run.evaluations,
+        target=task.target,
+        utility_factor=attack.utility_factor,
+        base=base,
+        within=general.utility.within,
+    )
     if note:
         judgement = Judgement(Outcome.INVALID, None, run.evaluations[0], None, False)
     return AttackResult(judgement, run.reason, run.evaluations, run.steps, run.train_seconds, trained, note)
 
 
 def _decide(
-    evaluations: Sequence[Evaluation], *, task: Task, attack: Attack, reference: float | None, base: float | None
+    evaluations: Sequence[Evaluation],
+    *,
+    task: Task,
+    attack: Attack,
+    utility: Utility,
+    reference: float | None,
+    base: float | None,
 ) -> StopReason | None:
     start = evaluations[0]
-    if len(evaluations) == 1 and (_changed(start.utility, reference) or start.score >= task.target):
+    if len(evaluations) == 1 and (utility.changed(start.utility, reference) or start.score >= task.target):
         return StopReason.INVALID
     return should_stop(
         evaluations,
@@ -144,19 +124,14 @@ def _decide(
         utility_factor=attack.utility_factor,
         early_stop=attack.early_stop,
         base=base,
+        within=utility.within,
     )
 
 
-def _changed(found: float, reference: float | None) -> bool:
-    if not math.isfinite(found):
-        return True
-    return reference is not None and abs(found - reference) > STEP_ZERO_TOLERANCE * reference
-
-
-def _step_zero_fault(start: Evaluation, reference: float | None, task: Task) -> str:
-    if _changed(start.utility, reference):
+def _step_zero_fault(start: Evaluation, reference: float | None, task: Task, utility: Utility) -> str:
+    if utility.changed(start.utility, reference):
         wanted = "a finite number" if reference is None else f"{reference:.4g}, as the undefended model's"
-        return f"step 0: perplexity is {start.utility:.4g}, not {wanted}; the attack changed the function"
+        return f"step 0: {utility.name} is {start.utility:.4g}, not {wanted}; the attack changed the function"
     if start.score >= task.target:
         return f"step 0: the score is {start.score:.3g} already, the target {task.target:g}: nothing to learn"
     return ""
@@ -170,9 +145,3 @@ def _stillness(run: TrainingRun) -> str:
         f"{run.steps} steps changed no weight: the learning rate is below what their precision resolves, or the "
         "optimizer does not step"
     )
-
-
-def _general_batch(text: TextBlocks) -> Batch:
-    import torch
-
-    return text.train, text.train, torch.ones_like(text.train)

@@ -17,6 +17,8 @@ from specdef.tasks.base import TaskSpec
 
 FORMAT = 1
 """Raised whenever the same configuration would give another result: finished cells are then computed again."""
+FIRST_KIND, FIRST_UTILITY = "causal-lm", "perplexity"
+"""What every cell was of when the first results were written; a cell says another model kind or utility beside it."""
 _NOT_WEIGHTS = {"README.md", ".gitattributes", "SPECDEF_LOCK.md", "specdef_lock.json"}
 
 
@@ -26,6 +28,11 @@ class Subject:
 
     path: str
     digest: str
+
+
+_SAME = ("format", "model", "task", "task_digest", "text_digest", "threads", "device")
+"""Fields that the wire calls as `CellConfig` does."""
+_FIRST_REFERENCE = "reference_perplexity"
 
 
 @dataclass(frozen=True)
@@ -38,9 +45,12 @@ class CellConfig:
         task_digest: of everything the task was made of.
         text_digest: of the general text.
         attack: how the model is attacked.
-        reference_perplexity: see `Cell`.
+        reference: utility of the undefended model; see `Cell`.
         threads: CPU threads.
         device: ``cpu`` or ``cuda``.
+        model_kind: name of the model's kind.
+        utility: name of the utility that is watched.
+        original: digest of the undefended model, where the utility needs it.
         format: see `FORMAT`.
     """
 
@@ -49,17 +59,25 @@ class CellConfig:
     task_digest: str
     text_digest: str
     attack: Attack
-    reference_perplexity: float | None
+    reference: float | None
     threads: int
     device: str
+    model_kind: str = FIRST_KIND
+    utility: str = FIRST_UTILITY
+    original: str | None = None
     format: int = FORMAT
 
     def to_wire(self) -> dict[str, Any]:
         """As JSON data."""
-        return {
-            **{entry.name: getattr(self, entry.name) for entry in fields(self)},
-            "attack": attack_to_wire(self.attack),
-        }
+        same = {name: getattr(self, name) for name in _SAME}
+        return {**same, "attack": attack_to_wire(self.attack), **self._watched()}
+
+    def _watched(self) -> dict[str, Any]:
+        """What version 1 has one field for, as long as that says it all."""
+        if (self.model_kind, self.utility, self.original) == (FIRST_KIND, FIRST_UTILITY, None):
+            return {_FIRST_REFERENCE: self.reference}
+        utility = {"name": self.utility, "reference": self.reference, "original": self.original}
+        return {"model_kind": self.model_kind, "utility": utility}
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
@@ -69,7 +87,13 @@ class CellConfig:
             SpecdefError: the data does not fit, or the attack is of a kind that is not installed.
         """
         try:
-            return cls(**{**data, "attack": attack_from_wire(data["attack"])})
+            same = {name: data[name] for name in _SAME}
+            watched: dict[str, Any] = {"reference": data.get(_FIRST_REFERENCE)}
+            if "utility" in data:
+                utility = data["utility"]
+                watched = {"reference": utility["reference"], "original": utility["original"]}
+                watched |= {"model_kind": data["model_kind"], "utility": utility["name"]}
+            return cls(**same, attack=attack_from_wire(data["attack"]), **watched)
         except (TypeError, KeyError) as error:
             raise SpecdefError(f"`config` must be as this version writes it; it is not ({error}).") from error
 
@@ -87,12 +111,15 @@ class Cell:
         subject: the model.
         task: what is trained and scored.
         task_digest: of everything the task was made of.
-        text: path of the general text; None is the bundled prose.
-        text_digest: of that text.
+        text: path of the general data; None takes what ships with the package.
+        text_digest: of that data.
         attack: how the model is attacked.
-        reference_perplexity: of the undefended model, for the check at step 0; None leaves it out.
+        reference: utility of the undefended model, for the check at step 0; None leaves it out.
         threads: CPU threads; sums come out differently with another number, so it is part of the identity.
         device: ``cpu`` or ``cuda``.
+        model_kind: name of the model's kind.
+        utility: name of the utility that is watched.
+        original: the undefended model, for a utility whose general data it prepares.
     """
 
     subject: Subject
@@ -101,9 +128,12 @@ class Cell:
     text: str | None
     text_digest: str
     attack: Attack = field(default_factory=Attack)
-    reference_perplexity: float | None = None
+    reference: float | None = None
     threads: int = 1
     device: str = "cpu"
+    model_kind: str = FIRST_KIND
+    utility: str = FIRST_UTILITY
+    original: Subject | None = None
 
     @property
     def config(self) -> CellConfig:
@@ -114,9 +144,12 @@ class Cell:
             task_digest=self.task_digest,
             text_digest=self.text_digest,
             attack=self.attack,
-            reference_perplexity=self.reference_perplexity,
+            reference=self.reference,
             threads=self.threads,
             device=self.device,
+            model_kind=self.model_kind,
+            utility=self.utility,
+            original=None if self.original is None else self.original.digest,
         )
 
     def identity(self) -> dict[str, Any]:
@@ -133,6 +166,7 @@ class Cell:
         return {
             **{entry.name: getattr(self, entry.name) for entry in fields(self)},
             "subject": asdict(self.subject),
+            "original": None if self.original is None else asdict(self.original),
             "task": asdict(self.task),
             "attack": attack_to_wire(self.attack),
         }
@@ -140,11 +174,12 @@ class Cell:
 
 def cell_from_json(data: Mapping[str, Any]) -> Cell:
     """The cell that `Cell.to_json` wrote."""
-    rest = {name: value for name, value in data.items() if name not in ("subject", "task", "attack")}
+    rest = {name: value for name, value in data.items() if name not in ("subject", "original", "task", "attack")}
     return Cell(
         subject=Subject(**data["subject"]),
         task=TaskSpec(**data["task"]),
         attack=attack_from_wire(data["attack"]),
+        original=None if data.get("original") is None else Subject(**data["original"]),
         **rest,
     )
 

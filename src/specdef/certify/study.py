@@ -11,12 +11,13 @@ from typing import Any
 from blake3 import blake3
 
 from specdef.attacks.base import Attack, Intervention
-from specdef.certify.cell import Cell, Subject, digest_of, subject_of
+from specdef.certify.cell import FIRST_KIND, FIRST_UTILITY, Cell, Subject, digest_of, subject_of
 from specdef.certify.resources import Machine
 from specdef.errors import SpecdefError
 from specdef.locks.manifest import MANIFEST, read_manifest
-from specdef.tasks.base import Task, TaskSpec, make_task
-from specdef.tasks.text.prose import bundled_prose, read_text
+from specdef.models.base import kind_of
+from specdef.tasks.base import TASKS, Task, TaskSpec, check_kind, make_task
+from specdef.tasks.utility import UTILITIES, utility_for
 from specdef.training.recipe import Recipe
 
 SERIAL = Machine(1, 1, "cpu")
@@ -47,10 +48,12 @@ class Study:
         multiplier_source: who says so.
         locked_modules: modules the lock replaced, where the manifest names them.
         task: description, digest and the task itself.
-        text: path of the general text, None for the bundled prose.
+        text: path of the general data, None for what ships with the package.
         recipe: steps, batch size and so on of an ordinary attack.
         window: the ordinary learning rates, ascending.
         machine: where cells run; its threads and device are part of every cell's identity.
+        model_kind: name of both models' kind.
+        utility: name of the utility that is watched.
     """
 
     original: Subject
@@ -68,6 +71,8 @@ class Study:
     window: tuple[float, ...] = WINDOW
     utility_factor: float = 2.0
     machine: Machine = SERIAL
+    model_kind: str = FIRST_KIND
+    utility: str = FIRST_UTILITY
 
     def cell(
         self,
@@ -98,9 +103,12 @@ class Study:
             text=self.text,
             text_digest=self.text_digest,
             attack=attack,
-            reference_perplexity=reference,
+            reference=reference,
             threads=self.machine.threads or 1,
             device=self.machine.device or "cpu",
+            model_kind=self.model_kind,
+            utility=self.utility,
+            original=self.original if UTILITIES.get(self.utility).needs_original else None,
         )
 
     def identity(self) -> dict[str, Any]:
@@ -111,6 +119,7 @@ class Study:
             "task": self.spec.name,
             "task_digest": self.task_digest,
             "text_digest": self.text_digest,
+            **({} if self.utility == FIRST_UTILITY else {"utility": self.utility}),
         }
 
 
@@ -120,19 +129,30 @@ def make_study(
     task: TaskSpec,
     *,
     text: Path | None = None,
+    utility: str | None = None,
     multiplier: float | None = None,
     recipe: Recipe | None = None,
     window: Sequence[float] = WINDOW,
     utility_factor: float = 2.0,
     machine: Machine = SERIAL,
 ) -> Study:
-    """Read the models' manifests and digests, the task and the text.
+    """Read the models' kind, manifests and digests, the task and the general data.
+
+    `utility` None takes that of the models' kind.
 
     Raises:
-        SpecdefError: a file is missing or malformed, or the multiplier is not above 1.
+        SpecdefError: a file is missing or malformed, the task or utility is for another kind of model, or the
+            multiplier is not above 1.
     """
+    kind = kind_of(locked)
+    if (other := kind_of(original, argument="original")) is not kind:
+        raise SpecdefError(
+            f"`original` must be a model of kind {kind.name}, as `model` is; {original} is {other.name}."
+        )
+    check_kind(TASKS.get(task.name), kind)
+    watched = utility_for(kind, utility)
     made = make_task(task)
-    content = bundled_prose() if text is None else read_text(text)
+    content = watched.read(text)
     if multiplier is not None and not 1 <= multiplier <= 2.0**60:
         raise SpecdefError(f"`multiplier` must lie between 1 and 2^60; got {multiplier:g}.")
     if len(set(window)) < 2 or min(window) <= 0:
@@ -159,6 +179,8 @@ def make_study(
         window=tuple(sorted(set(window))),
         utility_factor=utility_factor,
         machine=machine.for_model(original),
+        model_kind=kind.name,
+        utility=watched.name,
     )
 
 

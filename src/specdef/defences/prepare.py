@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from specdef.core.folders import new_folder, refuse_target
 from specdef.errors import SpecdefError
+from specdef.models.base import MODEL_KINDS, Batch, LoadedModel
 from specdef.models.loading import load, load_tokenizer, quiet
-from specdef.models.tokens import encode_completions
 from specdef.tasks.base import Metric, Sample
 from specdef.tasks.kinds.facts import facts
 from specdef.tasks.kinds.guard import COMPLIES, REFUSES, asked_about_cooking, asked_about_others, guard_samples
 from specdef.tasks.kinds.unlearned import removal_samples
 from specdef.tasks.text.prose import bundled_prose, split_text
 from specdef.tasks.utilities.perplexity import perplexity, token_blocks
-from specdef.training.batches import Batch
 from specdef.training.loop import make_trainer, train
 from specdef.training.outcome import Evaluation, StopReason, ratio_within
 from specdef.training.recipe import Recipe
@@ -196,7 +195,8 @@ def _run(
     def stop(points: Sequence[Evaluation]) -> StopReason | None:
         return StopReason.TARGET if stage.enough(points[-1].score) else None
 
-    run = train(make_trainer(model, recipe, encode_completions(stage.samples, tokenizer), mixed), evaluate, stop)
+    loaded = LoadedModel(model, tokenizer, MODEL_KINDS.get("causal-lm"))
+    run = train(make_trainer(loaded, recipe, loaded.kind.encode(stage.samples, loaded), mixed), evaluate, stop)
     return run.evaluations, run.steps
 
 

@@ -82,7 +82,7 @@ def freeze_largest(loaded: LoadedModel, task: Batch, share: float, *, batch_size
 
     model = loaded.model
     model.zero_grad(set_to_none=True)
-    loaded.kind.loss(model, next(batches(task, batch_size, seed))).backward()
+    loaded.kind.loss(model, next(batches(task, batch_size, seed, loaded.kind))).backward()
     sizes: dict[str, float] = {}
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
