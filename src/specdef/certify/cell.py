@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from blake3 import blake3
 
@@ -29,6 +29,79 @@ class Subject:
 
     path: str
     digest: str
+
+
+_SAME = ("format", "model", "task", "task_digest", "text_digest", "threads", "device")
+"""Fields that the wire calls as `CellConfig` does."""
+_FIRST_REFERENCE = "reference_perplexity"
+
+
+@dataclass(frozen=True)
+class CellConfig:
+    """What a cell is: its identity. The names on the wire are frozen, since the key is a hash over them.
+
+    Attributes:
+        model: digest of the model's files.
+        task: name of what is trained and scored.
+        task_digest: of everything the task was made of.
+        text_digest: of the general text.
+        attack: how the model is attacked.
+        reference: utility of the undefended model; see `Cell`.
+        threads: CPU threads.
+        device: ``cpu`` or ``cuda``.
+        model_kind: name of the model's kind.
+        utility: name of the utility that is watched.
+        original: digest of the undefended model, where the utility needs it.
+        format: see `FORMAT`.
+    """
+
+    model: str
+    task: str
+    task_digest: str
+    text_digest: str
+    attack: Attack
+    reference: float | None
+    threads: int
+    device: str
+    model_kind: str = FIRST_KIND
+    utility: str = FIRST_UTILITY
+    original: str | None = None
+    format: int = FORMAT
+
+    def to_wire(self) -> dict[str, Any]:
+        """As JSON data."""
+        same = {name: getattr(self, name) for name in _SAME}
+        return {**same, "attack": attack_to_wire(self.attack), **self._watched()}
+
+    def _watched(self) -> dict[str, Any]:
+        """What version 1 has one field for, as long as that says it all."""
+        if (self.model_kind, self.utility, self.original) == (FIRST_KIND, FIRST_UTILITY, None):
+            return {_FIRST_REFERENCE: self.reference}
+        utility = {"name": self.utility, "reference": self.reference, "original": self.original}
+        return {"model_kind": self.model_kind, "utility": utility}
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> Self:
+        """The configuration that `to_wire` wrote.
+
+        Raises:
+            SpecdefError: the data does not fit, or the attack is of a kind that is not installed.
+        """
+        try:
+            same = {name: data[name] for name in _SAME}
+            watched: dict[str, Any] = {"reference": data.get(_FIRST_REFERENCE)}
+            if "utility" in data:
+                utility = data["utility"]
+                watched = {"reference": utility["reference"], "original": utility["original"]}
+                watched |= {"model_kind": data["model_kind"], "utility": utility["name"]}
+            return cls(**same, attack=attack_from_wire(data["attack"]), **watched)
+        except (TypeError, KeyError) as error:
+            raise SpecdefError(f"`config` must be as this version writes it; it is not ({error}).") from error
+
+    @property
+    def key(self) -> str:
+        """Sixteen hexadecimal digits that name the cell."""
+        return digest_of(self.to_wire())[:16]
 
 
 @dataclass(frozen=True)
@@ -63,33 +136,31 @@ class Cell:
     utility: str = FIRST_UTILITY
     original: Subject | None = None
 
-    def identity(self) -> dict[str, Any]:
+    @property
+    def config(self) -> CellConfig:
         """Everything the result depends on, and nothing about where files lie."""
-        return {
-            "format": FORMAT,
-            "model": self.subject.digest,
-            "task": self.task.name,
-            "task_digest": self.task_digest,
-            "text_digest": self.text_digest,
-            "attack": attack_to_wire(self.attack),
-            "threads": self.threads,
-            "device": self.device,
-            **self._watched(),
-        }
+        return CellConfig(
+            model=self.subject.digest,
+            task=self.task.name,
+            task_digest=self.task_digest,
+            text_digest=self.text_digest,
+            attack=self.attack,
+            reference=self.reference,
+            threads=self.threads,
+            device=self.device,
+            model_kind=self.model_kind,
+            utility=self.utility,
+            original=None if self.original is None else self.original.digest,
+        )
 
-    def _watched(self) -> dict[str, Any]:
-        if (self.model_kind, self.utility, self.original) == (FIRST_KIND, FIRST_UTILITY, None):
-            return {"reference_perplexity": self.reference}
-        original = None if self.original is None else self.original.digest
-        return {
-            "model_kind": self.model_kind,
-            "utility": {"name": self.utility, "reference": self.reference, "original": original},
-        }
+    def identity(self) -> dict[str, Any]:
+        """`config` as JSON data."""
+        return self.config.to_wire()
 
     @property
     def key(self) -> str:
         """Sixteen hexadecimal digits that name the cell."""
-        return digest_of(self.identity())[:16]
+        return self.config.key
 
     def to_json(self) -> dict[str, Any]:
         """The cell as JSON data, paths included, for a worker process."""
@@ -120,15 +191,19 @@ def digest_of(value: Any) -> str:
     return blake3(text.encode()).hexdigest()
 
 
-def subject_of(folder: Path) -> Subject:
+def subject_of(folder: Path, *, argument: str = "model") -> Subject:
     """A model folder and the digest of every file that decides its function.
+
+    Args:
+        folder: the model.
+        argument: what the user gave it as.
 
     Raises:
         SpecdefError: the folder holds no safetensors, or a file cannot be read.
     """
     names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name not in _NOT_WEIGHTS)
     if not any(name.endswith(".safetensors") for name in names):
-        raise SpecdefError(f"`model` must be a folder with .safetensors files; {folder} has none.")
+        raise SpecdefError(f"`{argument}` must be a folder with .safetensors files; {folder} has none.")
     hasher = blake3()
     try:
         for name in names:
