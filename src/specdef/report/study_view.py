@@ -46,7 +46,8 @@ def legend(results: StudyResults) -> str:
     seeds = f"{results.seeds} seed{'s' if results.seeds > 1 else ''}"
     text = (
         f"Entry: mean steps to the target ± std (best score within the utility budget); {NOT_REACHED} where no seed "
-        f"reached it, 1/2 where one of two did. {LOST_SOME} a seed lost utility at some evaluation, {LOST_ALL} all did. "
+        f"reached it, 1/2 where one of two did. {LOST_SOME} a seed lost utility at some evaluation, {LOST_ALL} all "
+        "did. "
     )
     if results.rows == "attacks":
         text += (
