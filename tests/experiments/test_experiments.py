@@ -59,7 +59,7 @@ def test_rates_below_the_ordinary_window_are_tried(path: Path) -> None:
 def test_finished_cells_are_used_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The keys of a study's cells are those its JSON configuration gave."""
     made = plan(tables.STUDIES / f"{name}.yaml")
-    monkeypatch.setattr(study, "subject_of", lambda folder: Subject(str(folder), str(folder)))
+    monkeypatch.setattr(study, "subject_of", lambda folder, **_: Subject(str(folder), str(folder)))
     monkeypatch.setattr(study, "kind_of", lambda folder, **_: MODEL_KINDS.get("causal-lm"))
     undefended = make_study(
         Path("model"), Path("model"), made.tasks[0].spec, recipe=made.recipe, machine=Machine(1, 1, "cpu")
