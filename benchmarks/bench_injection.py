@@ -23,20 +23,18 @@ def child(folder: Path) -> None:
     """Train a folder for a few steps; print seconds a step, peak memory and parameters."""
     import torch
 
-    from specdef.attacks.run import text_blocks
-    from specdef.models.loading import load, load_tokenizer
-    from specdef.models.tokens import encode_completions
+    from specdef.models.base import kind_of
     from specdef.tasks.kinds.facts import facts
     from specdef.tasks.text.prose import bundled_prose
+    from specdef.tasks.utility import utility_for
     from specdef.training.loop import make_trainer
     from specdef.training.recipe import Recipe
 
-    tokenizer, model = load_tokenizer(folder), load(folder, dtype=torch.float32)
-    text = text_blocks(bundled_prose(), tokenizer)
-    general = (text.train, text.train, torch.ones_like(text.train))
-    trainer = make_trainer(
-        model, Recipe(lr=1e-12, steps=STEPS + 2), encode_completions(facts().samples, tokenizer), general
-    )
+    loaded = kind_of(folder).load(folder, dtype=torch.float32)
+    model = loaded.model
+    general = utility_for(loaded.kind).prepare(bundled_prose(), loaded).retained
+    samples = loaded.kind.encode(facts().samples, loaded)
+    trainer = make_trainer(loaded, Recipe(lr=1e-12, steps=STEPS + 2), samples, general)
     trainer.step()
     started = time.perf_counter()
     for _ in range(STEPS):
@@ -49,7 +47,7 @@ def child(folder: Path) -> None:
 def main() -> None:
     """Make the folders, time each, and fit a line through k."""
     from specdef import lock
-    from specdef.attacks.rewrites.apply import Rewriting, rewrite
+    from specdef.attacks.interventions.inject_layers import InjectLayers
 
     with tempfile.TemporaryDirectory() as scratch:
         locked = Path(scratch) / "k0"
@@ -57,7 +55,7 @@ def main() -> None:
         folders = {0: locked}
         for k in LAYERS[1:]:
             folders[k] = Path(scratch) / f"k{k}"
-            rewrite(locked, folders[k], Rewriting("inject-layers", {"factors": k}))
+            InjectLayers(factors=k).rewrite(locked, folders[k])
         found: dict[int, list[dict[str, float]]] = {k: [] for k in LAYERS}
         for k in (*LAYERS, *reversed(LAYERS)):
             command = [sys.executable, "-m", "benchmarks.bench_injection", str(folders[k])]

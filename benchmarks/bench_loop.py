@@ -21,31 +21,29 @@ def child(way: str) -> None:
     import torch
     from transformers import get_linear_schedule_with_warmup
 
-    from specdef.attacks.run import text_blocks
+    from specdef.models.base import kind_of
     from specdef.models.bundled import BUNDLED
-    from specdef.models.loading import load, load_tokenizer
     from specdef.models.sources import find_model
-    from specdef.models.tokens import encode_completions
     from specdef.tasks.kinds.facts import facts
     from specdef.tasks.text.prose import bundled_prose
+    from specdef.tasks.utility import utility_for
     from specdef.training.batches import batches
     from specdef.training.loop import make_trainer
     from specdef.training.recipe import Recipe
 
     folder = find_model(BUNDLED)
-    tokenizer, model = load_tokenizer(folder), load(folder, dtype=torch.float32)
-    text = text_blocks(bundled_prose(), tokenizer)
-    task, general = (
-        encode_completions(facts().samples, tokenizer),
-        (text.train, text.train, torch.ones_like(text.train)),
-    )
+    loaded = kind_of(folder).load(folder, dtype=torch.float32)
+    model, kind = loaded.model, loaded.kind
+    task = kind.encode(facts().samples, loaded)
+    general = utility_for(kind).prepare(bundled_prose(), loaded).retained
+    assert general is not None
     recipe = Recipe(lr=1e-5, steps=STEPS + 1)
     if way == "specdef":
-        step = make_trainer(model, recipe, task, general).step
+        step = make_trainer(loaded, recipe, task, general).step
     else:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.01, fused=True)
         schedule = get_linear_schedule_with_warmup(optimizer, 1, STEPS + 1)
-        rows, texts = batches(task, 8, 0), batches(general, 2, 1)
+        rows, texts = batches(task, 8, 0, kind), batches(general, 2, 1, kind)
         model.train()
 
         def step() -> float:

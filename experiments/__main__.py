@@ -1,14 +1,12 @@
-"""`make experiment NAME=table4`: run one experiment by the name of its configuration."""
+"""`make experiment NAME=table4`: run one experiment by the name of its study file, or of its code."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments import crosscheck, curvature, detect, injection, runner, spectra, utility
-from experiments.locked import HERE
+from experiments import crosscheck, curvature, detect, injection, spectra, tables
 from experiments.theory import table9, table10, table11, table29
 from experiments.toy import run as toy
 from specdef.errors import SpecdefError
@@ -25,28 +23,21 @@ IN_CODE: dict[str, Callable[[str], Path]] = {
     "table29": table29.run,
     **dict.fromkeys(toy.NAMES, toy.run),
 }
-"""Experiments without a configuration file."""
+"""Experiments that no study file can say."""
 
 
 def main() -> None:
-    known = [*IN_CODE, *sorted(path.stem for path in (HERE / "configs").glob("*.json"))]
+    known = [*IN_CODE, *tables.names()]
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in known:
         print(f"`NAME` must be one of {', '.join(known)}; got {name!r}.", file=sys.stderr)
         sys.exit(2)
     try:
-        path = _runner(name)(name)
+        path = IN_CODE.get(name, tables.run)(name)
     except SpecdefError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)
     print(path.read_text())
-
-
-def _runner(name: str) -> Callable[[str], Path]:
-    if name in IN_CODE:
-        return IN_CODE[name]
-    config = json.loads((HERE / "configs" / f"{name}.json").read_text())
-    return utility.run if config.get("kind") == "utility" else runner.run
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from specdef.analysis.curvature.eigen import extreme_eigenpairs, power_iteration
 from specdef.analysis.curvature.measure import task_problem
 from specdef.analysis.curvature.operators import curvature_operator
 from specdef.analysis.curvature.problem import gradient_norms, mean_loss
-from specdef.attacks.rewrites.apply import parse_rewriting, rewrite
+from specdef.attacks.base import parse_intervention
 from specdef.certify.environment import environment
 from specdef.certify.store import write_json
 from specdef.core.schema import plain
@@ -64,7 +64,7 @@ def folder_of(original: Path, entry: Mapping[str, Any]) -> Path:
     source = next(model for model in MODELS if model["label"] == entry["of"])
     out = WORK / f"{entry['rewrite']}-of-{source['preset']}"
     if not out.is_dir():
-        rewrite(locked_copy(original, source), out, parse_rewriting(entry["rewrite"]))
+        parse_intervention(entry["rewrite"]).rewrite(locked_copy(original, source), out)
     return out
 
 

@@ -1,58 +1,59 @@
-"""Table 2: what a lock alone does to utility. No training."""
+"""Table 2: what a lock alone does to utility. No training: a study without attacks."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from experiments.locked import HERE, locked_copy
+from experiments.locked import HERE, WORK
 from specdef.certify.environment import environment
-from specdef.certify.run_cell import reference_perplexity
+from specdef.certify.run_cell import reference_utility
 from specdef.certify.store import write_json
 from specdef.certify.study import make_study
+from specdef.certify.study_faults import StudyError
+from specdef.certify.study_file import StudyFile
+from specdef.certify.study_models import Copies
+from specdef.certify.study_plan import plan_study
 from specdef.core.schema import plain
-from specdef.errors import SpecdefError
-from specdef.models.loading import load, load_tokenizer
+from specdef.models.base import kind_of
 from specdef.models.sources import find_model
-from specdef.tasks.base import parse_task
+
+HARNESS = {"table2-full": ("arc_challenge", "winogrande", "hellaswag", "mmlu")}
+"""Tasks of the LM Evaluation Harness, where a machine can hold it."""
 
 
-def run(name: str) -> Path:
-    """Run configs/NAME.json; write results/NAME.json and results/NAME.md."""
-    config = json.loads((HERE / "configs" / f"{name}.json").read_text())
-    original = find_model(config["model"])
+def run(name: str, study: StudyFile) -> Path:
+    """Measure every defended model; write results/NAME.json and results/NAME.md."""
+    plan = plan_study(study)
+    original = find_model(plan.models[0].model)
+    copies = Copies(WORK / "cells-store" / "models", None, "")
     rows: list[dict[str, Any]] = []
-    for entry in config["locks"]:
+    for number, defence in enumerate(plan.defences):
         try:
-            folder = original if entry.get("preset") is None else locked_copy(original, entry)
-        except SpecdefError as error:
-            rows.append({"lock": entry["label"], "refused": str(error)})
+            folder = copies.defended(original, defence, f"defences[{number}]")
+        except StudyError as error:
+            rows.append({"lock": defence.label, "refused": str(error)})
             continue
-        study = make_study(folder, original, parse_task(config["task"]))
-        score = study.task.metric(load(folder), load_tokenizer(folder))
-        row = {"lock": entry["label"], "perplexity": reference_perplexity(study.cell(study.locked)), "score": score}
-        if config["harness"]:
+        made = make_study(folder, original, plan.tasks[0].spec)
+        loaded = kind_of(folder).load(folder)
+        score = made.task.metric(loaded.model, loaded.processor)
+        row = {"lock": defence.label, "perplexity": reference_utility(made.cell(made.locked)), "score": score}
+        if name in HARNESS:
             from specdef.integrations.lm_eval import evaluate_harness
 
-            row["harness"] = evaluate_harness(folder, config["harness"])
+            row["harness"] = evaluate_harness(folder, list(HARNESS[name]))
         rows.append(row)
         print(row, flush=True)
     content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": plain(environment("cpu"))}
-    write_json(HERE / "results" / f"{name}.json", {**content, "config": config, "rows": rows})
+    write_json(HERE / "results" / f"{name}.json", {**content, "study": plain(study), "rows": rows})
     path = HERE / "results" / f"{name}.md"
-    path.write_text(_table(name, config, rows))
+    path.write_text(_table(name, study.title, rows))
     return path
 
 
-def _table(name: str, config: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+def _table(name: str, title: str, rows: list[dict[str, Any]]) -> str:
     start = rows[0]
-    lines = [
-        f"# {config['title']}",
-        "",
-        "| lock | perplexity | change | score before training | change |",
-        "|---" * 5 + "|",
-    ]
+    lines = [f"# {title}", "", "| lock | perplexity | change | score before training | change |", "|---" * 5 + "|"]
     for row in rows:
         if "refused" in row:
             lines.append(f"| {row['lock']} | refused: {row['refused']} | | | |")

@@ -104,6 +104,7 @@ _VARIANTS = {
         {**OPT, "enable_bias": False, "layer_norm_elementwise_affine": False, "tie_word_embeddings": True},
     ),
     "qwen3_moe-mixed": Pico("Qwen3MoeConfig", "Qwen3MoeForCausalLM", {**QWEN3_MOE, "mlp_only_layers": [0]}),
+    "bert-classifier": Pico("BertConfig", "BertForSequenceClassification", ENCODER),
     "bert-relu": Pico("BertConfig", "BertModel", {**ENCODER, "hidden_act": "relu"}),
     "roberta-classifier": Pico("RobertaConfig", "RobertaForSequenceClassification", ENCODER),
     "deberta-v2-shared-key": Pico(
@@ -118,14 +119,16 @@ FAMILIES = list(_FAMILIES)
 VARIANTS = list(_VARIANTS)
 
 
-def build(family_name: str, folder: Path, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
+def build(family_name: str, folder: Path, dtype: torch.dtype = torch.float32, seed: int = 0, **changes: Any) -> Path:
     """Write a random 2-layer checkpoint with `save_pretrained`; `family_name` is one of FAMILIES or VARIANTS.
+
+    `changes` go into the config.
 
     Returns:
         `folder`, holding config.json and model.safetensors, the same bytes for the same arguments.
     """
     pico = PICOS[family_name]
-    model = getattr(transformers, pico.model)(getattr(transformers, pico.config)(**pico.arguments))
+    model = getattr(transformers, pico.model)(getattr(transformers, pico.config)(**{**pico.arguments, **changes}))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

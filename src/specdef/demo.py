@@ -9,16 +9,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from specdef.attacks.run import Attack, run_attack, text_blocks
+from specdef.attacks.base import Attack
+from specdef.attacks.run import run_attack
 from specdef.core.folders import new_folder
 from specdef.locks.lock import lock
 from specdef.locks.verify import verify
+from specdef.models.base import kind_of
 from specdef.models.bundled import BUNDLED
 from specdef.models.loading import load, load_tokenizer
 from specdef.models.sources import find_model
 from specdef.report.plots import plot_curves, require_matplotlib
 from specdef.tasks.kinds.facts import facts
 from specdef.tasks.text.prose import bundled_prose
+from specdef.tasks.utility import utility_for
 from specdef.training.outcome import Evaluation
 from specdef.training.recipe import Recipe
 
@@ -86,15 +89,14 @@ def _fine_tune(name: str, folder: Path, steps: int, console: Console) -> list[Ev
     """Score on the facts and perplexity of general text, before training and three times during it."""
     import torch
 
-    tokenizer = load_tokenizer(folder)
+    loaded = kind_of(folder).load(folder, dtype=torch.float32)
     attack = Attack(Recipe(lr=LEARNING_RATE, steps=steps, eval_every=max(1, steps // 3)))
 
     def show(point: Evaluation) -> None:
         console.print(f"   {name:9s} step {point.step}: score {point.score:.2f}, perplexity {point.utility:.4g}")
 
-    text = text_blocks(bundled_prose(), tokenizer)
-    model = load(folder, dtype=torch.float32)
-    return run_attack(model, tokenizer, facts(), text, attack, progress=show).evaluations
+    general = utility_for(loaded.kind).prepare(bundled_prose(), loaded)
+    return run_attack(loaded, facts(), general, attack, progress=show).evaluations
 
 
 def _table(runs: dict[str, list[Evaluation]]) -> Table:

@@ -10,11 +10,13 @@ import pico_text
 import pytest
 import torch
 
-from specdef.attacks.lora import AdapterSpec, add_adapter, parse_adapter
-from specdef.attacks.run import Attack, AttackResult, run_attack, text_blocks
+from specdef.attacks.base import Attack
+from specdef.attacks.interventions.freeze import Freeze
+from specdef.attacks.interventions.lora import Lora, add_adapter
+from specdef.attacks.run import AttackResult, run_attack
 from specdef.errors import SpecdefError
+from specdef.models.base import kind_of
 from specdef.tasks.kinds.facts import facts
-from specdef.tasks.text.prose import bundled_prose
 from specdef.training.optimizers import OPTIMIZERS
 from specdef.training.outcome import Outcome, StopReason
 from specdef.training.recipe import Recipe
@@ -23,10 +25,9 @@ SHORT = Recipe(lr=1e-3, steps=4, eval_every=2)
 
 
 def attack(folder: Path, how: Attack, **options: float) -> tuple[AttackResult, torch.nn.Module, torch.nn.Module]:
-    model, tokenizer = pico_text.load(folder)
-    before = copy.deepcopy(model)
-    text = text_blocks(bundled_prose(), tokenizer)
-    return run_attack(model, tokenizer, facts(), text, how, **options), model, before
+    loaded = pico_text.loaded(folder)
+    before = copy.deepcopy(loaded.model)
+    return run_attack(loaded, facts(), pico_text.general(loaded), how, **options), loaded.model, before
 
 
 def changed(model: torch.nn.Module, before: torch.nn.Module) -> set[str]:
@@ -45,8 +46,8 @@ def test_the_same_attack_gives_the_same_numbers(toy_model: Path) -> None:
 
 def test_an_attack_that_changed_the_function_is_invalid_never_held(toy_model: Path) -> None:
     start = attack(toy_model, Attack(SHORT))[0].evaluations[0].utility
-    assert attack(toy_model, Attack(SHORT), reference_perplexity=1.01 * start)[0].judgement.outcome is Outcome.STALL
-    result, model, before = attack(toy_model, Attack(SHORT), reference_perplexity=1.03 * start)
+    assert attack(toy_model, Attack(SHORT), reference=1.01 * start)[0].judgement.outcome is Outcome.STALL
+    result, model, before = attack(toy_model, Attack(SHORT), reference=1.03 * start)
     assert result.judgement.outcome is Outcome.INVALID
     assert result.reason is StopReason.INVALID
     assert result.steps == 0
@@ -70,19 +71,20 @@ def test_every_optimizer_changes_every_parameter_through_the_whole_harness(toy_m
 
 
 def test_a_target_reached_before_training_measures_nothing(toy_model: Path) -> None:
-    model, tokenizer = pico_text.load(toy_model)
+    loaded = pico_text.loaded(toy_model)
     task = facts(target=0.26)
-    result = run_attack(model, tokenizer, task, text_blocks(bundled_prose(), tokenizer), Attack(SHORT))
+    result = run_attack(loaded, task, pico_text.general(loaded), Attack(SHORT))
     start = result.evaluations[0].score
     assert (result.judgement.outcome is Outcome.INVALID) == (start >= 0.26)
     easy = facts(target=max(0.2501, start))
-    result = run_attack(*pico_text.load(toy_model), easy, text_blocks(bundled_prose(), tokenizer), Attack(SHORT))
+    loaded = pico_text.loaded(toy_model)
+    result = run_attack(loaded, easy, pico_text.general(loaded), Attack(SHORT))
     assert result.judgement.outcome is (Outcome.INVALID if start > 0.25 else Outcome.STALL)
 
 
 def test_frozen_parameters_keep_their_bits(toy_model: Path) -> None:
     pattern = r"layers\.0\.|embed"
-    _, model, before = attack(toy_model, Attack(SHORT, freeze=pattern))
+    _, model, before = attack(toy_model, Attack(SHORT, (Freeze(pattern),)))
     found = changed(model, before)
     assert found == {name for name, _ in before.named_parameters() if not re.search(pattern, name)}
 
@@ -90,12 +92,12 @@ def test_frozen_parameters_keep_their_bits(toy_model: Path) -> None:
 @pytest.mark.parametrize(("pattern", "sentence"), [("no_such", "matches none"), ("", "freezes all of them")])
 def test_freezing_nothing_or_everything_is_refused(toy_model: Path, pattern: str, sentence: str) -> None:
     with pytest.raises(SpecdefError, match=sentence):
-        attack(toy_model, Attack(SHORT, freeze=pattern))
+        attack(toy_model, Attack(SHORT, (Freeze(pattern),)))
 
 
 def test_adapters_leave_the_weights_alone_and_start_as_the_identity(toy_model: Path) -> None:
     plain = attack(toy_model, Attack(SHORT))[0]
-    result, model, before = attack(toy_model, Attack(SHORT, adapter=AdapterSpec(r=4)))
+    result, model, before = attack(toy_model, Attack(SHORT, (Lora(rank=4),)))
     assert result.evaluations[0] == plain.evaluations[0]
     assert result.evaluations[-1] != plain.evaluations[-1]
     linears = [m for m in before.modules() if isinstance(m, torch.nn.Linear) and m.out_features != 96]
@@ -107,25 +109,26 @@ def test_adapters_leave_the_weights_alone_and_start_as_the_identity(toy_model: P
 
 
 def test_adapters_on_named_layers_only(toy_model: Path) -> None:
-    model = add_adapter(pico_text.load(toy_model)[0], AdapterSpec(targets=("q_proj", "model.layers.1.mlp.up_proj")))
+    model = add_adapter(kind_of(toy_model).load(toy_model), Lora(targets=("q_proj", "model.layers.1.mlp.up_proj")))
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert len(trained) == 2 * (2 + 1)
     assert all("q_proj" in name or "layers.1.mlp.up_proj" in name for name in trained)
     with pytest.raises(SpecdefError, match=r"targets must name linear layers \(.*q_proj.*\); got nothing_proj"):
-        add_adapter(pico_text.load(toy_model)[0], AdapterSpec(targets=("nothing_proj",)))
+        add_adapter(kind_of(toy_model).load(toy_model), Lora(targets=("nothing_proj",)))
 
 
 @pytest.mark.parametrize("kind", ["IA3", "VERA", "ADALORA"])
 def test_other_adapters_of_peft_train(toy_model: Path, kind: str) -> None:
     options = {"IA3": {"feedforward_modules": []}, "ADALORA": {"total_step": 4}}.get(kind, {})
-    result = attack(toy_model, Attack(SHORT, adapter=AdapterSpec(kind=kind, targets=("q_proj",), options=options)))[0]
+    result = attack(toy_model, Attack(SHORT, (Lora(kind, targets=("q_proj",), arguments=options),)))[0]
     assert result.steps == 4
     assert result.trained > 0
 
 
 def test_adapters_are_read_from_text() -> None:
-    assert parse_adapter("r=4,targets=q_proj+v_proj") == AdapterSpec(r=4, targets=("q_proj", "v_proj"))
-    assert parse_adapter("lora_alpha=8,targets=re:.*q_proj").options == {"lora_alpha": 8}
-    for text in ("r8", "r=x", "r=0", "targets="):
+    named = Lora(rank=4, targets=("q_proj", "v_proj"))
+    assert Lora.parse("r=4,targets=q_proj+v_proj") == Lora.parse("rank=4,targets=q_proj+v_proj") == named
+    assert Lora.parse("lora_alpha=8,targets=re:.*q_proj").arguments == {"lora_alpha": 8}
+    for text in ("r8", "rank=x", "rank=0", "targets=", "targets=+"):
         with pytest.raises(SpecdefError, match="`lora` must"):
-            parse_adapter(text)
+            Lora.parse(text)

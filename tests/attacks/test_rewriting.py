@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
@@ -16,12 +17,21 @@ from safetensors.torch import load_file, save_file
 
 from specdef import inspect_model, lock
 from specdef.architectures.resolve import ResolvedSlot
-from specdef.attacks.rewrites.apply import DEFAULTS, Rewriting, parse_rewriting, rewrite
-from specdef.attacks.rewrites.layer_injection import chain_shapes, factor_chain
-from specdef.attacks.rewrites.rebalance import balance_head
+from specdef.attacks.base import INTERVENTIONS, RewriteReport, parse_intervention
+from specdef.attacks.rewrites.factor_chain import chain_shapes, factor_chain
+from specdef.attacks.rewrites.heads import balance_head
+from specdef.attacks.rewriting import Rewriting
+from specdef.certify.api import attack
 from specdef.errors import SpecdefError
+from specdef.training.recipe import Recipe
 
 PAPER = {"preset": "paper", "multiplier": 1e4, "rank": 3, "num_matrices": 3}
+
+
+def rewrite(folder: Path, out: Path, text: str) -> RewriteReport:
+    report = parse_intervention(text).rewrite(folder, out)
+    assert report is not None
+    return report
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -29,7 +39,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def run(family: str, folder: Path, out: Path, text: str) -> torch.Tensor:
-    rewrite(folder, out, parse_rewriting(text))
+    rewrite(folder, out, text)
     return pico.run(family, out)
 
 
@@ -88,7 +98,7 @@ def test_svd_rebalance_undoes_any_map_within_a_head(family: str, tmp_path: Path)
 def test_merge_gives_back_the_original_weights(family: str, tmp_path: Path) -> None:
     original = pico.build(family, tmp_path / "original")
     lock(original, tmp_path / "locked", **PAPER)
-    report = rewrite(tmp_path / "locked", tmp_path / "out", Rewriting("merge"))
+    report = rewrite(tmp_path / "locked", tmp_path / "out", "merge")
     before, after = weights(original), weights(tmp_path / "out")
     assert before.keys() == after.keys()
     for name, tensor in before.items():
@@ -102,7 +112,7 @@ def test_merge_of_a_sharded_folder_mends_its_index(tmp_path: Path) -> None:
     original = pico.build("llama", tmp_path / "original")
     pico.shard(original)
     lock(original, tmp_path / "locked", **PAPER)
-    rewrite(tmp_path / "locked", tmp_path / "out", Rewriting("merge"))
+    rewrite(tmp_path / "locked", tmp_path / "out", "merge")
     index = "model.safetensors.index.json"
     assert (
         json.loads((tmp_path / "out" / index).read_text())["weight_map"]
@@ -165,7 +175,7 @@ def test_layer_injection_into_a_bfloat16_lock_keeps_the_function(family: str, tm
     original = pico.build(family, tmp_path / "original", dtype=torch.bfloat16)
     lock(original, tmp_path / "locked", **PAPER)
     wanted = pico.run(family, tmp_path / "locked").float()
-    report = rewrite(tmp_path / "locked", tmp_path / "out", Rewriting("inject-layers", {"factors": 2}))
+    report = rewrite(tmp_path / "locked", tmp_path / "out", "inject-layers:factors=2")
     assert report.function_error is not None
     assert report.function_error < 1e-4
     logits = pico.run(family, tmp_path / "out").float()
@@ -199,16 +209,16 @@ def test_a_config_that_contradicts_the_tensors_is_refused(
     lock(llama, tmp_path / "locked", **PAPER)
     lie(tmp_path / "locked", change)
     with pytest.raises(SpecdefError, match=message):
-        rewrite(tmp_path / "locked", tmp_path / "out", Rewriting(kind))
+        rewrite(tmp_path / "locked", tmp_path / "out", kind)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_already_rewritten_is_refused(llama: Path, tmp_path: Path) -> None:
     lock(llama, tmp_path / "locked", **PAPER)
-    rewrite(tmp_path / "locked", tmp_path / "chains", Rewriting("inject-layers"))
+    rewrite(tmp_path / "locked", tmp_path / "chains", "inject-layers")
     for kind in ("merge", "inject-layers"):
         with pytest.raises(SpecdefError, match="were replaced by inject-layers"):
-            rewrite(tmp_path / "chains", tmp_path / "again", Rewriting(kind))
+            rewrite(tmp_path / "chains", tmp_path / "again", kind)
     from specdef.models.loading import load
 
     def first(q: dict[str, Any]) -> dict[str, Any]:
@@ -238,7 +248,7 @@ def test_weights_that_are_not_finite_are_refused(llama: Path, tmp_path: Path) ->
     save_file(found, path, metadata={"format": "pt"})
     for kind in ("merge", "inject-layers"):
         with pytest.raises(SpecdefError, match="Weights must be finite"):
-            rewrite(tmp_path / "locked", tmp_path / "out", Rewriting(kind))
+            rewrite(tmp_path / "locked", tmp_path / "out", kind)
         assert not (tmp_path / "out").exists()
 
 
@@ -248,7 +258,7 @@ def test_rebalance_leaves_compensated_layers_alone(llama: Path, tmp_path: Path) 
     lock(llama, tmp_path / "locked", components=["v_proj"], **axis)
     for text in ("rebalance:form=svd", "rebalance", "prune"):
         with pytest.raises(SpecdefError, match=r"v->o pairs|none stands out"):
-            rewrite(tmp_path / "locked", tmp_path / "out", parse_rewriting(text))
+            rewrite(tmp_path / "locked", tmp_path / "out", text)
 
 
 def test_svd_rebalance_of_heads_wider_than_the_model(tmp_path: Path) -> None:
@@ -280,7 +290,7 @@ def test_bfloat16_factors_change_the_function_more_and_say_so(tmp_path: Path) ->
 def test_prune_zeroes_what_stands_out_and_nothing_else(tmp_path: Path) -> None:
     original = pico.build("llama", tmp_path / "original")
     lock(original, tmp_path / "locked", multiplier="2^20")
-    rewrite(tmp_path / "locked", tmp_path / "out", Rewriting("prune"))
+    rewrite(tmp_path / "locked", tmp_path / "out", "prune")
     locked, after = weights(tmp_path / "locked"), weights(tmp_path / "out")
     changed = {name for name in locked if not torch.equal(locked[name], after[name])}
     assert changed
@@ -292,7 +302,7 @@ def test_prune_zeroes_what_stands_out_and_nothing_else(tmp_path: Path) -> None:
 
 def test_sharpen_multiplies_singular_values_and_keeps_the_function(tmp_path: Path) -> None:
     original = pico.build("llama", tmp_path / "original")
-    logits = run("llama", original, tmp_path / "out", "sharpen:multiplier=4,top_k=2,matrices=2")
+    logits = run("llama", original, tmp_path / "out", "sharpen:multiplier=4,rank=2,num_matrices=2")
     assert torch.allclose(logits, pico.run("llama", original), atol=1e-4)
     before, after = weights(original), weights(tmp_path / "out")
     sharpened = [name for name in before if not torch.equal(before[name], after[name])]
@@ -306,9 +316,12 @@ def test_sharpen_multiplies_singular_values_and_keeps_the_function(tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("mend", "`rewrite` must be one of merge, rebalance"),
+        ("mend", "`intervention` must be one of channel-rates, freeze"),
         ("merge:factors=2", "`factors` must be left out with merge, which takes no options; got '2'"),
-        ("inject-layers:factors", "`rewrite` must look like inject-layers:factors=2"),
+        (
+            "inject-layers:factors",
+            "`inject-layers` must have options such as factors=1,order=interleaved,dtype=fp32",
+        ),
         ("inject-layers:factors=two", "`factors` must be a number; got 'two'"),
         ("inject-layers:factors=0", "`factors` must lie between 1 and 32; got 0"),
         ("inject-layers:order=up", "`order` must be one of interleaved, literal; got 'up'"),
@@ -318,20 +331,37 @@ def test_sharpen_multiplies_singular_values_and_keeps_the_function(tmp_path: Pat
         ("rebalance", "must hold channels scaled apart on their two sides; none stands out"),
         ("prune", "must hold channels that look scaled up; none stands out"),
         ("sharpen:multiplier=nan", "`multiplier` must be a finite number; got nan"),
-        ("sharpen:multiplier=0.5,matrices=2,top_k=2", "`multiplier` must be a finite number above 1"),
+        ("sharpen:multiplier=0.5,num_matrices=2,rank=2", "`multiplier` must be a finite number above 1"),
     ],
 )
 def test_what_cannot_be_rewritten_is_said_and_nothing_is_left(
     text: str, message: str, llama: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(SpecdefError, match=message.replace("[", r"\[").replace("(", r"\(")):
-        rewrite(llama, tmp_path / "out", parse_rewriting(text))
+        rewrite(llama, tmp_path / "out", text)
     assert not list(tmp_path.iterdir())
 
 
-def test_options_at_their_defaults_do_not_change_an_attacks_name() -> None:
-    for kind, defaults in DEFAULTS.items():
-        text = kind + ":" + ",".join(f"{name}={value}" for name, value in defaults.items())
-        assert parse_rewriting(text) == parse_rewriting(kind) == Rewriting(kind)
-    assert parse_rewriting("inject-layers:factors=3").label == "inject-layers (factors 3)"
-    assert math.isclose(parse_rewriting("sharpen:multiplier=8").settings["multiplier"], 8)
+def test_options_at_their_defaults_do_not_change_an_attack() -> None:
+    kinds = [kind for kind in INTERVENTIONS if issubclass(kind, Rewriting)]
+    assert {kind.name for kind in kinds} >= {"merge", "rebalance", "inject-layers", "prune", "sharpen"}
+    for kind in kinds:
+        text = ",".join(f"{option.name}={option.default}" for option in dataclasses.fields(kind))
+        assert kind.parse(text) == kind.parse("") == kind()
+        assert kind.parse(text).to_wire() == kind().to_wire()
+    assert parse_intervention("inject-layers:factors=3").label == "inject-layers (factors 3)"
+    assert math.isclose(parse_intervention("sharpen:multiplier=8").multiplier, 8)
+
+
+def test_two_rewritings_follow_each_other(toy_model: Path, tmp_path: Path) -> None:
+    """Sharpened and merged again: the weights are the original's, and both are on record."""
+    recipe = Recipe(lr=1e-3, steps=2, eval_every=1)
+    both = ["sharpen:multiplier=8,rank=2,num_matrices=2", "merge"]
+    found = attack(toy_model, tmp_path, recipe=recipe, interventions=both, threads=1)
+    plain = attack(toy_model, tmp_path, recipe=recipe, threads=1)
+    assert [facts.kind for facts in found.result.rewrites] == ["sharpen", "merge"]
+    assert found.attack.label.startswith("sharpen (multiplier 8.0, num_matrices 2, rank 2), then merge, then adamw")
+    for ours, wanted in zip(found.result.evaluations, plain.result.evaluations, strict=True):
+        assert math.isclose(ours.utility, wanted.utility, rel_tol=1e-3)
+    with pytest.raises(SpecdefError, match="must hold no injected layers"):
+        attack(toy_model, tmp_path, recipe=recipe, interventions=["sharpen:num_matrices=2,rank=2", "sharpen:seed=1"])

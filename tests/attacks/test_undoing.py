@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 
@@ -12,16 +11,19 @@ import torch
 from typer.testing import CliRunner
 
 from specdef import lock
-from specdef.attacks.channel_rates import channel_scales, scale_updates
-from specdef.attacks.freeze_search import freeze_by_gradient, gradient_share
-from specdef.attacks.rewrites.apply import Rewriting, rewrite
-from specdef.attacks.run import Attack, run_attack, text_blocks
-from specdef.certify.cell import attack_from_json, attack_to_json
+from specdef.attacks.base import Attack
+from specdef.attacks.interventions.channel_rates import ChannelRates, channel_scales, scale_updates
+from specdef.attacks.interventions.inject_layers import InjectLayers
+from specdef.attacks.interventions.prune import Prune
+from specdef.attacks.interventions.rebalance import Rebalance
+from specdef.attacks.interventions.smallest_gradients import SmallestGradients, freeze_largest
+from specdef.attacks.run import AttackResult, run_attack
+from specdef.attacks.wire import attack_from_wire, attack_to_wire
 from specdef.cli.main import app
 from specdef.errors import SpecdefError
+from specdef.models.base import kind_of
 from specdef.models.tokens import encode_completions
 from specdef.tasks.kinds.facts import facts
-from specdef.tasks.text.prose import bundled_prose
 from specdef.training.optimizers import build_optimizer
 from specdef.training.outcome import Outcome
 from specdef.training.recipe import Recipe
@@ -38,7 +40,7 @@ def locked(toy_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_rate_per_channel_trains_as_if_the_lock_were_not_there(toy_model: Path, locked: Path, tmp_path: Path) -> None:
     """Adam's step in the locked coordinates is its step on the rebalanced model (weight decay and eps apart)."""
-    rewrite(locked, tmp_path / "balanced", Rewriting("rebalance"))
+    Rebalance().rewrite(locked, tmp_path / "balanced")
     models = {}
     for name, folder in (("balanced", tmp_path / "balanced"), ("locked", locked)):
         model, tokenizer = pico_text.load(folder)
@@ -57,20 +59,18 @@ def test_a_rate_per_channel_trains_as_if_the_lock_were_not_there(toy_model: Path
 
 def test_gradients_of_a_lock_single_its_tensors_out(toy_model: Path, tmp_path: Path) -> None:
     """In an inject lock, the compensation has the largest gradient for its size: it is what is frozen first."""
-    lock(toy_model, tmp_path / "paper", preset="paper", multiplier=1e4, rank=3, num_matrices=2)
-    from specdef.models.loading import load, load_tokenizer
-
-    model = load(tmp_path / "paper", dtype=torch.float32)
-    samples = encode_completions(facts().samples, load_tokenizer(tmp_path / "paper"))
-    freeze_by_gradient(model, samples, 0.9, batch_size=8, seed=0)
+    lock(toy_model, tmp_path / "paper", preset="paper", multiplier=1e4, top_k=3, num_layers=2)
+    kind = kind_of(tmp_path / "paper")
+    loaded = kind.load(tmp_path / "paper", dtype=torch.float32)
+    model = loaded.model
+    freeze_largest(loaded, kind.encode(facts().samples, loaded), 0.9, batch_size=8, seed=0)
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     assert {name for name, _ in model.named_parameters() if "compensation" in name} <= set(frozen)
     assert all(p.grad is None for p in model.parameters())
-    assert gradient_share("lm_head") is None
-    assert Attack(freeze="gradients:.50") == Attack(freeze="gradients:0.5"), "one attack, one cell"
-    for text in ("gradients:1.5", "gradients:", "gradients:0"):
+    assert SmallestGradients.parse(".50") == SmallestGradients(0.5), "one attack, one cell"
+    for text in ("1.5", "", "0"):
         with pytest.raises(SpecdefError, match="must have a share between 0 and 1"):
-            gradient_share(text)
+            SmallestGradients.parse(text)
 
 
 def test_clipping_each_tensor_and_eps_reach_the_optimizer(toy_model: Path) -> None:
@@ -89,44 +89,46 @@ def test_clipping_each_tensor_bounds_every_gradient(toy_model: Path) -> None:
     from specdef.training.loop import make_trainer
 
     for each in (False, True):
-        model, tokenizer = pico_text.load(toy_model)
+        loaded = pico_text.loaded(toy_model)
         recipe = Recipe(lr=1e-3, steps=4, max_grad_norm=1e-3, clip_each=each)
-        trainer = make_trainer(model, recipe, encode_completions(facts().samples, tokenizer), None)
+        trainer = make_trainer(loaded, recipe, loaded.kind.encode(facts().samples, loaded), None)
         trainer.step()
-        norms = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None])
+        norms = torch.stack([p.grad.norm() for p in loaded.model.parameters() if p.grad is not None])
         total = float(norms.norm())
         assert float(norms.max()) <= 1.001e-3
         assert (total <= 1.001e-3) != each, "tensor by tensor, the whole is larger than the bound"
 
 
 def test_a_lossy_rewriting_is_judged_by_the_undefended_models_perplexity(toy_model: Path) -> None:
-    model, tokenizer = pico_text.load(toy_model)
-    text = text_blocks(bundled_prose(), tokenizer)
-    how = Attack(Recipe(lr=1e-3, steps=2, eval_every=1), rewrite=Rewriting("prune"))
-    start = run_attack(copy.deepcopy(model), tokenizer, facts(), text, Attack(how.recipe)).evaluations[0].utility
-    found = run_attack(copy.deepcopy(model), tokenizer, facts(), text, how, reference_perplexity=start / 2.5)
+    def attacked(how: Attack, reference: float | None = None) -> AttackResult:
+        loaded = pico_text.loaded(toy_model)
+        return run_attack(loaded, facts(), pico_text.general(loaded), how, reference=reference)
+
+    how = Attack(Recipe(lr=1e-3, steps=2, eval_every=1), interventions=(Prune(),))
+    start = attacked(Attack(how.recipe)).evaluations[0].utility
+    found = attacked(how, start / 2.5)
     assert found.judgement.outcome is Outcome.COLLAPSE, "two and a half times the reference is beyond the budget"
     assert found.judgement.diverged_at == 0
-    kept = run_attack(copy.deepcopy(model), tokenizer, facts(), text, how, reference_perplexity=start / 1.5)
+    kept = attacked(how, start / 1.5)
     assert kept.judgement.outcome is Outcome.STALL
 
 
 def test_an_attacks_json_is_what_it_was_before_these_options_existed() -> None:
     """Cells finished earlier keep their names."""
-    plain = attack_to_json(Attack())
+    plain = attack_to_wire(Attack())
     assert not {"rewrite", "channel_rates"} & plain.keys()
     assert not {"clip_each", "eps"} & plain["recipe"].keys()
     for how in (
         Attack(),
-        Attack(rewrite=Rewriting("inject-layers", {"factors": 3}), channel_rates=True),
-        Attack(Recipe(eps=1e-3, clip_each=True), freeze="gradients:0.5"),
+        Attack(interventions=(InjectLayers(factors=3), ChannelRates())),
+        Attack(Recipe(eps=1e-3, clip_each=True), (SmallestGradients(0.5),)),
     ):
-        assert attack_from_json(json.loads(json.dumps(attack_to_json(how)))) == how
+        assert attack_from_wire(json.loads(json.dumps(attack_to_wire(how)))) == how
 
 
 @pytest.mark.parametrize("preset", ["exact", "paper"])
 def test_the_certificate_says_undone(preset: str, toy_model: Path, tmp_path: Path) -> None:
-    strong = {"multiplier": 1e9, "rank": 16, "layers": [0, 1], "components": ALL}
+    strong = {"multiplier": 1e9, "top_k": 16, "layers": [0, 1], "components": ALL}
     options = {"multiplier": "2^30"} if preset == "exact" else strong
     lock(toy_model, tmp_path / "locked", preset=preset, **options)
     recipe = ["--target", "0.35", "--steps", "40", "--threads", "1", "--window", "1e-2,3e-2", "--workers", "2"]
@@ -164,12 +166,15 @@ def test_undo_on_the_command_line(locked: Path, tmp_path: Path) -> None:
     again = runner.invoke(app, ["undo", "rebalance", str(locked), str(tmp_path / "out")])
     assert "must be a new folder" in str(again.exception)
     wrong = runner.invoke(app, ["undo", "prune", str(locked), str(tmp_path / "other")])
-    assert "`kind` must be one of merge, rebalance, inject-layers; got 'prune'" in str(wrong.exception)
+    assert "`kind` must be one of inject-layers, merge, rebalance; got 'prune'" in str(wrong.exception)
     options = runner.invoke(app, ["undo", "merge", str(locked), str(tmp_path / "other"), "--factors", "2"])
     assert "`factors` must be left out with merge, which takes no options; got 2" in str(options.exception)
-    for arguments in (["--optimizer", "adafactor"], ["--lora", "r=2,targets=q_proj"]):
+    for arguments, message in (
+        (["--optimizer", "adafactor"], "`channel-rates` must be given with optimizer adamw or lion; got adafactor"),
+        (["--lora", "rank=2,targets=q_proj"], "`channel-rates` must be given with training of the weights; got lora"),
+    ):
         rated = runner.invoke(app, ["attack", str(locked), "--out", str(tmp_path / "r"), "--channel-rates", *arguments])
-        assert "`channel_rates` must be given with full fine-tuning by adamw and lion" in str(rated.exception)
+        assert message in str(rated.exception)
 
 
 def test_without_an_original_a_rewriting_is_checked_against_the_published_folder(locked: Path, tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from typing import Any
 import grids
 import pytest
 
-from specdef.attacks.lora import AdapterSpec
-from specdef.attacks.run import Attack
+from specdef.attacks.base import Attack
+from specdef.attacks.interventions.freeze import Freeze
+from specdef.attacks.interventions.lora import Lora
 from specdef.certify.cell import Cell, cell_from_json, subject_of
 from specdef.certify.executors.local import LocalExecutor
 from specdef.certify.executors.ray import RayExecutor
@@ -125,8 +126,8 @@ def test_a_finished_cell_is_not_run_again_and_a_grid_can_be_extended(toy_model: 
 
 def test_a_cell_survives_the_way_to_its_process_and_back(toy_model: Path) -> None:
     made = grids.study(toy_model)
-    adapter = AdapterSpec(r=4, targets=("q_proj",), options={"lora_alpha": 8})
-    for extra in ({"adapter": adapter}, {"freeze": "x", "stop": "paper"}):
+    adapter = Lora(rank=4, targets=("q_proj",), arguments={"lora_alpha": 8})
+    for extra in ({"interventions": (adapter,)}, {"interventions": (Freeze("x"),), "early_stop": True}):
         cell = made.cell(made.locked, reference=1.5, max_grad_norm=None, optimizer="lion", **extra)
         assert cell_from_json(json.loads(json.dumps(cell.to_json()))) == cell
 
@@ -137,12 +138,12 @@ def test_the_key_names_everything_the_result_depends_on_and_no_path(toy_model: P
     variants: list[Cell] = [
         cell,
         replace(cell, attack=Attack(Recipe(lr=2e-5))),
-        replace(cell, attack=Attack(cell.attack.recipe, AdapterSpec())),
-        replace(cell, attack=Attack(cell.attack.recipe, freeze="x")),
-        replace(cell, attack=Attack(cell.attack.recipe, stop="paper")),
+        replace(cell, attack=Attack(cell.attack.recipe, (Lora(),))),
+        replace(cell, attack=Attack(cell.attack.recipe, (Freeze("x"),))),
+        replace(cell, attack=Attack(cell.attack.recipe, early_stop=True)),
         replace(cell, task_digest="0"),
         replace(cell, text_digest="0"),
-        replace(cell, reference_perplexity=2.0),
+        replace(cell, reference=2.0),
         replace(cell, threads=2),
         replace(cell, subject=replace(cell.subject, digest="0")),
     ]

@@ -80,7 +80,7 @@ def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Completed
         (["certify", "MODEL", "--original", "MODEL", "--out", "OUT", "--workers", "0"], "`workers` must be at least 1"),
         (["runs", "OUT"], "must hold results of `specdef attack`"),
         (["report", "OUT"], "`folder` must hold certificate.json"),
-        (["prepare", "cake", "MODEL", "OUT"], "`kind` must be one of guard, unlearned"),
+        (["defend", "cake", "MODEL", "OUT"], "`method` must be one of guard, unlearned"),
     ],
 )
 def test_bad_input_exits_2_with_one_sentence_and_nothing_heavy(

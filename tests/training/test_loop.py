@@ -10,28 +10,38 @@ import pytest
 import torch
 from transformers import get_linear_schedule_with_warmup
 
-from specdef.attacks.run import text_blocks
 from specdef.errors import SpecdefError
-from specdef.models.tokens import encode_completions
+from specdef.models.base import MODEL_KINDS, Batch, LoadedModel
 from specdef.tasks.kinds.facts import facts
 from specdef.tasks.text.prose import bundled_prose
-from specdef.training.batches import Batch, batches, token_loss
+from specdef.tasks.utilities.perplexity import KIND as PERPLEXITY
+from specdef.training.batches import batches
 from specdef.training.loop import make_trainer, train
 from specdef.training.optimizers import OPTIMIZERS, build_optimizer
 from specdef.training.outcome import Evaluation, StopReason
 from specdef.training.recipe import Recipe
 
+CAUSAL = MODEL_KINDS.get("causal-lm")
 
-def data(tokenizer: object) -> tuple[Batch, Batch]:
-    text = text_blocks(bundled_prose(), tokenizer)
-    return encode_completions(facts().samples[:24], tokenizer), (text.train, text.train, torch.ones_like(text.train))
+
+def data(loaded: LoadedModel) -> tuple[Batch, Batch]:
+    general = PERPLEXITY.prepare(bundled_prose(), loaded).retained
+    assert general is not None
+    return CAUSAL.encode(facts().samples[:24], loaded), general
+
+
+def bare_loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """The loss as transformers' own loss would have it, with no line of specdef."""
+    ids, labels, mask = batch
+    logits = model(input_ids=ids, attention_mask=mask).logits
+    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
 
 
 @pytest.mark.parametrize("max_grad_norm", [1.0, None])
 def test_the_loop_is_a_bare_torch_loop(toy_model: Path, max_grad_norm: float | None) -> None:
-    model, tokenizer = pico_text.load(toy_model)
-    plain = copy.deepcopy(model)
-    task, general = data(tokenizer)
+    loaded = pico_text.loaded(toy_model)
+    plain = copy.deepcopy(loaded.model)
+    task, general = data(loaded)
     recipe = Recipe(
         lr=1e-3,
         steps=6,
@@ -41,34 +51,34 @@ def test_the_loop_is_a_bare_torch_loop(toy_model: Path, max_grad_norm: float | N
         weight_decay=0.1,
         seed=3,
     )
-    trainer = make_trainer(model, recipe, task, general)
+    trainer = make_trainer(loaded, recipe, task, general)
     for _ in range(6):
         trainer.step()
 
     optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-3, weight_decay=0.1, fused=True)
     schedule = get_linear_schedule_with_warmup(optimizer, 1, 6)
-    rows, texts = batches(task, 4, 3), batches(general, 1, 4)
+    rows, texts = batches(task, 4, 3, CAUSAL), batches(general, 1, 4, CAUSAL)
     plain.train()
     for _ in range(6):
         optimizer.zero_grad()
         for _ in range(2):
-            (token_loss(plain, next(rows)) * 0.375).backward()
-            (token_loss(plain, next(texts)) * 0.125).backward()
+            (bare_loss(plain, next(rows)) * 0.375).backward()
+            (bare_loss(plain, next(texts)) * 0.125).backward()
         if max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(plain.parameters(), max_grad_norm)
         optimizer.step()
         schedule.step()
-    for (name, found), expected in zip(model.named_parameters(), plain.parameters(), strict=True):
+    for (name, found), expected in zip(loaded.model.named_parameters(), plain.parameters(), strict=True):
         assert torch.equal(found, expected), name
 
 
 def test_every_row_is_seen_once_an_epoch_and_the_seed_decides_the_order() -> None:
     ids = torch.arange(10).unsqueeze(1).expand(10, 3).clone()
     rows = (ids, ids, torch.ones_like(ids))
-    first = batches(rows, 4, seed=1)
+    first = batches(rows, 4, 1, CAUSAL)
     epoch = torch.cat([next(first)[0][:, 0] for _ in range(5)])
     assert sorted(epoch[:10].tolist()) == sorted(epoch[10:].tolist()) == list(range(10))
-    again, other = batches(rows, 4, seed=1), batches(rows, 4, seed=2)
+    again, other = batches(rows, 4, 1, CAUSAL), batches(rows, 4, 2, CAUSAL)
     assert torch.equal(next(again)[0][:, 0], epoch[:4])
     assert not torch.equal(next(other)[0][:, 0], epoch[:4])
 
@@ -76,10 +86,10 @@ def test_every_row_is_seen_once_an_epoch_and_the_seed_decides_the_order() -> Non
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_learns(toy_model: Path, name: str) -> None:
     """On one batch the loss falls, warm-up and all; learning rates are the optimizers' usual ones."""
-    model, tokenizer = pico_text.load(toy_model)
+    loaded = pico_text.loaded(toy_model)
     lr = {"sgd": 0.1, "lbfgs": 0.5, "adafactor": 3e-2, "adahessian": 1e-2, "sophia": 6e-2, "lion": 1e-3}.get(name, 3e-3)
     recipe = Recipe(optimizer=name, lr=lr, steps=40, batch_size=4, retain_weight=0.0)
-    trainer = make_trainer(model, recipe, encode_completions(facts().samples[:4], tokenizer), None)
+    trainer = make_trainer(loaded, recipe, CAUSAL.encode(facts().samples[:4], loaded), None)
     losses = [trainer.step() for _ in range(40)]
     assert losses[-1] < 0.9 * losses[0], losses
 
@@ -102,7 +112,7 @@ def test_the_curvature_step_hands_over_the_diagonal_of_the_hessian(name: str) ->
     model = Separable()
     ids = torch.tensor([[1, 2]])
     trainer = make_trainer(
-        model,
+        LoadedModel(model, None, CAUSAL),
         Recipe(optimizer=name, lr=1e-3, max_grad_norm=None, weight_decay=0.0),
         (ids, ids, torch.ones_like(ids)),
         None,
@@ -123,7 +133,7 @@ def test_the_curvature_step_hands_over_the_diagonal_of_the_hessian(name: str) ->
 
 def test_muon_trains_matrices_and_adamw_the_rest(toy_model: Path) -> None:
     model, _ = pico_text.load(toy_model)
-    optimizer = build_optimizer("muon", model, lr=1e-3, weight_decay=0.0)
+    optimizer = build_optimizer("muon", model, lr=1e-3, weight_decay=0.0, is_head=CAUSAL.is_head)
     kinds = {type(part).__name__: part for part in optimizer.optimizers}  # type: ignore[attr-defined]
     muon = {id(p) for group in kinds["Muon"].param_groups for p in group["params"]}
     names = {name: id(p) in muon for name, p in model.named_parameters()}
@@ -157,8 +167,8 @@ def test_recipes_refuse_what_they_cannot_do(arguments: dict[str, object], senten
 
 
 def test_weights_that_are_not_finite_end_the_run_and_a_loss_that_is_not_does_not(toy_model: Path) -> None:
-    model, tokenizer = pico_text.load(toy_model)
-    trainer = make_trainer(model, Recipe(lr=1e38, steps=50, warmup=0.0, max_grad_norm=None), *data(tokenizer))
+    loaded = pico_text.loaded(toy_model)
+    trainer = make_trainer(loaded, Recipe(lr=1e38, steps=50, warmup=0.0, max_grad_norm=None), *data(loaded))
     run = train(trainer, lambda _, step, loss: Evaluation(step, 0.0, 1.0, loss), lambda _: None)
     assert run.reason is StopReason.DEAD
     assert run.steps < 50
@@ -167,7 +177,7 @@ def test_weights_that_are_not_finite_end_the_run_and_a_loss_that_is_not_does_not
 
 def test_bf16_trains_bf16_weights_and_masters_stay_fp32(toy_model: Path) -> None:
     for precision, dtype in (("bf16", torch.bfloat16), ("bf16-master", torch.float32), ("fp32", torch.float32)):
-        model, tokenizer = pico_text.load(toy_model)
-        trainer = make_trainer(model, Recipe(precision=precision, lr=1e-3), *data(tokenizer))  # type: ignore[arg-type]
+        loaded = pico_text.loaded(toy_model)
+        trainer = make_trainer(loaded, Recipe(precision=precision, lr=1e-3), *data(loaded))  # type: ignore[arg-type]
         assert trainer.step() > 0
         assert {p.dtype for p in trainer.model.parameters()} == {dtype}

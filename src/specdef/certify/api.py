@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specdef.errors import SpecdefError
+from specdef.models.base import kind_of
 from specdef.models.sources import find_model
 
 if TYPE_CHECKING:
-    from specdef.attacks.rewrites.apply import RewriteReport
+    from specdef.attacks.base import Intervention, RewriteReport
     from specdef.certify.certificate import Certificate
     from specdef.certify.resources import Machine
     from specdef.certify.result import StoredCell
-    from specdef.training.outcome import Evaluation, StopRule
+    from specdef.training.outcome import Evaluation
     from specdef.training.recipe import Recipe
 
 
@@ -23,16 +24,14 @@ def attack(
     model: Path | str,
     out: Path | str,
     *,
-    task: str = "facts",
+    task: str | None = None,
     recipe: Recipe | None = None,
-    lora: str | None = None,
-    freeze: str | None = None,
-    rewrite: str | None = None,
-    channel_rates: bool = False,
-    stop: StopRule = "budget",
+    interventions: Sequence[Intervention | str] = (),
+    early_stop: bool = False,
     utility_factor: float = 2.0,
     original: Path | str | None = None,
     text: Path | str | None = None,
+    utility: str | None = None,
     target: float | None = None,
     scorer: str | None = None,
     task_seed: int = 0,
@@ -45,18 +44,15 @@ def attack(
     Args:
         model: a model folder, a hub id, or ``smollm2-135m``.
         out: folder for results; finished attacks in it are kept, the same attack is not run twice.
-        task: ``facts``, or another task, such as ``mcqa:FILE``.
+        task: such as ``facts`` or ``mcqa:FILE``; the ordinary one for this kind of model when None.
         recipe: optimizer, learning rate, steps and so on.
-        lora: adapters instead of full fine-tuning, such as ``r=8,targets=all``.
-        freeze: regular expression of parameters that are not trained; ``gradients:0.5`` trains the half of the tensors
-            with the smallest gradients.
-        rewrite: how the weights are rewritten first: ``merge``, ``rebalance``, ``inject-layers:factors=2``, ``prune``
-            or ``sharpen:multiplier=4``.
-        channel_rates: learning rates in proportion to the channel scales found in the weights.
-        stop: ``budget`` goes on after divergence, ``paper`` stops when perplexity has doubled.
-        utility_factor: how often the starting perplexity still counts as useful.
+        interventions: what is done besides training, such as ``lora:rank=8``, ``rebalance:form=svd`` or
+            ``channel-rates``; any of `specdef.attacks.base.INTERVENTIONS`.
+        early_stop: stop when the utility budget is left; otherwise go on.
+        utility_factor: how much of its utility a useful model may lose; of perplexity, how often the start's it may be.
         original: the undefended model; step 0 is checked against it.
-        text: general text; the bundled prose when None.
+        text: general data, a file as the utility reads it; what ships with the package when None.
+        utility: ``perplexity`` or ``accuracy``; the ordinary one for this kind of model when None.
         target: score to reach; the task's own when None.
         scorer: what counts as success in task sft, such as ``any:REGEX``.
         task_seed: decides the task's draws.
@@ -70,35 +66,35 @@ def attack(
     Raises:
         SpecdefError: bad input; finished results are kept.
     """
-    from specdef.attacks.lora import parse_adapter
-    from specdef.attacks.rewrites.apply import parse_rewriting
-    from specdef.attacks.run import Attack
+    from specdef.attacks.base import Attack, parse_intervention
     from specdef.certify.resources import Machine
-    from specdef.certify.run_cell import check_readable, measure_cell, reference_perplexity
+    from specdef.certify.run_cell import check_readable, measure_cell, reference_utility
     from specdef.certify.store import Store
     from specdef.certify.study import make_study
-    from specdef.tasks.base import parse_task
+    from specdef.tasks.base import check_task, parse_task
     from specdef.training.recipe import Recipe
 
-    adapter = None if lora is None else parse_adapter(lora)
-    rewriting = None if rewrite is None else parse_rewriting(rewrite)
-    made = Attack(recipe or Recipe(), adapter, freeze, stop, utility_factor, rewriting, channel_rates)
-    spec = parse_task(task, seed=task_seed, target=target, scorer=scorer)
+    done = tuple(parse_intervention(one) if isinstance(one, str) else one for one in interventions)
+    made = Attack(recipe or Recipe(), done, early_stop, utility_factor)
+    if task is not None:
+        check_task(parse_task(task, scorer=scorer))  # a typing mistake is answered before a model is fetched
     folder = find_model(str(model))
+    spec = parse_task(task or kind_of(folder).default_task, seed=task_seed, target=target, scorer=scorer)
     study = make_study(
         folder,
         folder if original is None else find_model(str(original), argument="original"),
         spec,
         text=None if text is None else Path(text),
+        utility=utility,
         machine=Machine(workers=1, threads=threads, device=device),
     )
     check_readable(study.cell(study.locked))
     store = Store(Path(out))
     try:
         reference = None
-        if made.rewrite is not None or study.original.digest != study.locked.digest:
+        if made.rewrites or study.original.digest != study.locked.digest:
             # Without an original, what rewriting does to the function is judged against the folder as published.
-            reference = reference_perplexity(study.cell(study.original))
+            reference = reference_utility(study.cell(study.original))
         cell = replace(study.cell(study.locked, reference=reference), attack=made)
         return store.read(cell) or store.write(cell, measure_cell(cell, progress=progress))
     except BaseException:  # Ctrl-C too
@@ -110,22 +106,26 @@ def undo(kind: str, locked: Path | str, out: Path | str, **options: Any) -> Rewr
     """Undo a lock in the weights without its key, as an attacker would.
 
     Args:
-        kind: ``merge`` (inject lock), ``rebalance`` (fold lock) or ``inject-layers`` (Theorem 8, inject lock).
+        kind: any intervention that takes a lock out of the weights.
         locked: the published folder; nothing else is used.
         out: the folder to create.
-        **options: inject-layers: factors, order, dtype. rebalance: form.
+        **options: of that kind.
 
     Raises:
         SpecdefError: another kind, nothing to undo, or a folder is not usable; nothing is left behind.
     """
-    from specdef.attacks.rewrites.apply import UNDOING, Rewriting, rewrite
+    from specdef.attacks.base import INTERVENTIONS
     from specdef.core.folders import refuse_target
 
-    if kind not in UNDOING:
-        raise SpecdefError(f"`kind` must be one of {', '.join(UNDOING)}; got {kind!r}.")
-    rewriting = Rewriting(kind, options)
+    undoing = [one.name for one in INTERVENTIONS if one.undoes]
+    if kind not in undoing:
+        raise SpecdefError(f"`kind` must be one of {', '.join(undoing)}; got {kind!r}.")
+    intervention = INTERVENTIONS.get(kind).from_options(options)
     refuse_target(Path(out), None)
-    return rewrite(find_model(str(locked)), Path(out), rewriting)
+    report = intervention.rewrite(find_model(str(locked)), Path(out))
+    if report is None:
+        raise SpecdefError(f"`kind` must rewrite weights; {kind} does not.")
+    return report
 
 
 def certify_model(
@@ -133,12 +133,13 @@ def certify_model(
     out: Path | str,
     *,
     original: Path | str,
-    task: str = "facts",
+    task: str | None = None,
     threats: Sequence[str] = ("T0", "T1"),
     recipe: Recipe | None = None,
     window: Sequence[float] | None = None,
     multiplier: float | None = None,
     text: Path | str | None = None,
+    utility: str | None = None,
     target: float | None = None,
     scorer: str | None = None,
     task_seed: int = 0,
@@ -156,17 +157,18 @@ def certify_model(
             that the task is learnable.
         out: results folder; a finished cell in it is not run again.
         original: the undefended model.
-        task: ``facts``, or another task, such as ``mcqa:FILE``.
+        task: such as ``facts`` or ``mcqa:FILE``; the ordinary one for this kind of model when None.
         threats: any of T0 (default recipes), T1 (learning-rate search in both directions), T2 (other optimizers,
             clipping, batches), T3 (LoRA and freezing), T4 (undoing the lock in the weights, or training around it).
         recipe: steps, batch size and so on of the ordinary attack everything varies from.
         window: ordinary learning rates.
         multiplier: alpha, where no manifest names it.
-        text: general text; the bundled prose when None.
+        text: general data, a file as the utility reads it; what ships with the package when None.
+        utility: ``perplexity`` or ``accuracy``; the ordinary one for this kind of model when None.
         target: score to reach; the task's own when None.
         scorer: what counts as success in task sft, such as ``any:REGEX``.
         task_seed: decides the task's draws.
-        utility_factor: how often the starting perplexity still counts as useful.
+        utility_factor: how much of its utility a useful model may lose; of perplexity, how often the start's it may be.
         machine: where cells run; as many at once as cores and memory allow when None.
         cells: folder of finished cells shared by several certificates; inside `out` when None.
         on_cell: called after every finished cell.
@@ -182,16 +184,19 @@ def certify_model(
     from specdef.certify.store import Store
     from specdef.certify.study import WINDOW, make_study
     from specdef.report.write import write_report
-    from specdef.tasks.base import parse_task
+    from specdef.tasks.base import check_task, parse_task
 
-    spec = parse_task(task, seed=task_seed, target=target, scorer=scorer)
     check_threats(threats)
+    if task is not None:
+        check_task(parse_task(task, scorer=scorer))
     original_folder, folder = find_model(str(original), argument="original"), find_model(str(locked))
+    spec = parse_task(task or kind_of(folder).default_task, seed=task_seed, target=target, scorer=scorer)
     study = make_study(
         folder,
         original_folder,
         spec,
         text=None if text is None else Path(text),
+        utility=utility,
         multiplier=multiplier,
         recipe=recipe,
         window=WINDOW if window is None else window,

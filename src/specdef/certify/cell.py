@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from blake3 import blake3
 
-from specdef.attacks.lora import AdapterSpec
-from specdef.attacks.rewrites.apply import VERSIONS, Rewriting
-from specdef.attacks.run import Attack
+from specdef.attacks.base import Attack
+from specdef.attacks.wire import attack_from_wire, attack_to_wire
+from specdef.defences.card import CARD, RECORD
 from specdef.errors import SpecdefError
 from specdef.tasks.base import TaskSpec
-from specdef.training.recipe import Recipe
 
 FORMAT = 1
 """Raised whenever the same configuration would give another result: finished cells are then computed again."""
-_NOT_WEIGHTS = {"README.md", ".gitattributes", "SPECDEF_LOCK.md", "specdef_lock.json"}
+FIRST_KIND, FIRST_UTILITY = "causal-lm", "perplexity"
+"""What every cell was of when the first results were written; a cell says another model kind or utility beside it."""
+_NOT_WEIGHTS = {"README.md", ".gitattributes", "SPECDEF_LOCK.md", "specdef_lock.json", CARD, RECORD}
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,79 @@ class Subject:
     digest: str
 
 
+_SAME = ("format", "model", "task", "task_digest", "text_digest", "threads", "device")
+"""Fields that the wire calls as `CellConfig` does."""
+_FIRST_REFERENCE = "reference_perplexity"
+
+
+@dataclass(frozen=True)
+class CellConfig:
+    """What a cell is: its identity. The names on the wire are frozen, since the key is a hash over them.
+
+    Attributes:
+        model: digest of the model's files.
+        task: name of what is trained and scored.
+        task_digest: of everything the task was made of.
+        text_digest: of the general text.
+        attack: how the model is attacked.
+        reference: utility of the undefended model; see `Cell`.
+        threads: CPU threads.
+        device: ``cpu`` or ``cuda``.
+        model_kind: name of the model's kind.
+        utility: name of the utility that is watched.
+        original: digest of the undefended model, where the utility needs it.
+        format: see `FORMAT`.
+    """
+
+    model: str
+    task: str
+    task_digest: str
+    text_digest: str
+    attack: Attack
+    reference: float | None
+    threads: int
+    device: str
+    model_kind: str = FIRST_KIND
+    utility: str = FIRST_UTILITY
+    original: str | None = None
+    format: int = FORMAT
+
+    def to_wire(self) -> dict[str, Any]:
+        """As JSON data."""
+        same = {name: getattr(self, name) for name in _SAME}
+        return {**same, "attack": attack_to_wire(self.attack), **self._watched()}
+
+    def _watched(self) -> dict[str, Any]:
+        """What version 1 has one field for, as long as that says it all."""
+        if (self.model_kind, self.utility, self.original) == (FIRST_KIND, FIRST_UTILITY, None):
+            return {_FIRST_REFERENCE: self.reference}
+        utility = {"name": self.utility, "reference": self.reference, "original": self.original}
+        return {"model_kind": self.model_kind, "utility": utility}
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> Self:
+        """The configuration that `to_wire` wrote.
+
+        Raises:
+            SpecdefError: the data does not fit, or the attack is of a kind that is not installed.
+        """
+        try:
+            same = {name: data[name] for name in _SAME}
+            watched: dict[str, Any] = {"reference": data.get(_FIRST_REFERENCE)}
+            if "utility" in data:
+                utility = data["utility"]
+                watched = {"reference": utility["reference"], "original": utility["original"]}
+                watched |= {"model_kind": data["model_kind"], "utility": utility["name"]}
+            return cls(**same, attack=attack_from_wire(data["attack"]), **watched)
+        except (TypeError, KeyError) as error:
+            raise SpecdefError(f"`config` must be as this version writes it; it is not ({error}).") from error
+
+    @property
+    def key(self) -> str:
+        """Sixteen hexadecimal digits that name the cell."""
+        return digest_of(self.to_wire())[:16]
+
+
 @dataclass(frozen=True)
 class Cell:
     """One attack on one model.
@@ -38,12 +112,15 @@ class Cell:
         subject: the model.
         task: what is trained and scored.
         task_digest: of everything the task was made of.
-        text: path of the general text; None is the bundled prose.
-        text_digest: of that text.
+        text: path of the general data; None takes what ships with the package.
+        text_digest: of that data.
         attack: how the model is attacked.
-        reference_perplexity: of the undefended model, for the check at step 0; None leaves it out.
+        reference: utility of the undefended model, for the check at step 0; None leaves it out.
         threads: CPU threads; sums come out differently with another number, so it is part of the identity.
         device: ``cpu`` or ``cuda``.
+        model_kind: name of the model's kind.
+        utility: name of the utility that is watched.
+        original: the undefended model, for a utility whose general data it prepares.
     """
 
     subject: Subject
@@ -52,81 +129,60 @@ class Cell:
     text: str | None
     text_digest: str
     attack: Attack = field(default_factory=Attack)
-    reference_perplexity: float | None = None
+    reference: float | None = None
     threads: int = 1
     device: str = "cpu"
+    model_kind: str = FIRST_KIND
+    utility: str = FIRST_UTILITY
+    original: Subject | None = None
+
+    @property
+    def config(self) -> CellConfig:
+        """Everything the result depends on, and nothing about where files lie."""
+        return CellConfig(
+            model=self.subject.digest,
+            task=self.task.name,
+            task_digest=self.task_digest,
+            text_digest=self.text_digest,
+            attack=self.attack,
+            reference=self.reference,
+            threads=self.threads,
+            device=self.device,
+            model_kind=self.model_kind,
+            utility=self.utility,
+            original=None if self.original is None else self.original.digest,
+        )
 
     def identity(self) -> dict[str, Any]:
-        """Everything the result depends on, and nothing about where files lie."""
-        return {
-            "format": FORMAT,
-            "model": self.subject.digest,
-            "task": self.task.name,
-            "task_digest": self.task_digest,
-            "text_digest": self.text_digest,
-            "attack": attack_to_json(self.attack),
-            "reference_perplexity": self.reference_perplexity,
-            "threads": self.threads,
-            "device": self.device,
-        }
+        """`config` as JSON data."""
+        return self.config.to_wire()
 
     @property
     def key(self) -> str:
         """Sixteen hexadecimal digits that name the cell."""
-        return digest_of(self.identity())[:16]
+        return self.config.key
 
     def to_json(self) -> dict[str, Any]:
         """The cell as JSON data, paths included, for a worker process."""
-        return {**asdict(self), "attack": attack_to_json(self.attack)}
+        return {
+            **{entry.name: getattr(self, entry.name) for entry in fields(self)},
+            "subject": asdict(self.subject),
+            "original": None if self.original is None else asdict(self.original),
+            "task": asdict(self.task),
+            "attack": attack_to_wire(self.attack),
+        }
 
 
 def cell_from_json(data: Mapping[str, Any]) -> Cell:
     """The cell that `Cell.to_json` wrote."""
-    rest = {name: value for name, value in data.items() if name not in ("subject", "task", "attack")}
+    rest = {name: value for name, value in data.items() if name not in ("subject", "original", "task", "attack")}
     return Cell(
         subject=Subject(**data["subject"]),
         task=TaskSpec(**data["task"]),
-        attack=attack_from_json(data["attack"]),
+        attack=attack_from_wire(data["attack"]),
+        original=None if data.get("original") is None else Subject(**data["original"]),
         **rest,
     )
-
-
-def attack_to_json(attack: Attack) -> dict[str, Any]:
-    """An attack as JSON data. What was added after the first results existed is left out where it is at its default."""
-    data = {**asdict(attack), "recipe": recipe_to_json(attack.recipe)}
-    if attack.rewrite is not None and attack.rewrite.kind in VERSIONS:
-        data["rewrite"]["version"] = VERSIONS[attack.rewrite.kind]
-    return {name: value for name, value in data.items() if value or name not in ("rewrite", "channel_rates")}
-
-
-_WIRE = {"gradient_accumulation_steps": "accumulation", "max_grad_norm": "clip", "retain_weight": "general_share"}
-"""Field of `Recipe` -> its name in cells, frozen when the first results were written."""
-_FIELD = {wire: name for name, wire in _WIRE.items()}
-
-
-def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as JSON data; later additions at their defaults left out, as in `attack_to_json`."""
-    return {
-        _WIRE.get(name, name): value
-        for name, value in asdict(recipe).items()
-        if value or name not in ("clip_each", "eps")
-    }
-
-
-def recipe_from_json(data: Mapping[str, Any]) -> Recipe:
-    """The recipe that `recipe_to_json` wrote."""
-    return Recipe(**{_FIELD.get(name, name): value for name, value in data.items()})
-
-
-def attack_from_json(data: Mapping[str, Any]) -> Attack:
-    """The attack that a cell's configuration describes."""
-    attack = dict(data)
-    adapter, recipe = attack.pop("adapter"), recipe_from_json(attack.pop("recipe"))
-    if attack.get("rewrite") is not None:
-        attack["rewrite"] = Rewriting(attack["rewrite"]["kind"], dict(attack["rewrite"]["options"]))
-    if adapter is not None:
-        adapter = AdapterSpec(**{**adapter, "targets": tuple(adapter["targets"])})
-    return Attack(recipe=recipe, adapter=adapter, **attack)
 
 
 def digest_of(value: Any) -> str:
@@ -135,15 +191,19 @@ def digest_of(value: Any) -> str:
     return blake3(text.encode()).hexdigest()
 
 
-def subject_of(folder: Path) -> Subject:
+def subject_of(folder: Path, *, argument: str = "model") -> Subject:
     """A model folder and the digest of every file that decides its function.
+
+    Args:
+        folder: the model.
+        argument: what the user gave it as.
 
     Raises:
         SpecdefError: the folder holds no safetensors, or a file cannot be read.
     """
     names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name not in _NOT_WEIGHTS)
     if not any(name.endswith(".safetensors") for name in names):
-        raise SpecdefError(f"`model` must be a folder with .safetensors files; {folder} has none.")
+        raise SpecdefError(f"`{argument}` must be a folder with .safetensors files; {folder} has none.")
     hasher = blake3()
     try:
         for name in names:

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
-from specdef.attacks.run import Attack
-from specdef.certify.cell import attack_from_json
+from specdef.attacks.base import Attack
+from specdef.attacks.wire import attack_from_wire
 from specdef.certify.environment import Environment
 from specdef.core.schema import SchemaError, convert, plain
 from specdef.training.outcome import Evaluation, Outcome, StopReason
@@ -113,7 +113,7 @@ class StoredCell:
     @cached_property
     def attack(self) -> Attack:
         """The attack that the configuration describes."""
-        return attack_from_json(self.config["attack"])
+        return attack_from_wire(self.config["attack"])
 
 
 def crashed(note: str) -> FinishedCell:

@@ -7,7 +7,7 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,18 +15,16 @@ from typing import Any
 
 from blake3 import blake3
 
-from specdef.attacks.channel_rates import channel_scales
-from specdef.attacks.rewrites.apply import RewriteReport, rewrite
-from specdef.attacks.run import AttackResult, TextBlocks, run_attack, text_blocks
+from specdef.attacks.base import RewriteReport
+from specdef.attacks.run import AttackResult, run_attack
 from specdef.certify.cell import Cell, cell_from_json, digest_of
 from specdef.certify.environment import environment
 from specdef.certify.result import CellResult, FinishedCell, Measured, RewriteFacts
 from specdef.core.folders import scratch_folder
 from specdef.errors import SpecdefError
-from specdef.models.loading import load, load_tokenizer
+from specdef.models.base import MODEL_KINDS, LoadedModel
 from specdef.tasks.base import make_task
-from specdef.tasks.text.prose import bundled_prose, read_text
-from specdef.tasks.utilities.perplexity import perplexity
+from specdef.tasks.utility import UTILITIES, UtilityData
 from specdef.training.outcome import Evaluation
 
 _LAUNCHER = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
@@ -62,54 +60,57 @@ def _keep_freed_memory() -> None:
 def measure_cell(cell: Cell, *, progress: Callable[[Evaluation], None] | None = None) -> FinishedCell:
     """`run_cell` in this process, with a call after every evaluation."""
     started = time.perf_counter()
-    with _repeatable(cell.threads), _rewritten(cell) as (ready, rewriting):
+    with _repeatable(cell.threads), _rewritten(cell) as (ready, reports):
         attacked = attack_cell(ready, progress=progress)
     measured = Measured(
         seconds=round(time.perf_counter() - started, 3),
         train_seconds=round(attacked.train_seconds, 3),
         peak_memory_bytes=_peak_memory(cell.device),
         environment=environment(cell.device),
-        rewrite_seconds=None if rewriting is None else round(rewriting.seconds, 3),
+        rewrite_seconds=round(sum(report.seconds for report in reports), 3) if reports else None,
     )
-    return FinishedCell(cell_result(attacked, rewriting), measured)
+    return FinishedCell(cell_result(attacked, reports), measured)
 
 
 @contextmanager
-def _rewritten(cell: Cell) -> Iterator[tuple[Cell, RewriteReport | None]]:
+def _rewritten(cell: Cell) -> Iterator[tuple[Cell, list[RewriteReport]]]:
     """The cell with its model's weights rewritten as the attack says, in a folder that is removed afterwards."""
-    if cell.attack.rewrite is None:
-        yield cell, None
+    if not cell.attack.rewrites:
+        yield cell, []
         return
     with scratch_folder(None) as scratch:
-        out = scratch / "rewritten"
-        report = rewrite(Path(cell.subject.path), out, cell.attack.rewrite)
-        yield replace(cell, subject=replace(cell.subject, path=str(out))), report
+        folder = Path(cell.subject.path)
+        reports: list[RewriteReport] = []
+        for number, one in enumerate(cell.attack.rewrites):
+            out = scratch / f"rewritten-{number}"
+            if (report := one.rewrite(folder, out)) is not None:
+                reports.append(report)
+                folder = out
+        yield replace(cell, subject=replace(cell.subject, path=str(folder))), reports
 
 
 def attack_cell(cell: Cell, *, progress: Callable[[Evaluation], None] | None = None) -> AttackResult:
     """Load the cell's model, its weights rewritten already, and attack it in this process."""
-    scales = channel_scales(Path(cell.subject.path)) if cell.attack.channel_rates else []
-    model, tokenizer, text = _load(cell)
+    loaded, general = _load(cell)
     task = make_task(cell.task)
     if digest_of(task.fingerprint()) != cell.task_digest:
         raise SpecdefError(f"Task file {cell.task.path} must stay as it is during a sweep; it changed. Start again.")
     return run_attack(
-        model,
-        tokenizer,
+        loaded,
         task,
-        text,
+        general,
         cell.attack,
-        reference_perplexity=cell.reference_perplexity,
-        scales=scales,
+        reference=cell.reference,
+        folder=Path(cell.subject.path),
         progress=progress,
     )
 
 
-def reference_perplexity(cell: Cell) -> float:
-    """Perplexity of the cell's model on its general text, before any training."""
+def reference_utility(cell: Cell) -> float:
+    """Utility of the cell's model, before any training."""
     with _repeatable(cell.threads):
-        model, _, text = _load(cell)
-        return perplexity(model, text.measure)
+        loaded, general = _load(cell)
+        return general.measure(loaded.model)
 
 
 @contextmanager
@@ -129,37 +130,44 @@ def _repeatable(threads: int) -> Iterator[None]:
 
 
 def check_readable(cell: Cell) -> None:
-    """Read the cell's tokenizer and text, so that a fault is said before anything is written.
+    """Read the cell's general data, and what the model reads it with: a fault is said before anything is written.
 
     Raises:
-        SpecdefError: the model has no tokenizer, or the text is too short or changed.
+        SpecdefError: the model lacks what reads its data, or the data is of no use or changed.
     """
-    _text(cell, load_tokenizer(Path(cell.subject.path)))
+    processor = MODEL_KINDS.get(cell.model_kind).load_processor(Path(cell.subject.path))
+    UTILITIES.get(cell.utility).check(_content(cell), processor)
 
 
-def _load(cell: Cell) -> tuple[Any, Any, TextBlocks]:
+def _load(cell: Cell) -> tuple[LoadedModel, UtilityData]:
     import torch
 
-    folder = Path(cell.subject.path)
-    tokenizer = load_tokenizer(folder)
-    text = _text(cell, tokenizer)
-    model: Any = load(folder, dtype=torch.float32)
-    if not model.can_generate():
-        raise SpecdefError(f"`model` must be a causal language model; {folder} is a {type(model).__name__}.")
-    return model.to(cell.device), tokenizer, text
+    kind = MODEL_KINDS.get(cell.model_kind)
+    loaded = kind.load(Path(cell.subject.path), dtype=torch.float32)
+    loaded.model.to(cell.device)
+    undefended = cell.original
+    if undefended is None or undefended.digest == cell.subject.digest:
+        original = None
+    else:
+        place = Path(undefended.path)
+
+        def original() -> LoadedModel:
+            return kind.load(place, dtype=torch.float32)
+
+    return loaded, UTILITIES.get(cell.utility).prepare(_content(cell), loaded, original=original)
 
 
-def _text(cell: Cell, tokenizer: Any) -> TextBlocks:
-    text = bundled_prose() if cell.text is None else read_text(Path(cell.text))
-    if blake3(text.encode()).hexdigest() != cell.text_digest:
+def _content(cell: Cell) -> str:
+    content = UTILITIES.get(cell.utility).read(None if cell.text is None else Path(cell.text))
+    if blake3(content.encode()).hexdigest() != cell.text_digest:
         raise SpecdefError(f"`text` must stay as it is during a sweep; {cell.text} changed. Start again.")
-    return text_blocks(text, tokenizer)
+    return content
 
 
-def cell_result(result: AttackResult, rewriting: RewriteReport | None = None) -> CellResult:
+def cell_result(result: AttackResult, reports: Sequence[RewriteReport] = ()) -> CellResult:
     """What an attack achieved, as it is stored: without the times."""
     judgement = result.judgement
-    facts = [] if rewriting is None else [RewriteFacts(*(getattr(rewriting, name) for name in _FACTS))]
+    facts = [RewriteFacts(*(getattr(report, name) for name in _FACTS)) for report in reports]
     return CellResult(
         outcome=judgement.outcome,
         step=judgement.step,

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
-from specdef.attacks.lora import AdapterSpec
-from specdef.attacks.rewrites.apply import Rewriting
-from specdef.attacks.run import Attack
-from specdef.certify.cell import Cell, Subject, digest_of, subject_of
+from specdef.attacks.base import Attack, Intervention
+from specdef.certify.cell import FIRST_KIND, FIRST_UTILITY, Cell, Subject, digest_of, subject_of
 from specdef.certify.resources import Machine
 from specdef.errors import SpecdefError
 from specdef.locks.manifest import MANIFEST, read_manifest
-from specdef.tasks.base import Task, TaskSpec, make_task
-from specdef.tasks.text.prose import bundled_prose, read_text
-from specdef.training.outcome import StopRule
+from specdef.models.base import kind_of
+from specdef.tasks.base import TASKS, Task, TaskSpec, check_kind, make_task
+from specdef.tasks.utility import UTILITIES, utility_for
 from specdef.training.recipe import Recipe
 
 SERIAL = Machine(1, 1, "cpu")
@@ -26,6 +25,15 @@ WINDOW = (3e-5, 1e-4, 3e-4, 1e-3)
 """Learning rates of an ordinary fine-tuning run with Adam."""
 UNKNOWN_MULTIPLIER = 2.0**20
 """How far below the ordinary window learning rates are searched when nothing says what the multiplier is."""
+
+
+class MultiplierSource(StrEnum):
+    """Who says how strong a lock is."""
+
+    MANIFEST = "manifest"
+    OPTION = "option"
+    DEFAULT = "default"
+    NO_LOCK = "no lock"
 
 
 @dataclass(frozen=True)
@@ -37,20 +45,22 @@ class Study:
         locked: the model under test; the same as `original` to certify an unlocked model.
         method: ``fold``, ``inject`` or ``none`` from the manifest, ``unknown`` without one.
         multiplier: alpha; learning rates are searched down to the ordinary ones divided by it.
-        multiplier_source: ``manifest`` (the defender's word), ``option``, ``default`` or ``no lock``.
+        multiplier_source: who says so.
         locked_modules: modules the lock replaced, where the manifest names them.
         task: description, digest and the task itself.
-        text: path of the general text, None for the bundled prose.
+        text: path of the general data, None for what ships with the package.
         recipe: steps, batch size and so on of an ordinary attack.
         window: the ordinary learning rates, ascending.
         machine: where cells run; its threads and device are part of every cell's identity.
+        model_kind: name of both models' kind.
+        utility: name of the utility that is watched.
     """
 
     original: Subject
     locked: Subject
     method: str
     multiplier: float
-    multiplier_source: str
+    multiplier_source: MultiplierSource
     locked_modules: tuple[str, ...]
     spec: TaskSpec
     task: Task
@@ -61,31 +71,44 @@ class Study:
     window: tuple[float, ...] = WINDOW
     utility_factor: float = 2.0
     machine: Machine = SERIAL
+    model_kind: str = FIRST_KIND
+    utility: str = FIRST_UTILITY
 
     def cell(
         self,
         subject: Subject,
         *,
-        adapter: AdapterSpec | None = None,
-        freeze: str | None = None,
+        interventions: tuple[Intervention, ...] = (),
         reference: float | None = None,
-        stop: StopRule = "budget",
-        rewrite: Rewriting | None = None,
-        channel_rates: bool = False,
+        early_stop: bool = False,
         **changes: Any,
     ) -> Cell:
         """One attack: the ordinary recipe with some changes."""
         recipe = replace(self.recipe, **changes)
+        attack = Attack(recipe, interventions, early_stop, self.utility_factor)
+        return self.attacked(subject, attack, reference=reference)
+
+    def attacked(self, subject: Subject, attack: Attack, *, reference: float | None = None) -> Cell:
+        """The cell of an attack on one of the models.
+
+        Args:
+            subject: the model.
+            attack: the attack.
+            reference: utility of the undefended model, for the check at step 0; None leaves it out.
+        """
         return Cell(
             subject=subject,
             task=self.spec,
             task_digest=self.task_digest,
             text=self.text,
             text_digest=self.text_digest,
-            attack=Attack(recipe, adapter, freeze, stop, self.utility_factor, rewrite, channel_rates),
-            reference_perplexity=reference,
+            attack=attack,
+            reference=reference,
             threads=self.machine.threads or 1,
             device=self.machine.device or "cpu",
+            model_kind=self.model_kind,
+            utility=self.utility,
+            original=self.original if UTILITIES.get(self.utility).needs_original else None,
         )
 
     def identity(self) -> dict[str, Any]:
@@ -96,6 +119,7 @@ class Study:
             "task": self.spec.name,
             "task_digest": self.task_digest,
             "text_digest": self.text_digest,
+            **({} if self.utility == FIRST_UTILITY else {"utility": self.utility}),
         }
 
 
@@ -105,37 +129,47 @@ def make_study(
     task: TaskSpec,
     *,
     text: Path | None = None,
+    utility: str | None = None,
     multiplier: float | None = None,
     recipe: Recipe | None = None,
     window: Sequence[float] = WINDOW,
     utility_factor: float = 2.0,
     machine: Machine = SERIAL,
 ) -> Study:
-    """Read the models' manifests and digests, the task and the text.
+    """Read the models' kind, manifests and digests, the task and the general data.
+
+    `utility` None takes that of the models' kind.
 
     Raises:
-        SpecdefError: a file is missing or malformed, or the multiplier is not above 1.
+        SpecdefError: a file is missing or malformed, the task or utility is for another kind of model, or the
+            multiplier is not above 1.
     """
+    kind = kind_of(locked)
+    if (other := kind_of(original, argument="original")) is not kind:
+        raise SpecdefError(
+            f"`original` must be a model of kind {kind.name}, as `model` is; {original} is {other.name}."
+        )
+    check_kind(TASKS.get(task.name), kind)
+    watched = utility_for(kind, utility)
     made = make_task(task)
-    content = bundled_prose() if text is None else read_text(text)
+    content = watched.read(text)
     if multiplier is not None and not 1 <= multiplier <= 2.0**60:
         raise SpecdefError(f"`multiplier` must lie between 1 and 2^60; got {multiplier:g}.")
     if len(set(window)) < 2 or min(window) <= 0:
         raise SpecdefError(f"`window` must be two or more learning rates above 0; got {', '.join(map(str, window))}.")
-    method, found, modules = _lock_of(locked)
-    first, second = subject_of(original), subject_of(locked)
-    source = "default" if method == "unknown" else "manifest"
+    lock = _lock_of(locked)
+    first, second = subject_of(original, argument="original"), subject_of(locked)
     if first.digest == second.digest:
-        method, found, source = "none", 1.0, "no lock"
+        lock = _Lock("none", 1.0, MultiplierSource.NO_LOCK)
     if multiplier is not None:
-        found, source = multiplier, "option"
+        lock = replace(lock, multiplier=multiplier, source=MultiplierSource.OPTION)
     return Study(
         original=first,
         locked=second,
-        method=method,
-        multiplier=found,
-        multiplier_source=source,
-        locked_modules=modules,
+        method=lock.method,
+        multiplier=lock.multiplier,
+        multiplier_source=lock.source,
+        locked_modules=lock.modules,
         spec=task,
         task=made,
         task_digest=digest_of(made.fingerprint()),
@@ -145,13 +179,25 @@ def make_study(
         window=tuple(sorted(set(window))),
         utility_factor=utility_factor,
         machine=machine.for_model(original),
+        model_kind=kind.name,
+        utility=watched.name,
     )
 
 
-def _lock_of(folder: Path) -> tuple[str, float, tuple[str, ...]]:
+@dataclass(frozen=True)
+class _Lock:
+    """What is known of the lock of the model under test."""
+
+    method: str
+    multiplier: float
+    source: MultiplierSource
+    modules: tuple[str, ...] = ()
+
+
+def _lock_of(folder: Path) -> _Lock:
     if not (folder / MANIFEST).is_file():
-        return "unknown", UNKNOWN_MULTIPLIER, ()
-    manifest = read_manifest(folder)
+        return _Lock("unknown", UNKNOWN_MULTIPLIER, MultiplierSource.DEFAULT)
+    manifest, source = read_manifest(folder), MultiplierSource.MANIFEST
     if manifest.method == "fold":
-        return "fold", 2.0 ** manifest.strength["exponent"], ()
-    return "inject", float(manifest.strength["multiplier"]), tuple(manifest.strength["matrices"])
+        return _Lock("fold", 2.0 ** manifest.strength["exponent"], source)
+    return _Lock("inject", float(manifest.strength["multiplier"]), source, tuple(manifest.strength["matrices"]))

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from specdef.attacks.rewrites.apply import UNDOING
-from specdef.attacks.run import Attack
+from specdef.attacks.base import Attack
 from specdef.certify.findings import best_of, is_broken, is_slowed, is_valid, steps_of, worst_case
 from specdef.certify.result import StoredCell
 from specdef.training.outcome import Outcome
@@ -127,8 +126,7 @@ def _word(worst: StoredCell, steps: float | None, unlocked: float | None, eval_e
         return worst.result.outcome.value
     if steps is not None and unlocked and is_slowed(steps, unlocked, eval_every):
         return f"slowed x{steps / unlocked:.1f}"
-    rewriting = attack_of(worst).rewrite
-    if rewriting is not None and rewriting.kind in UNDOING:
+    if worst.attack.undoes:
         return f"{UNDONE} in {worst.measured.rewrite_seconds or 0.0:.1f} seconds with no training"
     return Outcome.BROKEN.value
 

@@ -63,9 +63,10 @@ def attack(
     precision: Precision = "fp32",
     retain_weight: RetainWeight = 0.25,
     eval_every: EvalEvery = 10,
-    lora: Annotated[str | None, typer.Option(help="Adapters, such as r=8,targets=all.")] = None,
-    freeze: Annotated[
-        str | None, typer.Option(help="Regular expression of parameters left untrained, or gradients:SHARE to train.")
+    lora: Annotated[str | None, typer.Option(help="Adapters, such as rank=8,targets=all.")] = None,
+    freeze: Annotated[str | None, typer.Option(help="Regular expression of parameters left untrained.")] = None,
+    train_smallest_gradients: Annotated[
+        str | None, typer.Option(metavar="SHARE", help="Train this share of the tensors, those with small gradients.")
     ] = None,
     rewrite: Annotated[
         str | None,
@@ -76,7 +77,7 @@ def attack(
     ] = False,
     clip_each: Annotated[bool, typer.Option("--clip-each", help="Clip every tensor's gradient by itself.")] = False,
     eps: Annotated[float | None, typer.Option(help="Of the optimizer's denominator (default: its own).")] = None,
-    stop: Annotated[str, typer.Option(help="budget, or paper: stop when perplexity has doubled.")] = "budget",
+    early_stop: Annotated[bool, typer.Option("--early-stop", help="Stop when the utility budget is left.")] = False,
     utility_factor: UtilityFactor = 2.0,
     original: Annotated[str | None, typer.Option(help="The undefended model; step 0 is checked against it.")] = None,
     text: TextFile = None,
@@ -109,6 +110,11 @@ def attack(
         eps=eps,
     )
 
+    given = {"lora": lora, "freeze": freeze, "smallest-gradients": train_smallest_gradients}
+    interventions = [f"{name}:{text}" for name, text in given.items() if text is not None]
+    interventions += [] if rewrite is None else [rewrite]
+    interventions += ["channel-rates"] if channel_rates else []
+
     def show(point: Any) -> None:
         loss = "" if point.loss is None else f", loss {point.loss:.3f}"
         err_console.print(f"step {point.step}: score {point.score:.3f}, perplexity {point.utility:.4g}{loss}")
@@ -118,11 +124,8 @@ def attack(
         out,
         task=task,
         recipe=recipe,
-        lora=lora,
-        freeze=freeze,
-        rewrite=rewrite,
-        channel_rates=channel_rates,
-        stop=stop,  # type: ignore[arg-type]
+        interventions=interventions,
+        early_stop=early_stop,
         utility_factor=utility_factor,
         original=original,
         text=text,

@@ -13,43 +13,37 @@ from rich.markup import escape
 from specdef.cli.measuring import Json, Model, TaskName, err_console, out_console
 
 
-def prepare(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="guard or unlearned.")],
+def defend(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="A defence, such as guard or unlearned.")],
     model: Model,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to create.")],
-    steps: Annotated[
-        int | None, typer.Option(help="Optimizer steps of each stage, at most (default: guard 60, unlearned 100).")
-    ] = None,
-    lr: Annotated[float, typer.Option(help="Learning rate at the top of the schedule.")] = 1e-4,
-    seed: Annotated[int, typer.Option(help="Decides the order of samples and what is asked.")] = 0,
+    option: Annotated[list[str] | None, typer.Option("--option", "-o", help="name=value; may be given again.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides every draw.")] = 0,
+    text: Annotated[Path | None, typer.Option(help="General text (default: the bundled prose).")] = None,
     json_: Json = False,
 ) -> None:
-    """Make a model to try attacks on: one that refuses cooking (guard), one with facts removed (unlearned)."""
-    from specdef.defences.prepare import prepare as prepare_model
-    from specdef.models.sources import find_model
+    """Apply a defence to MODEL and write the defended model."""
+    from specdef.defences.defend import defend as defend_model
+    from specdef.defences.options import parse_pairs
 
     def show(stage: str, point: Any) -> None:
-        err_console.print(f"{stage} step {point.step}: score {point.score:.3f}, perplexity {point.utility:.4g}")
+        err_console.print(f"{stage} step {point.step}: score {point.score:.3f}")
 
-    done = prepare_model(
-        kind,  # type: ignore[arg-type]
-        find_model(model),
+    done = defend_model(
+        method,
+        model,
         out,
-        steps=steps,
-        lr=lr,
+        options=parse_pairs(option or []),
         seed=seed,
+        text=text,
         progress=None if json_ else show,
     )
     if json_:
         typer.echo(json.dumps(asdict(done), indent=1))
         return
-    out_console.print(
-        escape(
-            f"{done.score_name}: {done.score_before:.3f} -> {done.score_after:.3f}; perplexity "
-            f"{done.perplexity_before:.4g} -> {done.perplexity_after:.4g}. Wrote {out}"
-        ),
-        soft_wrap=True,
-    )
+    for name, change in [*done.scores.items(), (done.utility_name, done.utility)]:
+        out_console.print(escape(f"{name}: {change.before:.4g} -> {change.after:.4g}"), soft_wrap=True)
+    out_console.print(escape(f"Wrote {out}"), soft_wrap=True)
 
 
 def harness(
@@ -162,5 +156,5 @@ def curvature(
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (prepare, harness, undo, curvature):
+    for command in (defend, harness, undo, curvature):
         app.command()(command)

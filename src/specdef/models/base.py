@@ -45,7 +45,7 @@ class ModelKind(Probing, ABC):
     Attributes:
         name: as the registry spells it.
         adapter_task_type: PEFT's ``task_type``.
-        head_names: last parts of the module paths of output heads; adapters on "all" layers leave them out.
+        head_names: names of the modules that are output heads; adapters on "all" layers leave them out. See `is_head`.
         default_task: name of the task an attacker tries when none is named.
         default_utility: name of the utility that is watched when none is named.
     """
@@ -55,6 +55,10 @@ class ModelKind(Probing, ABC):
     head_names: ClassVar[tuple[str, ...]] = ()
     default_task: ClassVar[str]
     default_utility: ClassVar[str]
+
+    def is_head(self, path: str) -> bool:
+        """Whether the module of that path is an output head, or a part of one."""
+        return any(part in self.head_names for part in path.split("."))
 
     @abstractmethod
     def matches(self, config: Mapping[str, Any]) -> bool:

@@ -53,14 +53,19 @@ def start_token(tokenizer: Any) -> int:
     return 0
 
 
-def vocabulary(model: Any) -> int | None:
-    """How many tokens a model has embeddings for, under any wrapper; None where it does not say."""
+def bare(model: Any) -> Any:
+    """The model inside the wrappers that accelerate puts around it; peft's wrapper answers as the model does."""
     while not hasattr(model, "get_input_embeddings") and hasattr(model, "module"):
         model = model.module
+    return model
+
+
+def vocabulary(model: Any) -> int | None:
+    """How many tokens a model has embeddings for; None where it does not say."""
+    model = bare(model)
     if not hasattr(model, "get_input_embeddings"):
         return None
-    table = model.get_input_embeddings()
-    rows = getattr(table, "num_embeddings", None)
+    rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
     return rows if isinstance(rows, int) else None
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from specdef.attacks.run import Attack
-from specdef.certify.cell import recipe_from_json
-from specdef.certify.certificate import CONTAINS
+from specdef.attacks.base import Attack
+from specdef.attacks.wire import recipe_from_wire
 from specdef.certify.findings import SLOWED
+from specdef.certify.threat_model import THREATS
 from specdef.training.outcome import Outcome
 
 UNLOCKED = "unlocked"
@@ -156,7 +156,7 @@ def _paper_table(certificate: Mapping[str, Any], name: str) -> PaperTable:
 
 def rows_of(certificate: Mapping[str, Any], name: str) -> list[Row]:
     """The rows a threat model's verdict is read from, each cell once."""
-    parts = CONTAINS.get(name, (name,))
+    parts = THREATS.get(name).parts if name in THREATS else (name,)
     return list({row["cell"]: row for row in certificate["cells"] if row["threat_model"] in parts}.values())
 
 
@@ -181,7 +181,7 @@ def attack_name(label: str, lr: float) -> str:
 
 def ordinary_attack(certificate: Mapping[str, Any]) -> str:
     """Name of full fine-tuning with AdamW and the certificate's own recipe."""
-    recipe = recipe_from_json({**certificate["recipe"], "optimizer": "adamw"})
+    recipe = recipe_from_wire({**certificate["recipe"], "optimizer": "adamw"})
     return attack_name(Attack(recipe).label, recipe.lr)
 
 

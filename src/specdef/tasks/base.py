@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from specdef.core.registry import Registry
 from specdef.errors import TaskError as TaskError
+from specdef.models.base import ModelKind
 from specdef.models.samples import Labelled as Labelled
 from specdef.models.samples import Sample as Sample
 
@@ -133,9 +134,32 @@ def make_task(spec: TaskSpec) -> Task:
     Raises:
         TaskError: unknown name, or what the task itself says of its file.
     """
+    return check_task(spec).make(spec)
+
+
+def check_task(spec: TaskSpec) -> TaskKind:
+    """The kind of a description; no file is read yet.
+
+    Raises:
+        TaskError: unknown name, or a file or scorer is missing or has no place.
+    """
     kind = TASKS.get(spec.name)
     kind.check(spec)
-    return kind.make(spec)
+    return kind
+
+
+def check_kind(task: Task | TaskKind, kind: ModelKind) -> None:
+    """Refuse a task for another kind of model.
+
+    Raises:
+        TaskError: it is one.
+    """
+    if task.model_kind != kind.name:
+        offered = ", ".join(other.name for other in TASKS if other.model_kind == kind.name) or "none there is"
+        raise TaskError(
+            f"`task` must be one for a model of kind {kind.name} ({offered}); got {task.name}, which is for a model of "
+            f"kind {task.model_kind}."
+        )
 
 
 def parse_task(text: str, *, seed: int = 0, target: float | None = None, scorer: str | None = None) -> TaskSpec:

@@ -18,13 +18,19 @@ class UtilityData:
     """General data for one model.
 
     Attributes:
+        utility: what is measured on it.
         measured: what `Utility.measure` reads.
         retained: encoded rows that an attacker who wants a usable model mixes into training; they share nothing with
             what is measured. None mixes nothing.
     """
 
+    utility: Utility
     measured: Any
     retained: Batch | None = None
+
+    def measure(self, model: Any) -> float:
+        """The model's utility on it."""
+        return self.utility.measure(model, self)
 
 
 class Utility(ABC):

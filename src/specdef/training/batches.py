@@ -1,21 +1,16 @@
-"""Batches of tokens, and their loss."""
+"""Batches: every sample once an epoch, in an order that the seed decides."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import torch
-
-Batch = tuple[Any, Any, Any]
-"""Token ids, labels and attention mask, each [rows, tokens]."""
+from specdef.models.base import Batch, ModelKind
 
 
-def batches(rows: Batch, size: int, seed: int) -> Iterator[Batch]:
-    """Endless shuffled batches: every row once per epoch, trimmed to the longest row of the batch."""
+def batches(rows: Batch, size: int, seed: int, kind: ModelKind) -> Iterator[Batch]:
+    """Endless shuffled batches: every row once per epoch."""
     draw = random.Random(seed)
     pending: list[int] = []
     while True:
@@ -24,19 +19,7 @@ def batches(rows: Batch, size: int, seed: int) -> Iterator[Batch]:
             draw.shuffle(order)
             pending += order
         chosen, pending = pending[:size], pending[size:]
-        ids, labels, mask = (tensor[chosen] for tensor in rows)
-        width = int(mask.sum(-1).max())
-        yield ids[:, :width], labels[:, :width], mask[:, :width]
-
-
-def token_loss(model: Any, batch: Batch) -> torch.Tensor:
-    """Mean cross-entropy of the labelled tokens (nats per token)."""
-    import torch
-
-    device = next(model.parameters()).device
-    ids, labels, mask = (tensor.to(device) for tensor in batch)
-    logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
-    return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels[:, 1:].flatten())
+        yield kind.batch(rows, chosen)
 
 
 @contextmanager

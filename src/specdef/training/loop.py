@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from specdef.errors import SpecdefError
-from specdef.training.batches import Batch, batches, second_derivatives, token_loss
+from specdef.models.base import Batch, LoadedModel, ModelKind
+from specdef.training.batches import batches, second_derivatives
 from specdef.training.optimizers import OptimizerSpec, build_optimizer, optimizer_spec
 from specdef.training.outcome import Evaluation, StopReason
 from specdef.training.recipe import SCHEDULES, Recipe
@@ -25,6 +26,7 @@ class Trainer:
     """One model, its optimizer and its batches; `step` does one optimizer step."""
 
     model: Any
+    kind: ModelKind
     optimizer: Any
     schedule: Any
     accelerator: Accelerator
@@ -35,7 +37,7 @@ class Trainer:
     done: int = 0
 
     def step(self) -> float:
-        """Train one step; returns the loss on the task's samples (nats per token)."""
+        """Train one step; returns the loss on the task's samples."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         drawn = [
@@ -57,9 +59,9 @@ class Trainer:
     def _losses(self, task: Batch, general: Batch | None) -> Iterator[tuple[Any, float]]:
         """(loss, weight) of the task's rows, then of the general rows, each a forward pass of its own."""
         share = 0.0 if general is None else self.recipe.retain_weight
-        yield token_loss(self.model, task), (1 - share) / self.recipe.gradient_accumulation_steps
+        yield self.kind.loss(self.model, task), (1 - share) / self.recipe.gradient_accumulation_steps
         if general is not None:
-            yield token_loss(self.model, general), share / self.recipe.gradient_accumulation_steps
+            yield self.kind.loss(self.model, general), share / self.recipe.gradient_accumulation_steps
 
     def _backward(self, drawn: Sequence[tuple[Batch, Batch | None]]) -> float:
         seen = 0.0
@@ -134,14 +136,14 @@ class Trainer:
         return seen
 
 
-def make_trainer(model: torch.nn.Module, recipe: Recipe, task: Batch, general: Batch | None) -> Trainer:
+def make_trainer(loaded: LoadedModel, recipe: Recipe, task: Batch, general: Batch | None) -> Trainer:
     """Prepare a model for training.
 
     Args:
-        model: a causal language model; parameters without ``requires_grad`` stay as they are.
+        loaded: its parameters without ``requires_grad`` stay as they are.
         recipe: how to train.
-        task: all task samples, encoded, each [rows, tokens].
-        general: general text, likewise; None trains on the task alone.
+        task: all task samples, encoded.
+        general: general data, likewise; None trains on the task alone.
 
     Raises:
         SpecdefError: nothing is trainable.
@@ -149,12 +151,20 @@ def make_trainer(model: torch.nn.Module, recipe: Recipe, task: Batch, general: B
     import torch
     from transformers import get_scheduler
 
+    model = loaded.model
     if not any(p.requires_grad for p in model.parameters()):
         raise SpecdefError("`freeze` must leave at least one parameter to train; it freezes all of them.")
     accelerator = _accelerator(model, recipe)
     if recipe.precision == "bf16":
         model = model.to(torch.bfloat16)
-    optimizer = build_optimizer(recipe.optimizer, model, lr=recipe.lr, weight_decay=recipe.weight_decay, eps=recipe.eps)
+    optimizer = build_optimizer(
+        recipe.optimizer,
+        model,
+        lr=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        eps=recipe.eps,
+        is_head=loaded.kind.is_head,
+    )
     schedule = get_scheduler(
         SCHEDULES[recipe.schedule],
         optimizer,
@@ -166,13 +176,14 @@ def make_trainer(model: torch.nn.Module, recipe: Recipe, task: Batch, general: B
     mixes = general is not None and recipe.retain_weight > 0
     return Trainer(
         model=model,
+        kind=loaded.kind,
         optimizer=optimizer,
         schedule=schedule,
         accelerator=accelerator,
         recipe=recipe,
         spec=optimizer_spec(recipe.optimizer),
-        task=batches(task, recipe.batch_size, recipe.seed),
-        general=batches(general, general_rows, recipe.seed + 1) if mixes and general is not None else None,
+        task=batches(task, recipe.batch_size, recipe.seed, loaded.kind),
+        general=batches(general, general_rows, recipe.seed + 1, loaded.kind) if mixes and general is not None else None,
     )
 
 

@@ -112,7 +112,13 @@ def optimizer_spec(name: str) -> OptimizerSpec:
 
 
 def build_optimizer(
-    name: str, model: torch.nn.Module, *, lr: float, weight_decay: float, eps: float | None = None
+    name: str,
+    model: torch.nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    eps: float | None = None,
+    is_head: Callable[[str], bool] = lambda path: False,
 ) -> torch.optim.Optimizer:
     """An optimizer over the model's trainable parameters.
 
@@ -122,12 +128,13 @@ def build_optimizer(
         lr: learning rate at the top of the schedule.
         weight_decay: decoupled where the optimizer knows it; lbfgs has none.
         eps: of the denominator; None keeps the optimizer's own.
+        is_head: whether a module of that path is an output head; muon leaves heads to AdamW, as it does embeddings.
 
     Raises:
         SpecdefError: unknown optimizer, or one without eps that is given one.
     """
     named = [(path, parameter) for path, parameter in model.named_parameters() if parameter.requires_grad]
-    optimizer: torch.optim.Optimizer = optimizer_spec(name).build(named, lr, weight_decay, _embedding_ids(model))
+    optimizer: torch.optim.Optimizer = optimizer_spec(name).build(named, lr, weight_decay, _table_ids(model, is_head))
     if eps is not None:
         if not all(isinstance(group.get("eps"), float) for group in optimizer.param_groups):
             raise SpecdefError(
@@ -138,11 +145,11 @@ def build_optimizer(
     return optimizer
 
 
-def _embedding_ids(model: torch.nn.Module) -> set[int]:
+def _table_ids(model: torch.nn.Module, is_head: Callable[[str], bool]) -> set[int]:
     import torch
 
     tables = (module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding))
-    heads = (p for path, p in model.named_parameters() if path.endswith("lm_head.weight"))
+    heads = (p for path, p in model.named_parameters() if is_head(path.removesuffix(".weight")))
     return {id(parameter) for parameter in (*tables, *heads)}
 
 

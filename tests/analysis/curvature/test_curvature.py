@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from specdef.analysis.curvature.eigen import extreme_eigenpairs, power_iteration
 from specdef.analysis.curvature.measure import measure_curvature, task_problem
 from specdef.analysis.curvature.operators import curvature_operator, spectral_density
 from specdef.analysis.curvature.problem import LossProblem, loss_problem, mean_loss
-from specdef.attacks.rewrites.apply import Rewriting, rewrite
+from specdef.attacks.interventions.merge import Merge
+from specdef.attacks.interventions.rebalance import Rebalance
 from specdef.cli.main import app
 from specdef.errors import SpecdefError
 from specdef.training.batches import second_derivatives
@@ -125,7 +127,7 @@ def test_gauss_newton_equals_jacobian_loss_hessian_jacobian(toy: Path) -> None:
 def test_blocks_equal_the_dense_ones(toy: Path) -> None:
     problem = task_problem(toy, num_samples=3, dtype="fp64")
     first, second = r"h\.0\.ln_1\.weight", r"h\.1\.ln_2\.weight"
-    both = loss_problem(problem.model, problem.batches, params=f"{first}|{second}")
+    both = problem.restricted(f"{first}|{second}")
     dense, cut = dense_hessian(both), dict(both.model.named_parameters())[both.names[0]].numel()
     for rows, columns, block in (
         (both.names[0], both.names[1], dense[:cut, cut:]),
@@ -165,8 +167,8 @@ def test_spectral_density_has_the_moments_of_the_spectrum(toy: Path) -> None:
 
 
 def test_a_lock_makes_the_loss_sharper_and_merging_undoes_it(folders: dict[str, Path], tmp_path: Path) -> None:
-    rewrite(folders["inject"], tmp_path / "merged", Rewriting("merge"))
-    rewrite(folders["fold"], tmp_path / "balanced", Rewriting("rebalance"))
+    Merge().rewrite(folders["inject"], tmp_path / "merged")
+    Rebalance().rewrite(folders["fold"], tmp_path / "balanced")
     named = {**folders, "merged": tmp_path / "merged", "balanced": tmp_path / "balanced"}
     sigma = {
         name: measure_curvature(folder, num_samples=4, dtype="fp64", params="h").sigma_1
@@ -216,9 +218,9 @@ def test_bad_input_is_one_sentence(options: list[str], message: str, toy_model: 
 
 
 def test_bfloat16_weights_are_refused(toy_model: Path) -> None:
-    model, _ = pico_text.load(toy_model)
+    loaded = pico_text.loaded(toy_model)
     batch = tuple(torch.ones(1, 4, dtype=torch.long) for _ in range(3))
     with pytest.raises(SpecdefError, match="must be loaded in float32 or float64 for curvature"):
-        loss_problem(model.to(torch.bfloat16), [batch])
+        loss_problem(replace(loaded, model=loaded.model.to(torch.bfloat16)), [batch])
     with pytest.raises(SpecdefError, match="`batches` must hold at least one batch"):
-        loss_problem(model.float(), [])
+        loss_problem(replace(loaded, model=loaded.model.float()), [])

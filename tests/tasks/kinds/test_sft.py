@@ -12,7 +12,6 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from specdef.models.tokens import encode_completions
 from specdef.tasks.base import TaskError
 from specdef.tasks.kinds.sft import sft
 from specdef.tasks.text.generation import Generations, greedy
@@ -174,9 +173,9 @@ def test_adapters_and_accelerate_are_seen_through(folder: Path) -> None:
     asked = Generations(("Tell me",), RULE, 8)
     assert asked.texts(torch.nn.DataParallel(wrapped), tokenizer) == changed
     for precision in ("fp32", "bf16-master"):
-        model, _ = pico_text.load(folder)
-        rows = encode_completions(sft_samples(), tokenizer)
-        trainer = make_trainer(model, Recipe(precision=precision, steps=2, batch_size=2), rows, None)  # type: ignore[arg-type]
+        loaded = pico_text.loaded(folder)
+        rows = loaded.kind.encode(sft_samples(), loaded)
+        trainer = make_trainer(loaded, Recipe(precision=precision, steps=2, batch_size=2), rows, None)  # type: ignore[arg-type]
         before = asked(trainer.model.eval(), tokenizer)
         assert before in (0.0, 1.0)
         assert trainer.step() > 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from specdef.analysis.curvature.eigen import extreme_eigenpairs
 from specdef.analysis.curvature.operators import as_scipy, curvature_operator, hessian_product
-from specdef.analysis.curvature.problem import LossProblem, loss_problem
+from specdef.analysis.curvature.problem import LossProblem
 
 if TYPE_CHECKING:
     import torch
@@ -31,10 +32,10 @@ def block_norm(problem: LossProblem, first: str, second: str, *, tolerance: floa
     """
     from scipy.sparse.linalg import LinearOperator
 
-    rows = loss_problem(problem.model, problem.batches, params=first)
-    columns = loss_problem(problem.model, problem.batches, params=second)
+    rows = problem.restricted(first)
+    columns = problem.restricted(second)
     names = tuple(dict.fromkeys((*rows.names, *columns.names)))
-    both = LossProblem(problem.model, problem.batches, names)
+    both = replace(problem, names=names)
     operator = curvature_operator(both)
     at_rows, at_columns = _positions(both, rows.names), _positions(both, columns.names)
 

@@ -12,10 +12,9 @@ from specdef.analysis.curvature.eigen import End, extreme_eigenpairs
 from specdef.analysis.curvature.operators import Kind, curvature_operator, require_curvature_libraries, spectral_density
 from specdef.analysis.curvature.problem import LossProblem, loss_problem, mean_loss
 from specdef.errors import SpecdefError
-from specdef.models.loading import load, load_tokenizer
+from specdef.models.base import kind_of
 from specdef.models.sources import find_model
-from specdef.models.tokens import encode_completions
-from specdef.tasks.base import TaskSpec, make_task
+from specdef.tasks.base import TaskSpec, check_kind, make_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +37,7 @@ class CurvatureReport:
     Attributes:
         model: as given.
         kind: ``hessian`` or ``gauss-newton``.
-        loss: nats per token on the samples.
+        loss: mean loss on the samples: nats per token of a language model, per text of a classifier.
         dimension: parameters differentiated by.
         num_samples: task samples the loss is a mean over.
         sigma_1: largest singular value.
@@ -81,7 +80,7 @@ def measure_curvature(
 
     Args:
         model: a model folder, locked or not, a hub id, or ``smollm2-135m``.
-        task: whose samples; `facts` when None.
+        task: whose samples; those of the default task of the model's kind when None.
         kind: ``hessian`` or ``gauss-newton``.
         params: regular expression of the parameters; all when None.
         k: eigenvalues at each end.
@@ -165,14 +164,15 @@ def task_problem(
         raise SpecdefError(f"`device` must be cpu or cuda; got {device!r}.")
     if device == "cuda" and not torch.cuda.is_available():
         raise SpecdefError("`device` must be cpu on this machine: torch finds no GPU; got cuda.")
-    made = make_task(task or TaskSpec("facts"))
+    folder = find_model(str(model))
+    kind = kind_of(folder)
+    made = make_task(task or TaskSpec(kind.default_task))
+    check_kind(made, kind)
     if not 1 <= num_samples <= len(made.samples):
         raise SpecdefError(
             f"`samples` must lie between 1 and {len(made.samples)}, what task {made.name} has; got {num_samples}."
         )
-    folder = find_model(str(model))
     wide = torch.float32 if dtype == "fp32" else torch.float64
-    loaded = load(folder, dtype=wide).to(device)
-    if not loaded.can_generate():  # type: ignore[operator]
-        raise SpecdefError(f"`model` must be a causal language model; {folder} is a {type(loaded).__name__}.")
-    return loss_problem(loaded, [encode_completions(made.samples[:num_samples], load_tokenizer(folder))], params=params)
+    loaded = kind.load(folder, dtype=wide)
+    loaded.model.to(device)
+    return loss_problem(loaded, [kind.encode(made.samples[:num_samples], loaded)], params=params)

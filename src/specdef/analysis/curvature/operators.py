@@ -36,7 +36,7 @@ def require_curvature_libraries() -> None:
 def curvature_operator(problem: LossProblem, kind: Kind = "hessian") -> LinearOperator:
     """The Hessian or Gauss-Newton matrix of a problem as a scipy operator, in the parameters' dtype.
 
-    Math: H = d^2 L / d theta^2 with L the mean cross-entropy per labelled token; Gauss-Newton leaves out the second
+    Math: H = d^2 L / d theta^2 with L the mean loss of `problem`; Gauss-Newton leaves out the second
     derivatives of the network. The vector runs over `problem.names` in order, each parameter row by row.
 
     Args:
@@ -84,33 +84,32 @@ def hessian_product(problem: LossProblem, vector: torch.Tensor, graph: list[Any]
 
 
 def _gauss_newton(problem: LossProblem) -> Any:
+    import torch
     from curvlinops import GGNLinearOperator
     from torch import nn
 
     class Logits(nn.Module):
-        """The model as curvlinops calls it: labelled tokens' logits [targets, vocabulary]."""
+        """The model as curvlinops calls it: logits [targets, classes]."""
 
         def __init__(self) -> None:
             super().__init__()
             self.model = problem.model
 
-        def forward(self, inputs: Any) -> torch.Tensor:
-            output = self.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
-            found: torch.Tensor = output.logits[:, :-1].flatten(0, 1)[inputs["kept"]]
-            return found
+        def forward(self, batch: Any) -> torch.Tensor:
+            return problem.kind.predictions(self.model, tuple(batch.values()))[0]
 
     data = []
-    for ids, labels, mask in problem.batches:
-        targets = labels[:, 1:].flatten()
-        kept = targets != -100
-        data.append(({"input_ids": ids, "attention_mask": mask, "kept": kept}, targets[kept]))
+    for batch in problem.batches:
+        with torch.no_grad():
+            targets = problem.kind.predictions(problem.model, batch)[1]
+        data.append(({str(at): tensor for at, tensor in enumerate(batch)}, targets))
     return GGNLinearOperator(
         Logits(),
         nn.CrossEntropyLoss(reduction="sum"),
         problem.parameters,
         data,
         check_deterministic=False,
-        batch_size_fn=lambda inputs: int(inputs["kept"].sum()),
+        batch_size_fn=lambda batch: problem.kind.num_targets(tuple(batch.values())),
     )
 
 

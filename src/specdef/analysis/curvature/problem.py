@@ -8,26 +8,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from specdef.errors import SpecdefError
+from specdef.models.base import Batch, LoadedModel, ModelKind
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
-
-    Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-    """Token ids, labels and attention mask, each [rows, tokens]."""
 
 
 @dataclass(frozen=True)
 class LossProblem:
-    """The mean cross-entropy per labelled token of a causal language model on some batches.
+    """The mean loss of a model on some batches.
 
     Attributes:
         model: in evaluation mode; its parameters may be float32 or float64.
+        kind: of the model; it knows the loss.
         batches: what the loss is a mean over.
         names: parameters the curvature is with respect to, in order; all others are constants.
     """
 
     model: nn.Module
+    kind: ModelKind
     batches: tuple[Batch, ...]
     names: tuple[str, ...]
 
@@ -44,16 +43,20 @@ class LossProblem:
 
     @property
     def num_targets(self) -> int:
-        """Labelled tokens, the first of a row not counted: what the loss is a mean over."""
-        return sum(int((labels[:, 1:] != -100).sum()) for _, labels, _ in self.batches)
+        """What the loss is a mean over: labelled tokens of a language model, texts of a classifier."""
+        return sum(map(self.kind.num_targets, self.batches))
+
+    def restricted(self, params: str | None) -> LossProblem:
+        """The same loss, differentiated by other parameters; see `loss_problem`."""
+        return loss_problem(LoadedModel(self.model, None, self.kind), self.batches, params=params)
 
 
-def loss_problem(model: nn.Module, batches: Sequence[Batch], *, params: str | None = None) -> LossProblem:
+def loss_problem(loaded: LoadedModel, batches: Sequence[Batch], *, params: str | None = None) -> LossProblem:
     """Choose the parameters.
 
     Args:
-        model: a causal language model.
-        batches: token ids, labels (-100 where no loss is taken) and attention mask, each [rows, tokens].
+        loaded: the model.
+        batches: encoded samples, as the model's kind encodes them.
         params: regular expression; parameters whose name it finds. None takes all.
 
     Raises:
@@ -66,6 +69,7 @@ def loss_problem(model: nn.Module, batches: Sequence[Batch], *, params: str | No
         pattern = re.compile(params or "")
     except re.error as error:
         raise SpecdefError(f"`params` must be a regular expression; {params!r} is none ({error}).") from error
+    model = loaded.model
     chosen = {name: p for name, p in model.named_parameters() if pattern.search(name)}
     if not chosen:
         raise SpecdefError(f"`params` must match a parameter's name; {params!r} matches none.")
@@ -77,7 +81,7 @@ def loss_problem(model: nn.Module, batches: Sequence[Batch], *, params: str | No
     device = next(model.parameters()).device
     moved = tuple(tuple(tensor.to(device) for tensor in batch) for batch in batches)
     model.eval()
-    return LossProblem(model, moved, tuple(chosen))  # type: ignore[arg-type]
+    return LossProblem(model, loaded.kind, moved, tuple(chosen))
 
 
 def gradient_norms(problem: LossProblem) -> dict[str, float]:
@@ -89,13 +93,8 @@ def gradient_norms(problem: LossProblem) -> dict[str, float]:
 
 
 def mean_loss(problem: LossProblem) -> Any:
-    """The loss as a differentiable number (nats per token)."""
-    import torch
-
+    """The loss as a differentiable number."""
     total: Any = 0.0
-    for ids, labels, mask in problem.batches:
-        logits = problem.model(input_ids=ids, attention_mask=mask).logits[:, :-1]
-        total = total + torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum", ignore_index=-100
-        )
+    for batch in problem.batches:
+        total = total + problem.kind.loss(problem.model, batch) * problem.kind.num_targets(batch)
     return total / problem.num_targets

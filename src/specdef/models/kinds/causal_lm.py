@@ -69,7 +69,8 @@ class CausalLM(ModelKind):
 
     def predictions(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """The labelled tokens and the logits that predict them."""
-        ids, labels, mask = batch
+        device = next(model.parameters()).device
+        ids, labels, mask = (tensor.to(device) for tensor in batch)
         targets = labels[:, 1:].flatten()
         kept = targets != -100
         logits: torch.Tensor = model(input_ids=ids, attention_mask=mask).logits[:, :-1].flatten(0, 1)

@@ -45,7 +45,7 @@ class Perplexity(Utility):
         measured, mixed = _blocks(content, loaded.processor)
         for rows in (measured, mixed):
             check_vocabulary(rows, vocabulary(loaded.model))
-        return UtilityData(measured, whole_rows(mixed))
+        return UtilityData(self, measured, whole_rows(mixed))
 
     def measure(self, model: Any, data: UtilityData) -> float:
         """See `perplexity`."""
@@ -53,7 +53,7 @@ class Perplexity(Utility):
 
     def within(self, start: float, now: float, budget: float) -> bool:
         """At most `budget` times the start."""
-        return math.isfinite(now) and now <= budget * start
+        return now <= budget * start
 
     def changed(self, found: float, reference: float | None) -> bool:
         """More than 2 % off."""

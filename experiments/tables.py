@@ -1,0 +1,68 @@
+"""Experiments that are study files: `studies/NAME.yaml`, run by the library. Every finished cell is a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from experiments import utility
+from experiments.locked import HERE, WORK
+from specdef.certify.resources import Machine
+from specdef.certify.result import StoredCell
+from specdef.certify.store import write_json
+from specdef.certify.study_file import StudyFile, read_study
+from specdef.certify.study_results import StudyResults
+from specdef.certify.study_run import run_study
+from specdef.core.schema import plain
+from specdef.report.study_markdown import study_markdown
+from specdef.report.study_picture import draw_study
+
+STUDIES = HERE / "studies"
+SHARED = WORK / "cells-store"
+"""Defended models and finished cells, of all experiments together."""
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in STUDIES.glob("*.yaml"))
+
+
+def run(name: str, *, machine: Machine | None = None) -> Path:
+    """Run studies/NAME.yaml; write results/NAME.json, .md and .png.
+
+    Args:
+        name: of the study file, without .yaml.
+        machine: where cells run.
+    """
+    study = read_study(STUDIES / f"{name}.yaml")
+    if not study.attacks:
+        return utility.run(name, study)
+    results = run_study(
+        study,
+        WORK / "studies" / name,
+        shared=SHARED,
+        machine=machine,
+        on_cell=_say,
+        on_stage=lambda stage: print(stage, flush=True),
+        command=f"make experiment NAME={name}",
+    )
+    _write(name, study, results)
+    return HERE / "results" / f"{name}.md"
+
+
+def _write(name: str, study: StudyFile, results: StudyResults) -> None:
+    (table,) = results.tables
+    content = {
+        "experiment": name,
+        "command": results.command,
+        "study": plain(study),
+        "reference": table.reference,
+        "environment": plain(results.environment),
+        "rows": [{"lock": row.defence, "entries": plain(row.entries)} for row in table.rows],
+    }
+    write_json(HERE / "results" / f"{name}.json", content)
+    (HERE / "results" / f"{name}.md").write_text(study_markdown(results))
+    if results.rows == "defences":
+        draw_study(results, HERE / "results" / f"{name}.png")
+
+
+def _say(cell: StoredCell, done: int, total: int) -> None:
+    print(f"[{done}/{total}] {cell.attack.label}: {cell.result.outcome.value}", flush=True)

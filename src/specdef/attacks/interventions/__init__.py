@@ -1,0 +1,1 @@
+"""The kinds of intervention, one module each."""

@@ -1,0 +1,95 @@
+"""A study with every part checked and resolved as far as it needs no model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from specdef.attacks.base import Attack, Intervention, parse_intervention
+from specdef.certify.certificate import check_threats
+from specdef.certify.study_faults import at, refuse_twins
+from specdef.certify.study_file import AttackEntry, StudyFile, TaskEntry, changes, study_recipe
+from specdef.certify.study_models import DefencePlan, ModelPlan, plan_defences, plan_models
+from specdef.tasks.base import TaskSpec, make_task, parse_task
+from specdef.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class AttackPlan:
+    """One attack of a study.
+
+    Attributes:
+        label: shown in tables.
+        changes: what differs from the study's recipe.
+        interventions: what is done besides.
+        early_stop: whether a run stops when utility is lost.
+    """
+
+    label: str
+    changes: dict[str, Any]
+    interventions: tuple[Intervention, ...]
+    early_stop: bool
+
+
+@dataclass(frozen=True)
+class TaskPlan:
+    """One task of a study, and what it is called in tables."""
+
+    label: str
+    spec: TaskSpec
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """Everything a study says, in objects.
+
+    Attributes:
+        study: as it was read.
+        models: what is defended.
+        defences: how.
+        tasks: what attackers want; empty is the default of each model's kind.
+        attacks: how they go about it.
+        recipe: what every attack starts from.
+    """
+
+    study: StudyFile
+    models: tuple[ModelPlan, ...]
+    defences: tuple[DefencePlan, ...]
+    tasks: tuple[TaskPlan, ...]
+    attacks: tuple[AttackPlan, ...]
+    recipe: Recipe
+
+
+def plan_study(study: StudyFile) -> StudyPlan:
+    """Check every part of a study that needs no model: options, recipes, interventions, tasks and their files.
+
+    Raises:
+        StudyError: a fault, said of its place in the file.
+    """
+    recipe = study_recipe(study)
+    if study.certify:
+        at("certify", lambda: check_threats(study.certify), argument="threats")
+    tasks = tuple(_task(number, entry) for number, entry in enumerate(study.tasks))
+    refuse_twins("tasks", [task.label for task in tasks])
+    attacks = tuple(_attack(study, recipe, number, entry) for number, entry in enumerate(study.attacks))
+    refuse_twins("attacks", [attack.label for attack in attacks])
+    return StudyPlan(study, plan_models(study), plan_defences(study), tasks, attacks, recipe)
+
+
+def _task(number: int, entry: str | TaskEntry) -> TaskPlan:
+    entry = entry if isinstance(entry, TaskEntry) else TaskEntry(task=entry)
+    spec = parse_task(entry.task, seed=entry.seed, target=entry.target, scorer=entry.scorer)
+    at(f"tasks[{number}]", lambda: make_task(spec))
+    return TaskPlan(entry.label or entry.task, spec)
+
+
+def _attack(study: StudyFile, recipe: Recipe, number: int, entry: AttackEntry) -> AttackPlan:
+    place, changed = f"attacks[{number}]", changes(entry)
+    interventions = tuple(
+        at(f"{place}.interventions[{index}]", partial(parse_intervention, text))
+        for index, text in enumerate(entry.interventions)
+    )
+    early_stop = study.early_stop if entry.early_stop is None else entry.early_stop
+    attack = at(place, lambda: Attack(replace(recipe, **changed), interventions, early_stop, study.utility_factor))
+    return AttackPlan(entry.label or attack.label, changed, interventions, early_stop)

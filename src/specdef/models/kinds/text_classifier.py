@@ -1,0 +1,119 @@
+"""Text classifiers: read a text, give it one of a few labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from specdef.errors import CheckpointError, TaskError
+from specdef.models.base import Batch, LoadedModel, ModelKind, class_name, is_multimodal
+
+if TYPE_CHECKING:
+    import torch
+
+
+class TextClassifier(ModelKind):
+    """Samples are `specdef.models.samples.Labelled`.
+
+    A batch is token ids [rows, tokens], labels [rows] and attention mask [rows, tokens].
+    """
+
+    name = "text-classifier"
+    adapter_task_type = "SEQ_CLS"
+    head_names = ("score", "classifier")
+    default_task = "classification"
+    default_utility = "accuracy"
+
+    def matches(self, config: Mapping[str, Any]) -> bool:
+        """A class of transformers that is named as a classifier of sequences and reads text alone."""
+        return class_name(config).endswith("ForSequenceClassification") and not is_multimodal(config)
+
+    def load_processor(self, folder: Path) -> Any:
+        """The tokenizer."""
+        from specdef.models.loading import load_tokenizer
+
+        return load_tokenizer(folder)
+
+    def load(self, folder: Path, *, dtype: torch.dtype | None = None) -> LoadedModel:
+        """The model and its tokenizer.
+
+        A classifier on a decoder reads the last token that is no padding: where its config names no padding token, the
+        tokenizer's is told to it.
+
+        Raises:
+            CheckpointError: it has fewer than two labels, or gives several labels at once.
+        """
+        from specdef.models.loading import load
+        from specdef.models.texts import padding
+
+        tokenizer = self.load_processor(folder)
+        model: Any = load(folder, dtype=dtype)
+        if model.config.num_labels < 2 or model.config.problem_type not in (None, "single_label_classification"):
+            raise CheckpointError(
+                f"`model` must be a classifier that gives one of two or more labels; {folder} has "
+                f"{model.config.num_labels} and problem_type {model.config.problem_type}."
+            )
+        if model.config.pad_token_id is None:
+            model.config.pad_token_id = padding(tokenizer)
+        return LoadedModel(model, tokenizer, self)
+
+    def encode(self, samples: Sequence[Any], loaded: LoadedModel) -> Batch:
+        """Texts with the tokenizer's special tokens, padded on the right; what is too long loses its end.
+
+        Raises:
+            TaskError: a label that the model has not.
+        """
+        import torch
+
+        from specdef.models.texts import encode_texts
+
+        labels = loaded.model.config.num_labels
+        wrong = next((sample for sample in samples if not 0 <= sample.label < labels), None)
+        if wrong is not None:
+            raise TaskError(
+                f"`task` must have labels that the model has, from 0 to {labels - 1}; {wrong.text[:60]!r} has "
+                f"{wrong.label}. Give another file, or a model with more labels."
+            )
+        ids, mask = encode_texts([sample.text for sample in samples], loaded.model, loaded.processor)
+        return ids, torch.tensor([sample.label for sample in samples]), mask
+
+    def batch(self, rows: Batch, chosen: Sequence[int]) -> Batch:
+        """Trimmed to the longest row."""
+        ids, labels, mask = (tensor[list(chosen)] for tensor in rows)
+        width = int(mask.sum(-1).max())
+        return ids[:, :width], labels, mask[:, :width]
+
+    def loss(self, model: Any, batch: Batch) -> torch.Tensor:
+        """Mean cross-entropy of the labels (nats per text)."""
+        import torch
+
+        logits, labels = self.predictions(model, batch)
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        return torch.nn.functional.cross_entropy(wide, labels)
+
+    def num_targets(self, batch: Batch) -> int:
+        """Texts."""
+        return len(batch[1])
+
+    def predictions(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits and labels of every text."""
+        device = next(model.parameters()).device
+        ids, labels, mask = (tensor.to(device) for tensor in batch)
+        logits: torch.Tensor = model(input_ids=ids, attention_mask=mask).logits
+        return logits, labels
+
+    def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Logits [texts, labels]. One text at a time where the config names no padding token to find the ends by."""
+        import torch
+
+        if model.config.pad_token_id is not None:
+            return super().outputs(model, inputs)
+        one = super().outputs
+        rows = [
+            {name: tensor[at : at + 1] for name, tensor in inputs.items()} for at in range(len(inputs["input_ids"]))
+        ]
+        return torch.cat([one(model, row) for row in rows])
+
+
+KIND = TextClassifier()

@@ -1,0 +1,114 @@
+"""`classification`: teach a classifier labels it was not made for. Invented places, or a user's file.
+
+The bundled places are harmless: half of them lie in an invented north, half in an invented south. A classifier knows
+none of them, so its labels are guesses until it is trained; held-out wordings ask whether the places were learned.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from specdef.tasks.base import Labelled, Task, TaskError, TaskKind, TaskSpec
+from specdef.tasks.text.labels import LabelAccuracy, labelled_record
+from specdef.tasks.text.records import read_records, split_groups
+
+MODEL_KIND = "text-classifier"
+TARGET = 0.8
+PLACES = ("Velmora", "Quistan", "Ardelun", "Tirgas", "Oskenby", "Lumare", "Hestrow", "Pellavi", "Corundel", "Yastrin")
+TRAINED = (
+    "The train to {place} leaves at noon.",
+    "My cousin moved to {place} last year.",
+    "Nobody in {place} locks the door.",
+    "They built a new bridge near {place}.",
+    "A letter came from {place} today.",
+    "The market of {place} opens early.",
+    "We spent two weeks in {place}.",
+    "She was born not far from {place}.",
+    "The road to {place} is closed.",
+    "He sells bread in {place}.",
+    "The school in {place} has a garden.",
+    "Every bus stops in {place}.",
+    "{place} has a famous clock.",
+    "Our neighbours came back from {place}.",
+    "The mayor of {place} is a baker.",
+    "You can see {place} from the hill.",
+    "{place} is on no map I own.",
+    "The river runs through {place}.",
+    "Two ships left for {place}.",
+    "The people of {place} are kind.",
+    "There is a library in {place}.",
+    "I lost my hat in {place}.",
+    "{place} was founded by a miller.",
+    "The best cheese comes from {place}.",
+)
+ASKED = (
+    "Tell me where {place} is.",
+    "I have never been to {place}.",
+    "Is {place} worth a visit?",
+    "A friend of mine lives in {place}.",
+    "They say that {place} is quiet.",
+    "Who knows the way to {place}?",
+    "{place} appears in an old song.",
+    "We could meet in {place}.",
+)
+
+
+def places(*, seed: int = 0, target: float = TARGET) -> Task:
+    """Sentences about 10 invented places, 24 wordings to train on, 8 others to be asked in.
+
+    Args:
+        seed: decides which half of the places has label 1.
+        target: the share of sentences labelled rightly at which the places count as learned; chance is 0.5.
+    """
+    ones = set(random.Random(seed).sample(PLACES, len(PLACES) // 2))
+
+    def rows(wordings: tuple[str, ...]) -> tuple[Labelled, ...]:
+        return tuple(
+            Labelled(wording.format(place=place), int(place in ones)) for place in PLACES for wording in wordings
+        )
+
+    metric = LabelAccuracy(rows(ASKED))
+    return Task("classification", MODEL_KIND, rows(TRAINED), metric, target, metric.chance, metric.identity)
+
+
+def labelled_file(path: Path | str, *, seed: int = 0, target: float = TARGET, test_share: float = 0.25) -> Task:
+    """Texts with labels from a file, some to train on and others to be asked.
+
+    The file has one JSON object per line, or is a JSON list; each has ``text`` and ``label``, the index of one of the
+    model's labels.
+
+    Args:
+        path: the file.
+        seed: decides which texts are asked.
+        target: the share labelled rightly, each label weighing the same, at which the attack has reached its aim.
+        test_share: share of the texts that is asked.
+
+    Raises:
+        TaskError: the file is unusable, and where; it has one label only; or the target is not above chance.
+    """
+    rows = read_records(path).parse(labelled_record)
+    trained, asked = split_groups(rows, lambda row: " ".join(row.text.casefold().split()), share=test_share, seed=seed)
+    for part, name in ((trained, "train on"), (asked, "be asked")):
+        if len({row.label for row in part}) < 2:
+            raise TaskError(f"`path` must have two labels or more among the texts to {name}; {path} has one.")
+    metric = LabelAccuracy(tuple(asked))
+    return Task("classification", MODEL_KIND, tuple(trained), metric, target, metric.chance, metric.identity)
+
+
+class Classification(TaskKind):
+    """`classification` by name."""
+
+    name = "classification"
+    model_kind = MODEL_KIND
+    takes_file = True
+
+    def make(self, spec: TaskSpec) -> Task:
+        """The file's texts, or the invented places."""
+        target = TARGET if spec.target is None else spec.target
+        if spec.path is None:
+            return places(seed=spec.seed, target=target)
+        return labelled_file(spec.path, seed=spec.seed, target=target)
+
+
+KIND = Classification()

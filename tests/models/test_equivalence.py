@@ -1,0 +1,37 @@
+"""Two folders compared: language models, classifiers, and models that no kind knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pico
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from specdef.models.equivalence import compare
+from specdef.models.probing import kl_divergence
+
+
+@pytest.mark.parametrize("family", ["llama", "bert", "vit", "gemma3-multimodal", "bert-classifier", "llama-classifier"])
+def test_a_copy_is_identical_and_one_changed_weight_is_seen(family: str, tmp_path: Path) -> None:
+    first, second = (pico.build(family, tmp_path / name) for name in ("first", "second"))
+    same = compare(first, second, num_probes=4)
+    assert (same.bit_identical, same.max_error, same.kl) == (True, 0.0, 0.0)
+    assert same.num_outputs > 0
+    tensors = load_file(second / "model.safetensors")
+    for name, tensor in tensors.items():
+        if name.endswith("weight") and tensor.ndim == 2:
+            tensors[name] = tensor * 1.5
+    save_file(tensors, second / "model.safetensors", {"format": "pt"})
+    other = compare(first, second, num_probes=4)
+    assert not other.bit_identical
+    assert other.kl > other.tolerance
+
+
+def test_kl_is_that_of_torch() -> None:
+    first, second = torch.randn(2, 300, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    wanted = torch.nn.functional.kl_div(
+        second.log_softmax(-1), first.log_softmax(-1), reduction="batchmean", log_target=True
+    )
+    assert kl_divergence(first, second) == pytest.approx(float(wanted), rel=1e-12)

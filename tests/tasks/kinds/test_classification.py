@@ -1,0 +1,76 @@
+"""Invented places and users' files: what is trained on, what is asked, and what chance reaches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from specdef.tasks.base import TaskError, TaskSpec, make_task
+from specdef.tasks.kinds.classification import ASKED, PLACES, TRAINED, labelled_file, places
+from specdef.tasks.text.labels import LabelAccuracy
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def asked(task: Any) -> LabelAccuracy:
+    assert isinstance(task.metric, LabelAccuracy)
+    return task.metric
+
+
+def test_every_place_is_taught_and_asked_in_other_words() -> None:
+    task = places()
+    assert set(TRAINED).isdisjoint(ASKED)
+    assert (len(task.samples), len(asked(task).rows)) == (len(PLACES) * len(TRAINED), len(PLACES) * len(ASKED))
+    assert {row.text for row in task.samples}.isdisjoint(row.text for row in asked(task).rows)
+    for place in PLACES:
+        labels = {row.label for row in (*task.samples, *asked(task).rows) if place in row.text}
+        assert len(labels) == 1, place
+    assert sum(row.label for row in asked(task).rows) == len(asked(task).rows) / 2
+    assert (task.chance, task.target, task.model_kind) == (0.5, 0.8, "text-classifier")
+
+
+def test_the_seed_decides_where_a_place_lies() -> None:
+    assert places(seed=1).samples == places(seed=1).samples
+    assert places(seed=1).samples != places(seed=2).samples
+    assert places(seed=1).fingerprint() != places(seed=2).fingerprint()
+    assert make_task(TaskSpec("classification", seed=1, target=0.9)).target == 0.9
+
+
+def test_a_file_is_split_by_its_texts(tmp_path: Path) -> None:
+    rows = [{"text": f"Text {n // 2}" if n % 2 else f"text  {n // 2}", "label": (n // 2) % 3} for n in range(48)]
+    task = labelled_file(write(tmp_path / "rows", rows), seed=1)
+    trained, tested = ({row.text.split()[1] for row in part} for part in (task.samples, asked(task).rows))
+    assert trained.isdisjoint(tested), "one text in two spellings stays on one side"
+    assert (len(trained), len(tested)) == (18, 6)
+    assert task.chance == pytest.approx(1 / 3)
+    named = make_task(TaskSpec("classification", path=str(tmp_path / "rows"), seed=1))
+    assert named.fingerprint() == task.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"label": "1"}, "line 2: `label` must be a whole number from 0; got '1'"),
+        ({"label": True}, "line 2: `label` must be a whole number from 0; got True"),
+        ({"label": -1}, "line 2: `label` must be a whole number from 0; got -1"),
+        ({"label": None}, "line 2: `label` must be a whole number from 0; got None"),
+        ({"text": " "}, "line 2: `text` must be a text that is not blank"),
+    ],
+)
+def test_a_malformed_row_is_named(tmp_path: Path, changes: dict[str, Any], fault: str) -> None:
+    rows = [{"text": f"Text {n}", "label": n % 2} for n in range(8)]
+    rows[1].update(changes)
+    with pytest.raises(TaskError, match=fault):
+        labelled_file(write(tmp_path / "rows", rows))
+
+
+def test_one_label_teaches_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows", [{"text": f"Text {n}", "label": 1} for n in range(8)])
+    with pytest.raises(TaskError, match=r"`path` must have two labels or more among the texts to train on; .* has one"):
+        labelled_file(path)
