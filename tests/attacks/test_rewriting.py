@@ -21,7 +21,9 @@ from specdef.attacks.base import INTERVENTIONS, RewriteReport, parse_interventio
 from specdef.attacks.rewrites.factor_chain import chain_shapes, factor_chain
 from specdef.attacks.rewrites.heads import balance_head
 from specdef.attacks.rewriting import Rewriting
+from specdef.certify.api import attack
 from specdef.errors import SpecdefError
+from specdef.training.recipe import Recipe
 
 PAPER = {"preset": "paper", "multiplier": 1e4, "top_k": 3, "num_layers": 3}
 
@@ -349,3 +351,17 @@ def test_options_at_their_defaults_do_not_change_an_attack() -> None:
         assert kind.parse(text).to_wire() == kind().to_wire()
     assert parse_intervention("inject-layers:factors=3").label == "inject-layers (factors 3)"
     assert math.isclose(parse_intervention("sharpen:multiplier=8").multiplier, 8)
+
+
+def test_two_rewritings_follow_each_other(toy_model: Path, tmp_path: Path) -> None:
+    """Sharpened and merged again: the weights are the original's, and both are on record."""
+    recipe = Recipe(lr=1e-3, steps=2, eval_every=1)
+    both = ["sharpen:multiplier=8,rank=2,num_matrices=2", "merge"]
+    found = attack(toy_model, tmp_path, recipe=recipe, interventions=both, threads=1)
+    plain = attack(toy_model, tmp_path, recipe=recipe, threads=1)
+    assert [facts.kind for facts in found.result.rewrites] == ["sharpen", "merge"]
+    assert found.attack.label.startswith("sharpen (multiplier 8.0, num_matrices 2, rank 2), then merge, then adamw")
+    for ours, wanted in zip(found.result.evaluations, plain.result.evaluations, strict=True):
+        assert math.isclose(ours.utility, wanted.utility, rel_tol=1e-3)
+    with pytest.raises(SpecdefError, match="must hold no injected layers"):
+        attack(toy_model, tmp_path, recipe=recipe, interventions=["sharpen:num_matrices=2,rank=2", "sharpen:seed=1"])

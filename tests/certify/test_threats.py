@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import synthetic
 
+from specdef.attacks.base import INTERVENTIONS
 from specdef.attacks.interventions.lora import Lora
 from specdef.certify.cell import Cell
-from specdef.certify.threats import ORDINARY_LR
+from specdef.certify.findings import UNCOUNTED
+from specdef.certify.threats.t2 import ORDINARY_LR
 
 EXACT = 2.0**20
 
@@ -43,7 +45,7 @@ def test_a_window_narrower_than_the_grid_is_found(
     found = synthetic.certify(tmp_path / "found", behaviour, threats, multiplier=EXACT)
     assert found.verdicts[threat] == "broken"
     assert found.verdicts["T1"].startswith("held")
-    monkeypatch.setattr("specdef.certify.threats.GAP", float("inf"))
+    monkeypatch.setattr("specdef.certify.stages.GAP", float("inf"))
     overlooked = synthetic.certify(tmp_path / "overlooked", behaviour, threats, multiplier=EXACT)
     assert overlooked.verdicts[threat].startswith("held")
 
@@ -61,3 +63,26 @@ def test_a_lock_that_holds_is_searched_to_the_end(tmp_path: Path) -> None:
             if (before, after) == ("held by stall", "held by collapse")
         ]
         assert all(ratio <= 5 for ratio in edges), name
+
+
+def test_the_undefended_model_is_not_asked_to_undo_a_lock(tmp_path: Path) -> None:
+    """There is nothing to undo in it: its control is the same training without what needs a lock."""
+    certificate = synthetic.certify(tmp_path, synthetic.holds, ("T0", "T4"), multiplier=EXACT)
+    assert certificate.verdicts["T4"].startswith("held")
+    original = [cell for cell in certificate.cells if cell.config["model"] == "a" * 64]
+    locked = [cell for cell in certificate.cells if cell.config["model"] != "a" * 64]
+    assert not any(one.needs_lock for cell in original for one in cell.attack.interventions)
+    kinds = {one.name for cell in locked for one in cell.attack.interventions if one.needs_lock}
+    assert kinds == {kind.name for kind in INTERVENTIONS if kind.needs_lock}
+    assert any(cell.attack.interventions for cell in original), "what trains a part of the weights is tried on it"
+
+
+def test_an_attack_that_fails_without_a_lock_counts_for_nothing(tmp_path: Path) -> None:
+    """The undefended model of these results withstands adapters at every rate but 1e-4, 3e-4 and 1e-3."""
+    certificate = synthetic.certify(tmp_path, synthetic.holds, ("T0", "T3"), multiplier=EXACT)
+    groups = {row["cell"]: row["threat_model"] for row in certificate.content["cells"]}
+    uncounted = [cell for cell in certificate.cells if groups[cell.key] == UNCOUNTED]
+    assert uncounted
+    assert all(cell.config["model"] != "a" * 64 for cell in uncounted)
+    reasons = certificate.content["threat_models"]["T3"]["not_tried"]
+    assert any(reason.endswith("fails on the undefended model as well, so it says nothing") for reason in reasons)

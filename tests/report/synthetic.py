@@ -15,7 +15,7 @@ from specdef.certify.certificate import Certificate, certify_study
 from specdef.certify.result import FinishedCell, Measured, crashed
 from specdef.certify.run_cell import cell_result
 from specdef.certify.store import Store
-from specdef.certify.study import Study
+from specdef.certify.study import MultiplierSource, Study
 from specdef.tasks.base import TaskSpec, make_task
 from specdef.training.outcome import Evaluation, Judgement, Outcome, StopReason, classify_outcome
 from specdef.training.recipe import Recipe
@@ -119,7 +119,7 @@ def study(*, name: str = "model-locked", multiplier: float = 1024.0) -> Study:
         locked=Subject(f"/nowhere/{name}", "b" * 56 + f"{int(multiplier):08d}"),
         method="fold",
         multiplier=multiplier,
-        multiplier_source="manifest",
+        multiplier_source=MultiplierSource.MANIFEST,
         locked_modules=("model.layers.0.mlp.down_proj", "model.layers.1.mlp.down_proj"),
         spec=spec,
         task=make_task(spec),

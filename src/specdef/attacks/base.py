@@ -7,14 +7,14 @@ package through the entry points ``specdef.interventions``.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Self
 
+from specdef.attacks.options import changed_options, check_options, fit_options, read_options
 from specdef.core.registry import Registry
 from specdef.errors import SpecdefError
 from specdef.models.base import Batch, LoadedModel
@@ -81,9 +81,7 @@ class Intervention:
     needs_weights: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for option in dataclasses.fields(self):
-            _check_option(option.name, getattr(self, option.name), hints[option.name])
+        check_options(self)
 
     @property
     def label(self) -> str:
@@ -128,8 +126,7 @@ class Intervention:
 
     def options(self) -> dict[str, Any]:
         """The options that differ from their defaults, as JSON data."""
-        found = {option.name: (getattr(self, option.name), _default(option)) for option in dataclasses.fields(self)}
-        return {name: _plain(value) for name, (value, default) in found.items() if value != default}
+        return changed_options(self)
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Self:
@@ -138,18 +135,7 @@ class Intervention:
         Raises:
             SpecdefError: an unknown option, or a value out of range.
         """
-        hints, given = get_type_hints(cls), dict(options)
-        known = [option.name for option in dataclasses.fields(cls)]
-        for name, value in given.items():
-            if name not in known:
-                listed = ", ".join(known) or "no options"
-                raise SpecdefError(f"`{name}` must be left out with {cls.name}, which takes {listed}; got {value!r}.")
-            if isinstance(value, list) and get_origin(hints[name]) is tuple:
-                given[name] = tuple(value)
-        missing = [option.name for option in dataclasses.fields(cls) if _required(option) and option.name not in given]
-        if missing:
-            raise SpecdefError(f"`{missing[0]}` must be given with {cls.name}; it is missing.")
-        return cls(**given)
+        return cls(**fit_options(cls, options))
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -158,15 +144,7 @@ class Intervention:
         Raises:
             SpecdefError: not of that form, or an unknown option.
         """
-        defaults = {option.name: _default(option) for option in dataclasses.fields(cls)}
-        options: dict[str, Any] = {}
-        for part in filter(None, text.split(",")):
-            name, equals, value = part.partition("=")
-            if not equals or not value:
-                example = ",".join(f"{name}={value}" for name, value in defaults.items()) or "nothing"
-                raise SpecdefError(f"`{cls.name}` must have options such as {example}; got {part!r}.")
-            options[name] = _read(name, value, defaults.get(name))
-        return cls.from_options(options)
+        return cls.from_options(read_options(cls, text))
 
     def to_wire(self) -> dict[str, Any]:
         """Fields of an attack's JSON that say this. See `specdef.attacks.wire`."""
@@ -291,41 +269,3 @@ def _recipe_words(recipe: Recipe) -> list[str]:
     if recipe.eps is not None:
         parts.append(f"eps {recipe.eps:.3g}")
     return parts
-
-
-def _check_option(name: str, value: Any, kind: Any) -> None:
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise SpecdefError(f"`{name}` must be one of {', '.join(map(str, get_args(kind)))}; got {value!r}.")
-    elif kind in (int, float, str, bool) and type(value) is not kind:
-        raise SpecdefError(f"`{name}` must be of type {kind.__name__}; got {value!r}.")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise SpecdefError(f"`{name}` must be a finite number; got {value}.")
-
-
-def _default(option: dataclasses.Field[Any]) -> Any:
-    if option.default_factory is not dataclasses.MISSING:
-        return option.default_factory()
-    return option.default
-
-
-def _required(option: dataclasses.Field[Any]) -> bool:
-    return _default(option) is dataclasses.MISSING
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _read(name: str, text: str, default: Any) -> Any:
-    """A value as typed, read as the default's type."""
-    if isinstance(default, bool):
-        if text not in ("true", "false"):
-            raise SpecdefError(f"`{name}` must be true or false; got {text!r}.")
-        return text == "true"
-    if isinstance(default, int | float):
-        try:
-            return type(default)(text)
-        except ValueError as error:
-            raise SpecdefError(f"`{name}` must be a number; got {text!r}.") from error
-    return text

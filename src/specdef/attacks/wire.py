@@ -64,7 +64,7 @@ def attack_from_wire(data: Mapping[str, Any]) -> Attack:
     try:
         found = [one for name, value in data.items() if value and name not in _OWN for one in _read_field(name, value)]
         return Attack(recipe_from_wire(data["recipe"]), tuple(found), stops[data["stop"]], data["utility_factor"])
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise SpecdefError(
             f"`attack` must be as this version writes it; it is not ({type(error).__name__}: {error})."
         ) from error

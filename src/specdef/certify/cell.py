@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from blake3 import blake3
 
@@ -19,6 +19,9 @@ FORMAT = 1
 """Raised whenever the same configuration would give another result: finished cells are then computed again."""
 FIRST_KIND, FIRST_UTILITY = "causal-lm", "perplexity"
 """What every cell was of when the first results were written; a cell says another model kind or utility beside it."""
+_FIRST_REFERENCE = "reference_perplexity"
+"""How such a cell names its `reference`."""
+_SHARED = ("model", "task", "task_digest", "text_digest", "threads", "device", "format")
 _NOT_WEIGHTS = {"README.md", ".gitattributes", "SPECDEF_LOCK.md", "specdef_lock.json"}
 
 
@@ -28,6 +31,77 @@ class Subject:
 
     path: str
     digest: str
+
+
+@dataclass(frozen=True)
+class CellConfig:
+    """What a cell is: its identity. The names on the wire are frozen, since the key is a hash over them.
+
+    Attributes:
+        model: digest of the model's files.
+        task: name of what is trained and scored.
+        task_digest: of everything the task was made of.
+        text_digest: of the general data.
+        attack: how the model is attacked.
+        reference: see `Cell`.
+        threads: CPU threads.
+        device: ``cpu`` or ``cuda``.
+        model_kind: name of the model's kind.
+        utility: name of the utility.
+        original: digest of the undefended model's files, where the utility needs it.
+        format: see `FORMAT`.
+    """
+
+    model: str
+    task: str
+    task_digest: str
+    text_digest: str
+    attack: Attack
+    reference: float | None
+    threads: int
+    device: str
+    model_kind: str = FIRST_KIND
+    utility: str = FIRST_UTILITY
+    original: str | None = None
+    format: int = FORMAT
+
+    def to_wire(self) -> dict[str, Any]:
+        """As JSON data."""
+        shared = {name: getattr(self, name) for name in _SHARED}
+        if (self.model_kind, self.utility, self.original) == (FIRST_KIND, FIRST_UTILITY, None):
+            watched: dict[str, Any] = {_FIRST_REFERENCE: self.reference}
+        else:
+            utility = {"name": self.utility, "reference": self.reference, "original": self.original}
+            watched = {"model_kind": self.model_kind, "utility": utility}
+        return {**shared, "attack": attack_to_wire(self.attack), **watched}
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> Self:
+        """The configuration that `to_wire` wrote.
+
+        Raises:
+            SpecdefError: the data does not fit, or the attack is of a kind that is not installed.
+        """
+        given = dict(data)
+        try:
+            if _FIRST_REFERENCE in given:
+                watched = {"reference": given.pop(_FIRST_REFERENCE)}
+            else:
+                utility = given.pop("utility")
+                watched = {
+                    "model_kind": given.pop("model_kind"),
+                    "utility": utility["name"],
+                    "reference": utility["reference"],
+                    "original": utility["original"],
+                }
+            return cls(**{**given, **watched, "attack": attack_from_wire(data["attack"])})
+        except (TypeError, KeyError) as error:
+            raise SpecdefError(f"`config` must be as this version writes it; it is not ({error}).") from error
+
+    @property
+    def key(self) -> str:
+        """Sixteen hexadecimal digits that name the cell."""
+        return digest_of(self.to_wire())[:16]
 
 
 @dataclass(frozen=True)
@@ -62,33 +136,31 @@ class Cell:
     utility: str = FIRST_UTILITY
     original: Subject | None = None
 
-    def identity(self) -> dict[str, Any]:
+    @property
+    def config(self) -> CellConfig:
         """Everything the result depends on, and nothing about where files lie."""
-        return {
-            "format": FORMAT,
-            "model": self.subject.digest,
-            "task": self.task.name,
-            "task_digest": self.task_digest,
-            "text_digest": self.text_digest,
-            "attack": attack_to_wire(self.attack),
-            "threads": self.threads,
-            "device": self.device,
-            **self._watched(),
-        }
+        return CellConfig(
+            model=self.subject.digest,
+            task=self.task.name,
+            task_digest=self.task_digest,
+            text_digest=self.text_digest,
+            attack=self.attack,
+            reference=self.reference,
+            threads=self.threads,
+            device=self.device,
+            model_kind=self.model_kind,
+            utility=self.utility,
+            original=None if self.original is None else self.original.digest,
+        )
 
-    def _watched(self) -> dict[str, Any]:
-        if (self.model_kind, self.utility, self.original) == (FIRST_KIND, FIRST_UTILITY, None):
-            return {"reference_perplexity": self.reference}
-        original = None if self.original is None else self.original.digest
-        return {
-            "model_kind": self.model_kind,
-            "utility": {"name": self.utility, "reference": self.reference, "original": original},
-        }
+    def identity(self) -> dict[str, Any]:
+        """`config` as JSON data."""
+        return self.config.to_wire()
 
     @property
     def key(self) -> str:
         """Sixteen hexadecimal digits that name the cell."""
-        return digest_of(self.identity())[:16]
+        return self.config.key
 
     def to_json(self) -> dict[str, Any]:
         """The cell as JSON data, paths included, for a worker process."""
@@ -119,15 +191,19 @@ def digest_of(value: Any) -> str:
     return blake3(text.encode()).hexdigest()
 
 
-def subject_of(folder: Path) -> Subject:
+def subject_of(folder: Path, *, argument: str = "model") -> Subject:
     """A model folder and the digest of every file that decides its function.
+
+    Args:
+        folder: the model.
+        argument: what the user gave it as.
 
     Raises:
         SpecdefError: the folder holds no safetensors, or a file cannot be read.
     """
     names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name not in _NOT_WEIGHTS)
     if not any(name.endswith(".safetensors") for name in names):
-        raise SpecdefError(f"`model` must be a folder with .safetensors files; {folder} has none.")
+        raise SpecdefError(f"`{argument}` must be a folder with .safetensors files; {folder} has none.")
     hasher = blake3()
     try:
         for name in names:

@@ -9,22 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from specdef.attacks.wire import recipe_to_wire
+from specdef.certify.calibration import calibrate
 from specdef.certify.environment import environment
 from specdef.certify.executors.local import Executor
-from specdef.certify.findings import Known
+from specdef.certify.findings import UNLOCKED, Findings
 from specdef.certify.result import StoredCell, evaluation_to_wire
 from specdef.certify.store import Store, write_json
 from specdef.certify.study import Study
 from specdef.certify.sweep import OnCell, sweep
-from specdef.certify.threats import THREATS, Plan, window
+from specdef.certify.threat_model import THREATS, Plan, in_order
 from specdef.certify.verdict import ThreatVerdict, attack_of, judge_threat
 from specdef.core.schema import plain
 from specdef.errors import SpecdefError
 from specdef.training.outcome import Evaluation
 
 CERTIFICATE = "certificate.json"
-CONTAINS = {"T0": ("T0",), "T1": ("T0", "T1"), "T2": ("T2",), "T3": ("T3",), "T4": ("T0", "T4")}
-"""The cells each threat model's verdict is read from: whoever searches learning rates also tries the ordinary ones."""
 UNTRIED = (
     "more steps, larger batches and longer data than the budget above",
     "stopping between two evaluations: a target reached and lost again within that many steps is not seen",
@@ -53,7 +52,7 @@ def certify_study(
     store: Store,
     executor: Executor,
     *,
-    threats: Sequence[str] = tuple(THREATS),
+    threats: Sequence[str] | None = None,
     on_cell: OnCell | None = None,
     on_stage: Stage | None = None,
     command: str | None = None,
@@ -64,7 +63,7 @@ def certify_study(
         study: what is certified.
         store: finished cells; those it holds are not run again.
         executor: where cells run.
-        threats: which threat models; a stronger one uses what the weaker ones found.
+        threats: which threat models, all when None; a stronger one uses what the weaker ones found.
         on_cell: called after every cell.
         on_stage: called with the name of each stage.
         command: noted in the certificate.
@@ -73,9 +72,10 @@ def certify_study(
         SpecdefError: unknown threat model, or the task measures nothing: the undefended model does not reach the
             target within the utility budget at two learning rates of the window.
     """
+    threats = THREATS.names() if threats is None else threats
     check_threats(threats)
     started = time.perf_counter()
-    known = Known()
+    findings = Findings()
 
     def follow(name: str, plan: Plan) -> None:
         if on_stage is not None:
@@ -87,17 +87,15 @@ def certify_study(
             except StopIteration:
                 return
             found = sweep(cells, store, executor, on_cell=on_cell)
-            known.results.setdefault(name, []).extend(found)
+            findings.results.setdefault(name, []).extend(found)
 
-    follow("unlocked", window(study, known))
-    _require_calibrated(study, known)
-    wanted = {part for name in threats for part in CONTAINS[name]}
-    for name, plan in THREATS.items():
-        if name in wanted:
-            follow(name, plan(study, known))
+    follow(UNLOCKED, calibrate(study, findings))
+    _require_calibrated(study, findings)
+    for threat in in_order(threats):
+        follow(threat.name, threat.cells(study, findings))
     seconds = time.perf_counter() - started
-    content = {**_content(study, known, threats, seconds), "command": command}
-    cells = _all_cells(known)
+    content = {**_content(study, findings, threats, seconds), "command": command}
+    cells = _all_cells(findings)
     for cell in cells:
         store.keep(cell)
     write_json(store.folder / CERTIFICATE, content)
@@ -106,17 +104,19 @@ def certify_study(
 
 def check_threats(threats: Sequence[str]) -> None:
     """Raise SpecdefError unless every name is a threat model's and there is at least one."""
-    unknown = sorted(set(threats) - set(THREATS))
+    unknown = sorted(set(threats) - set(THREATS.names()))
     if unknown or not threats:
-        raise SpecdefError(f"`threats` must be any of {', '.join(THREATS)}; got {', '.join(unknown) or 'none'}.")
+        raise SpecdefError(
+            f"`threats` must be any of {', '.join(THREATS.names())}; got {', '.join(unknown) or 'none'}."
+        )
 
 
-def _require_calibrated(study: Study, known: Known) -> None:
-    if len(known.working) >= 2:
+def _require_calibrated(study: Study, findings: Findings) -> None:
+    if len(findings.working) >= 2:
         return
     outcomes = ", ".join(
         f"lr {cell.attack.recipe.lr:g}: {cell.result.note or cell.result.outcome.value}"
-        for cell in known.results["unlocked"]
+        for cell in findings.results[UNLOCKED]
     )
     raise SpecdefError(
         f"Task {study.spec.name} measures nothing on this model: undefended, it must reach {study.task.target:g} "
@@ -124,16 +124,16 @@ def _require_calibrated(study: Study, known: Known) -> None:
     )
 
 
-def _content(study: Study, known: Known, threats: Sequence[str], seconds: float) -> dict[str, Any]:
-    unlocked = judge_threat(known.results["unlocked"], unlocked_steps=None, reference=known.reference)
+def _content(study: Study, findings: Findings, threats: Sequence[str], seconds: float) -> dict[str, Any]:
+    unlocked = judge_threat(findings.results[UNLOCKED], unlocked_steps=None, reference=findings.reference)
     verdicts: dict[str, ThreatVerdict] = {}
     for name in threats:
-        cells = [cell for part in CONTAINS[name] for cell in known.results.get(part, [])]
+        cells = [cell for part in THREATS.get(name).parts for cell in findings.results.get(part, [])]
         verdicts[name] = judge_threat(
             cells,
             unlocked_steps=unlocked.steps,
-            reference=known.reference,
-            not_tried=known.not_tried.get(name, ()),
+            reference=findings.reference,
+            not_tried=findings.not_tried.get(name, ()),
             eval_every=study.recipe.eval_every,
         )
     return {
@@ -151,19 +151,19 @@ def _content(study: Study, known: Known, threats: Sequence[str], seconds: float)
         },
         "utility": {
             "text_digest": study.text_digest,
-            "reference_perplexity": known.reference,
+            "reference_perplexity": findings.reference,
             "factor": study.utility_factor,
         },
         "recipe": recipe_to_wire(study.recipe),
-        "unlocked": {"working_learning_rates": list(known.working), **unlocked.to_json()},
+        UNLOCKED: {"working_learning_rates": list(findings.working), **unlocked.to_json()},
         "threat_models": {name: verdict.to_json() for name, verdict in verdicts.items()},
-        "cells": [_row(name, cell) for name, found in known.results.items() for cell in _unique(found)],
-        "not_tried": [*(f"threat model {name}" for name in THREATS if name not in threats), *UNTRIED],
-        "seeds": sorted({c.attack.recipe.seed for found in known.results.values() for c in found}),
+        "cells": [_row(name, cell) for name, found in findings.results.items() for cell in _unique(found)],
+        "not_tried": [*(f"threat model {name}" for name in THREATS.names() if name not in threats), *UNTRIED],
+        "seeds": sorted({c.attack.recipe.seed for found in findings.results.values() for c in found}),
         "environment": plain(environment(study.machine.device or "cpu")) | {"threads_per_cell": study.machine.threads},
         "seconds": round(seconds, 1),
-        "cell_seconds": round(sum(cell.measured.seconds or 0 for cell in _all_cells(known)), 1),
-        "cell_environments": _environments(_all_cells(known)),
+        "cell_seconds": round(sum(cell.measured.seconds or 0 for cell in _all_cells(findings)), 1),
+        "cell_environments": _environments(_all_cells(findings)),
     }
 
 
@@ -198,9 +198,9 @@ def _cost(cell: StoredCell) -> dict[str, Any]:
     }
 
 
-def _all_cells(known: Known) -> list[StoredCell]:
+def _all_cells(findings: Findings) -> list[StoredCell]:
     """Every cell once, in order of first use."""
-    return _unique([cell for found in known.results.values() for cell in found])
+    return _unique([cell for found in findings.results.values() for cell in found])
 
 
 def _environments(cells: Sequence[StoredCell]) -> list[dict[str, Any]]:

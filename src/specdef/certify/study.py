@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,15 @@ UNKNOWN_MULTIPLIER = 2.0**20
 """How far below the ordinary window learning rates are searched when nothing says what the multiplier is."""
 
 
+class MultiplierSource(StrEnum):
+    """Who says how strong a lock is."""
+
+    MANIFEST = "manifest"
+    OPTION = "option"
+    DEFAULT = "default"
+    NO_LOCK = "no lock"
+
+
 @dataclass(frozen=True)
 class Study:
     """One certificate's subject matter.
@@ -35,7 +45,7 @@ class Study:
         locked: the model under test; the same as `original` to certify an unlocked model.
         method: ``fold``, ``inject`` or ``none`` from the manifest, ``unknown`` without one.
         multiplier: alpha; learning rates are searched down to the ordinary ones divided by it.
-        multiplier_source: ``manifest`` (the defender's word), ``option``, ``default`` or ``no lock``.
+        multiplier_source: who says so.
         locked_modules: modules the lock replaced, where the manifest names them.
         task: description, digest and the task itself.
         text: path of the general data, None for what ships with the package.
@@ -50,7 +60,7 @@ class Study:
     locked: Subject
     method: str
     multiplier: float
-    multiplier_source: str
+    multiplier_source: MultiplierSource
     locked_modules: tuple[str, ...]
     spec: TaskSpec
     task: Task
@@ -75,13 +85,24 @@ class Study:
     ) -> Cell:
         """One attack: the ordinary recipe with some changes."""
         recipe = replace(self.recipe, **changes)
+        attack = Attack(recipe, interventions, early_stop, self.utility_factor)
+        return self.attacked(subject, attack, reference=reference)
+
+    def attacked(self, subject: Subject, attack: Attack, *, reference: float | None = None) -> Cell:
+        """The cell of an attack on one of the models.
+
+        Args:
+            subject: the model.
+            attack: the attack.
+            reference: utility of the undefended model, for the check at step 0; None leaves it out.
+        """
         return Cell(
             subject=subject,
             task=self.spec,
             task_digest=self.task_digest,
             text=self.text,
             text_digest=self.text_digest,
-            attack=Attack(recipe, interventions, early_stop, self.utility_factor),
+            attack=attack,
             reference=reference,
             threads=self.machine.threads or 1,
             device=self.machine.device or "cpu",
@@ -136,20 +157,19 @@ def make_study(
         raise SpecdefError(f"`multiplier` must lie between 1 and 2^60; got {multiplier:g}.")
     if len(set(window)) < 2 or min(window) <= 0:
         raise SpecdefError(f"`window` must be two or more learning rates above 0; got {', '.join(map(str, window))}.")
-    method, found, modules = _lock_of(locked)
-    first, second = subject_of(original), subject_of(locked)
-    source = "default" if method == "unknown" else "manifest"
+    lock = _lock_of(locked)
+    first, second = subject_of(original, argument="original"), subject_of(locked)
     if first.digest == second.digest:
-        method, found, source = "none", 1.0, "no lock"
+        lock = _Lock("none", 1.0, MultiplierSource.NO_LOCK)
     if multiplier is not None:
-        found, source = multiplier, "option"
+        lock = replace(lock, multiplier=multiplier, source=MultiplierSource.OPTION)
     return Study(
         original=first,
         locked=second,
-        method=method,
-        multiplier=found,
-        multiplier_source=source,
-        locked_modules=modules,
+        method=lock.method,
+        multiplier=lock.multiplier,
+        multiplier_source=lock.source,
+        locked_modules=lock.modules,
         spec=task,
         task=made,
         task_digest=digest_of(made.fingerprint()),
@@ -164,10 +184,20 @@ def make_study(
     )
 
 
-def _lock_of(folder: Path) -> tuple[str, float, tuple[str, ...]]:
+@dataclass(frozen=True)
+class _Lock:
+    """What is known of the lock of the model under test."""
+
+    method: str
+    multiplier: float
+    source: MultiplierSource
+    modules: tuple[str, ...] = ()
+
+
+def _lock_of(folder: Path) -> _Lock:
     if not (folder / MANIFEST).is_file():
-        return "unknown", UNKNOWN_MULTIPLIER, ()
-    manifest = read_manifest(folder)
+        return _Lock("unknown", UNKNOWN_MULTIPLIER, MultiplierSource.DEFAULT)
+    manifest, source = read_manifest(folder), MultiplierSource.MANIFEST
     if manifest.method == "fold":
-        return "fold", 2.0 ** manifest.strength["exponent"], ()
-    return "inject", float(manifest.strength["multiplier"]), tuple(manifest.strength["matrices"])
+        return _Lock("fold", 2.0 ** manifest.strength["exponent"], source)
+    return _Lock("inject", float(manifest.strength["multiplier"]), source, tuple(manifest.strength["matrices"]))

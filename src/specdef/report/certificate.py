@@ -18,12 +18,12 @@ from specdef.report.entries import UNLOCKED, PaperTable, ordinary_attack, paper_
 from specdef.report.outside import OUTSIDE, outside_budget
 from specdef.report.sentences import (
     LEGEND,
-    MEANING,
     VERDICT_COLUMNS,
     command,
     headline,
     is_held,
     is_open,
+    meaning,
     not_tried,
     plain,
     provenance,
@@ -233,7 +233,7 @@ def markdown(certificate: Mapping[str, Any], cells: Sequence[StoredCell]) -> str
 
 def table_title(table: PaperTable) -> str:
     """Heading of a paper-form table."""
-    return MEANING[UNLOCKED].capitalize() if table.name == UNLOCKED else f"{table.name}: {MEANING.get(table.name, '')}"
+    return meaning(UNLOCKED).capitalize() if table.name == UNLOCKED else f"{table.name}: {meaning(table.name)}"
 
 
 def _md_paper(table: PaperTable) -> str:

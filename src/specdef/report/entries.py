@@ -10,8 +10,8 @@ from typing import Any
 
 from specdef.attacks.base import Attack
 from specdef.attacks.wire import recipe_from_wire
-from specdef.certify.certificate import CONTAINS
 from specdef.certify.findings import SLOWED
+from specdef.certify.threat_model import THREATS
 from specdef.training.outcome import Outcome
 
 UNLOCKED = "unlocked"
@@ -156,7 +156,7 @@ def _paper_table(certificate: Mapping[str, Any], name: str) -> PaperTable:
 
 def rows_of(certificate: Mapping[str, Any], name: str) -> list[Row]:
     """The rows a threat model's verdict is read from, each cell once."""
-    parts = CONTAINS.get(name, (name,))
+    parts = THREATS.get(name).parts if name in THREATS else (name,)
     return list({row["cell"]: row for row in certificate["cells"] if row["threat_model"] in parts}.values())
 
 

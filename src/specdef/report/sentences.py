@@ -8,25 +8,24 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from specdef.certify.threats import THREATS
+from specdef.certify.threat_model import THREATS
 from specdef.certify.verdict import NOT_MEASURED, UNDONE
 from specdef.report.entries import LOST_ALL, LOST_SOME, REGAINED, UNLOCKED, number, power, rate, spread
 from specdef.training.outcome import Outcome
 
-MEANING = {
-    UNLOCKED: "the undefended model",
-    "T0": "ordinary fine-tuning at the usual learning rates",
-    "T1": "T0 and a search for the learning rate",
-    "T2": "other optimizers, clipping, batch size and schedule",
-    "T3": "adapters, and training only a part of the weights",
-    "T4": "undoing the lock in the weights, or training around it",
-}
 LEGEND = (
     "Entries: steps to the target, mean ± standard deviation over the seeds that reached it, and in parentheses the "
     "best score within the utility budget, mean over seeds. Without ±: one seed. — target not reached within the "
     f"budget. {LOST_SOME} utility was lost in at least one seed, {LOST_ALL} in all. {REGAINED} utility was lost and "
     "regained in at least one seed. Invalid and crashed cells count for nothing. An empty entry was not tried."
 )
+
+
+def meaning(name: str) -> str:
+    """What a part of a certificate is about: the undefended model, or what a threat model tries."""
+    if name == UNLOCKED:
+        return "the undefended model"
+    return THREATS.get(name).title if name in THREATS else name
 
 
 def is_open(verdict: str) -> bool:
@@ -53,7 +52,7 @@ def headline(certificate: Mapping[str, Any]) -> str:
     if opened:
         return f"This lock does NOT hold: {_opened(certificate, opened[0])}"
     held = [name for name, entry in models.items() if is_held(entry["verdict"])]
-    missing = [name for name in THREATS if name not in held]
+    missing = [name for name in THREATS.names() if name not in held]
     if not held:
         return "Nothing can be said about this lock: no cell that counts was measured."
     others = (
@@ -70,7 +69,7 @@ def _opened(certificate: Mapping[str, Any], name: str) -> str:
     unlocked = certificate[UNLOCKED]["steps"]
     cost = f"; the undefended model needs {number(unlocked)}" if unlocked is not None else ""
     sentence = (
-        f"under {name} ({MEANING.get(name, name)}), {attack(entry)} reaches the target within the utility budget "
+        f"under {name} ({meaning(name)}), {attack(entry)} reaches the target within the utility budget "
         f"after {number(entry['steps'])} steps{cost}."
     )
     if entry["verdict"].startswith("slowed"):
@@ -93,7 +92,7 @@ def verdict_sentences(certificate: Mapping[str, Any], name: str) -> str:
     entry = certificate["threat_models"][name]
     verdict, steps = entry["verdict"], certificate["recipe"]["steps"]
     worst = f"The most successful attack, {attack(entry)} (cell {entry['cell']}),"
-    said = [f"{name}, {MEANING.get(name, name)}: {verdict}"]
+    said = [f"{name}, {meaning(name)}: {verdict}"]
     if is_open(verdict):
         said[0] += "."
         said.append(

@@ -1,0 +1,78 @@
+"""Threat models: what each attacker tries, in which order, and when trying more cannot change the verdict.
+
+Each kind is one module of `specdef.certify.threats`, or comes from another package through the entry points
+``specdef.threats``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Sequence
+from typing import ClassVar
+
+from specdef.certify.cell import Cell
+from specdef.certify.findings import Findings
+from specdef.certify.result import StoredCell
+from specdef.certify.study import Study
+from specdef.core.registry import Registry
+
+Plan = Generator[list[Cell], list[StoredCell], None]
+"""Yields batches of cells and receives their results."""
+
+
+class ThreatModel(ABC):
+    """One attacker.
+
+    Attributes:
+        name: what users type.
+        title: what is tried, in a few words.
+        reads: names of the threat models this attacker also has the means of: their cells count in its verdict too, and
+            they run before it.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    reads: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the threat models whose cells the verdict is read from, this one last."""
+        return (*self.reads, self.name)
+
+    @abstractmethod
+    def cells(self, study: Study, findings: Findings) -> Plan:
+        """What to run. It stops as soon as the lock is broken; what it would have tried next is noted as not tried.
+
+        Args:
+            study: the models, the task and the ordinary recipe.
+            findings: what the undefended model and earlier threat models came to; the cells yielded here are noted in
+                it under this threat model's name.
+        """
+
+
+THREATS: Registry[ThreatModel] = Registry("threats", "specdef.certify.threats", "specdef.threats", spelling=str.upper)
+"""Every threat model, by name."""
+
+
+def in_order(names: Sequence[str]) -> list[ThreatModel]:
+    """The threat models of these names and those they read, in the registry's order, each after what it reads.
+
+    Raises:
+        SpecdefError: no threat model has such a name.
+    """
+    found: dict[str, ThreatModel] = {}
+
+    def add(name: str) -> None:
+        threat = THREATS.get(name)
+        for other in threat.reads:
+            add(other)
+        found.setdefault(name, threat)
+
+    for name in sorted(set(names), key=_place):
+        add(name)
+    return list(found.values())
+
+
+def _place(name: str) -> int:
+    known = THREATS.names()
+    return known.index(name) if name in known else len(known)

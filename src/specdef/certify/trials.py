@@ -1,0 +1,64 @@
+"""Trials: what one attack changes in the ordinary recipe, and the cell that comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from specdef.attacks.base import Attack, Intervention
+from specdef.certify.cell import Cell
+from specdef.certify.findings import Findings
+from specdef.certify.study import Study
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One attack, as a change of the ordinary one.
+
+    Attributes:
+        changes: fields of the recipe.
+        interventions: what is done besides.
+    """
+
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    interventions: tuple[Intervention, ...] = ()
+
+    def at(self, lr: float) -> Trial:
+        """The same at another learning rate, rounded."""
+        return replace(self, changes={**self.changes, "lr": rounded(lr)})
+
+    @property
+    def but_rate(self) -> Trial:
+        """The same without its learning rate."""
+        return replace(self, changes={name: value for name, value in self.changes.items() if name != "lr"})
+
+    @property
+    def without_lock(self) -> Trial:
+        """The same, without what needs a lock to work on: the trial on the undefended model."""
+        return replace(self, interventions=tuple(one for one in self.interventions if not one.needs_lock))
+
+    def attack(self, study: Study) -> Attack:
+        """The attack."""
+        return Attack(replace(study.recipe, **self.changes), self.interventions, utility_factor=study.utility_factor)
+
+
+def trying(rates: Iterable[float], *interventions: Intervention, **changes: Any) -> list[Trial]:
+    """One attack at some learning rates."""
+    return [Trial({"lr": lr, **changes}, interventions) for lr in rates]
+
+
+def original_cell(study: Study, attack: Attack) -> Cell:
+    """A cell on the undefended model."""
+    return study.attacked(study.original, attack)
+
+
+def locked_cell(study: Study, findings: Findings, attack: Attack) -> Cell:
+    """A cell on the model under test; the undefended model needs no comparison with itself, so its cells are reused."""
+    alone = study.locked.digest == study.original.digest and not attack.rewrites
+    return study.attacked(study.locked, attack, reference=None if alone else findings.reference)
+
+
+def rounded(lr: float) -> float:
+    """Three significant digits, so that the same rate reached by another route is the same cell."""
+    return float(f"{lr:.3g}")

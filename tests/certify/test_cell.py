@@ -1,0 +1,51 @@
+"""What a cell is named after: the first results' names stay, other kinds and utilities say what they are."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from specdef.certify.cell import Cell, CellConfig, Subject, cell_from_json
+from specdef.errors import SpecdefError
+from specdef.tasks.base import TaskSpec
+
+CELL = Cell(Subject("/here", "a"), TaskSpec("facts"), "b", None, "c", reference=2.5)
+
+
+def test_a_language_models_cell_is_named_as_in_the_first_results() -> None:
+    assert CELL.key == "9290f4188d928873"
+    assert set(CELL.identity()) == {
+        *("format", "model", "task", "task_digest", "text_digest", "attack"),
+        *("reference_perplexity", "threads", "device"),
+    }
+    assert CELL.identity()["reference_perplexity"] == 2.5
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"model_kind": "text-classifier"}, {"utility": "accuracy"}, {"original": Subject("/there", "d")}],
+)
+def test_another_kind_utility_or_original_is_another_cell(changes: dict[str, object]) -> None:
+    other = replace(CELL, **changes)  # type: ignore[arg-type]
+    assert other.key != CELL.key
+    assert other.identity()["utility"]["reference"] == 2.5
+    assert replace(other, reference=3.0).key != other.key
+    again = json.loads(json.dumps(other.identity()))
+    assert CellConfig.from_wire(again) == other.config
+    assert cell_from_json(json.loads(json.dumps(other.to_json()))) == other
+
+
+def test_where_the_undefended_model_lies_is_no_part_of_the_name() -> None:
+    first, second = (replace(CELL, original=Subject(path, "d")) for path in ("/there", "/elsewhere"))
+    assert first.key == second.key
+    assert replace(CELL, original=Subject("/there", "e")).key != first.key
+
+
+@pytest.mark.parametrize("missing", ["attack", "utility", "device"])
+def test_a_configuration_that_lacks_a_part_is_refused(missing: str) -> None:
+    data = replace(CELL, utility="accuracy").identity()
+    data.pop(missing)
+    with pytest.raises(SpecdefError, match=r"`config` must be as this version writes it; it is not"):
+        CellConfig.from_wire(data)

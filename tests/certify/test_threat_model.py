@@ -1,0 +1,55 @@
+"""Threat models by name: which cells a verdict reads, and what runs before what."""
+
+from __future__ import annotations
+
+import pytest
+import synthetic
+
+from specdef.certify.certificate import check_threats
+from specdef.certify.findings import Findings
+from specdef.certify.threat_model import THREATS, Plan, ThreatModel, in_order
+from specdef.errors import SpecdefError
+
+
+def test_whoever_searches_also_tries_the_ordinary() -> None:
+    parts = {name: THREATS.get(name).parts for name in THREATS.names()}
+    assert parts == {"T0": ("T0",), "T1": ("T0", "T1"), "T2": ("T2",), "T3": ("T3",), "T4": ("T0", "T4")}
+    assert all(threat.title for threat in THREATS)
+
+
+@pytest.mark.parametrize(
+    ("names", "order"),
+    [(["T4"], ["T0", "T4"]), (["T3", "T1"], ["T0", "T1", "T3"]), (["T2"], ["T2"]), (["T1", "T0"], ["T0", "T1"])],
+)
+def test_what_a_threat_model_reads_runs_before_it(names: list[str], order: list[str]) -> None:
+    assert [threat.name for threat in in_order(names)] == order
+
+
+def test_a_threat_model_may_read_one_that_reads_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Whole(ThreatModel):
+        name = "A0"
+        title = "everything"
+        reads = ("T1",)
+
+        def cells(self, study: object, findings: Findings) -> Plan:
+            yield []
+
+    monkeypatch.setitem(THREATS._loaded, "A0", Whole())
+    assert [threat.name for threat in in_order(["A0", "T0"])] == ["T0", "T1", "A0"]
+
+
+def test_unknown_names_are_refused() -> None:
+    for names, got in ((["T0", "T8"], "T8"), ([], "none")):
+        with pytest.raises(SpecdefError, match=f"`threats` must be any of T0, T1, T2, T3, T4; got {got}"):
+            check_threats(names)
+
+
+@pytest.mark.parametrize("threat", ["T1", "T4"])
+def test_a_model_that_ordinary_training_breaks_is_searched_no_further(
+    threat: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    certificate = synthetic.certify(tmp_path_factory.mktemp("open"), synthetic.unlocked, ("T0", threat))
+    assert certificate.verdicts == {"T0": "broken", threat: "broken"}
+    assert not [row for row in certificate.content["cells"] if row["threat_model"] == threat]
+    (reason,) = certificate.content["threat_models"][threat]["not_tried"]
+    assert "break" in reason
