@@ -35,8 +35,7 @@ ORDER = (
 HEAVY_HOMES = {
     "matplotlib": {"report/plots.py"},
     "curvlinops": {"analysis/curvature/operators.py"},
-    "peft": {"attacks/lora.py", "locks/peft_layer.py"},
-    "peft": {"attacks/interventions/lora.py"},
+    "peft": {"attacks/interventions/lora.py", "locks/peft_layer.py"},
     "ray": {"certify/executors/ray.py"},
     "lm_eval": {"integrations/lm_eval.py"},
 }

@@ -119,7 +119,7 @@ def test_a_file_of_labelled_texts_is_a_task_and_another_the_utility(folders: Fol
         tmp_path / "runs",
         task=f"classification:{tmp_path / 'swapped.jsonl'}",
         text=tmp_path / "mine.jsonl",
-        recipe=Recipe(lr=1e-2, steps=60, batch_size=16, eval_every=60, retain_weight=0.0),
+        recipe=Recipe(lr=3e-3, steps=100, batch_size=16, eval_every=100, retain_weight=0.0),
         threads=1,
         device="cpu",
     )
