@@ -19,9 +19,6 @@ FORMAT = 1
 """Raised whenever the same configuration would give another result: finished cells are then computed again."""
 FIRST_KIND, FIRST_UTILITY = "causal-lm", "perplexity"
 """What every cell was of when the first results were written; a cell says another model kind or utility beside it."""
-_FIRST_REFERENCE = "reference_perplexity"
-"""How such a cell names its `reference`."""
-_SHARED = ("model", "task", "task_digest", "text_digest", "threads", "device", "format")
 _NOT_WEIGHTS = {"README.md", ".gitattributes", "SPECDEF_LOCK.md", "specdef_lock.json"}
 
 
@@ -33,6 +30,11 @@ class Subject:
     digest: str
 
 
+_SAME = ("format", "model", "task", "task_digest", "text_digest", "threads", "device")
+"""Fields that the wire calls as `CellConfig` does."""
+_FIRST_REFERENCE = "reference_perplexity"
+
+
 @dataclass(frozen=True)
 class CellConfig:
     """What a cell is: its identity. The names on the wire are frozen, since the key is a hash over them.
@@ -41,14 +43,14 @@ class CellConfig:
         model: digest of the model's files.
         task: name of what is trained and scored.
         task_digest: of everything the task was made of.
-        text_digest: of the general data.
+        text_digest: of the general text.
         attack: how the model is attacked.
-        reference: see `Cell`.
+        reference: utility of the undefended model; see `Cell`.
         threads: CPU threads.
         device: ``cpu`` or ``cuda``.
         model_kind: name of the model's kind.
-        utility: name of the utility.
-        original: digest of the undefended model's files, where the utility needs it.
+        utility: name of the utility that is watched.
+        original: digest of the undefended model, where the utility needs it.
         format: see `FORMAT`.
     """
 
@@ -67,13 +69,15 @@ class CellConfig:
 
     def to_wire(self) -> dict[str, Any]:
         """As JSON data."""
-        shared = {name: getattr(self, name) for name in _SHARED}
+        same = {name: getattr(self, name) for name in _SAME}
+        return {**same, "attack": attack_to_wire(self.attack), **self._watched()}
+
+    def _watched(self) -> dict[str, Any]:
+        """What version 1 has one field for, as long as that says it all."""
         if (self.model_kind, self.utility, self.original) == (FIRST_KIND, FIRST_UTILITY, None):
-            watched: dict[str, Any] = {_FIRST_REFERENCE: self.reference}
-        else:
-            utility = {"name": self.utility, "reference": self.reference, "original": self.original}
-            watched = {"model_kind": self.model_kind, "utility": utility}
-        return {**shared, "attack": attack_to_wire(self.attack), **watched}
+            return {_FIRST_REFERENCE: self.reference}
+        utility = {"name": self.utility, "reference": self.reference, "original": self.original}
+        return {"model_kind": self.model_kind, "utility": utility}
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
@@ -82,19 +86,16 @@ class CellConfig:
         Raises:
             SpecdefError: the data does not fit, or the attack is of a kind that is not installed.
         """
-        given = dict(data)
         try:
-            if _FIRST_REFERENCE in given:
-                watched = {"reference": given.pop(_FIRST_REFERENCE)}
+            same = {name: data[name] for name in _SAME}
+            watched: dict[str, Any]
+            if _FIRST_REFERENCE in data:
+                watched = {"reference": data[_FIRST_REFERENCE]}
             else:
-                utility = given.pop("utility")
-                watched = {
-                    "model_kind": given.pop("model_kind"),
-                    "utility": utility["name"],
-                    "reference": utility["reference"],
-                    "original": utility["original"],
-                }
-            return cls(**{**given, **watched, "attack": attack_from_wire(data["attack"])})
+                utility = data["utility"]
+                watched = {"reference": utility["reference"], "original": utility["original"]}
+                watched |= {"model_kind": data["model_kind"], "utility": utility["name"]}
+            return cls(**same, attack=attack_from_wire(data["attack"]), **watched)
         except (TypeError, KeyError) as error:
             raise SpecdefError(f"`config` must be as this version writes it; it is not ({error}).") from error
 
