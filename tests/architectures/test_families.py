@@ -59,6 +59,7 @@ NUM_PAIRS = {
     "gpt_oss": 4,
     "bert": 2,
     "roberta": 2,
+    "bert-classifier": 2,
     "roberta-classifier": 2,
     "deberta-v2": 2,
     "deberta-v2-shared-key": 2,

@@ -15,6 +15,52 @@ from specdef.errors import SpecdefError
 from specdef.tasks.base import TaskSpec
 
 CELL = Cell(Subject("/here", "a"), TaskSpec("facts"), "b", None, "c", reference=2.5)
+PLAIN = CellConfig("m", "facts", "t", "x", Attack(), 43.5, 1, "cpu")
+
+
+def test_other_kinds_and_utilities_are_said_beside_the_first_fields() -> None:
+    assert PLAIN.to_wire()["reference_perplexity"] == 43.5
+    assert not {"model_kind", "utility", "original", "reference"} & PLAIN.to_wire().keys()
+    other = replace(PLAIN, model_kind="other", utility="accuracy", original="o")
+    assert other.to_wire()["utility"] == {"name": "accuracy", "reference": 43.5, "original": "o"}
+    assert "reference_perplexity" not in other.to_wire()
+
+
+def test_every_configuration_comes_back_and_has_a_key_of_its_own() -> None:
+    changes: list[dict[str, Any]] = [
+        {},
+        {"model": "n"},
+        {"task": "guard"},
+        {"task_digest": "u"},
+        {"text_digest": "y"},
+        {"attack": Attack(early_stop=True)},
+        {"reference": None},
+        {"threads": 2},
+        {"device": "cuda"},
+        {"model_kind": "other"},
+        {"utility": "accuracy"},
+        {"original": "o"},
+        {"format": 2},
+    ]
+    configs = [replace(PLAIN, **change) for change in changes]
+    for config in configs:
+        assert CellConfig.from_wire(json.loads(json.dumps(config.to_wire()))) == config
+    assert len({config.key for config in configs}) == len(configs)
+    assert {name for change in changes for name in change} == set(CellConfig.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("missing", ["model", "attack", "format", "threads"])
+def test_a_configuration_that_is_not_whole_is_refused(missing: str) -> None:
+    data = PLAIN.to_wire()
+    del data[missing]
+    with pytest.raises(SpecdefError, match="`config` must be as this version writes it"):
+        CellConfig.from_wire(data)
+
+
+def test_a_folder_without_weights_is_blamed_on_the_argument_it_was_given_as(tmp_path: Path) -> None:
+    for argument in ("model", "original"):
+        with pytest.raises(SpecdefError, match=f"`{argument}` must be a folder with .safetensors files"):
+            subject_of(tmp_path, argument=argument)
 
 
 def test_a_language_models_cell_is_named_as_in_the_first_results() -> None:

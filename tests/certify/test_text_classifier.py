@@ -14,6 +14,7 @@ from specdef import attack, certify_model, lock, unlock, verify
 from specdef.certify.resources import Machine
 from specdef.certify.result import StoredCell
 from specdef.errors import SpecdefError
+from specdef.report.write import write_report
 from specdef.tasks.text.everyday import everyday
 from specdef.training.outcome import Outcome
 from specdef.training.recipe import Recipe
@@ -105,6 +106,7 @@ def test_a_classifier_is_certified_and_reported(folders: Folders, tmp_path: Path
         assert cell.config["utility"]["name"] == "accuracy"
         assert cell.config["utility"]["original"] == undefended
         assert "reference_perplexity" not in cell.config
+    write_report(tmp_path / "out")
     assert "classification" in (tmp_path / "out" / "index.html").read_text()
 
 

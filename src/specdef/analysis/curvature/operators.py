@@ -88,7 +88,7 @@ def _gauss_newton(problem: LossProblem) -> Any:
     from curvlinops import GGNLinearOperator
     from torch import nn
 
-    class Logits(nn.Module):
+    class Outputs(nn.Module):
         """The model as curvlinops calls it: logits [targets, classes]."""
 
         def __init__(self) -> None:
@@ -104,7 +104,7 @@ def _gauss_newton(problem: LossProblem) -> Any:
             targets = problem.kind.predictions(problem.model, batch)[1]
         data.append(({str(at): tensor for at, tensor in enumerate(batch)}, targets))
     return GGNLinearOperator(
-        Logits(),
+        Outputs(),
         nn.CrossEntropyLoss(reduction="sum"),
         problem.parameters,
         data,

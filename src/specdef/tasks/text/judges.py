@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from specdef.checkpoint.header import load_json_object
 from specdef.errors import TaskError
+from specdef.models.loading import is_fault, reason
 
 
 class TextJudge(Protocol):
@@ -141,9 +142,10 @@ def _classifier(folder: Path) -> tuple[Any, Any]:
     try:
         model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval()
         return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # whatever a stranger's folder makes transformers raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise TaskError(f"`classifier` must be loadable by transformers; {folder} is not ({reason}).") from error
+    except BaseException as error:  # whatever a stranger's folder makes transformers raise
+        if not is_fault(error):
+            raise
+        raise TaskError(f"`classifier` must be loadable by transformers; {folder} is not ({reason(error)}).") from error
 
 
 def parse_scorer(text: str) -> TextJudge:
