@@ -46,8 +46,8 @@ def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Completed
         (["lock", "MODEL", "OUT", "--pairs", "norm,xyz"], "`pairs` must be drawn from"),
         (["lock", "MODEL", "OUT", "--preset", "magic"], "`preset` must be exact or paper"),
         (["lock", "MODEL", "OUT", "--preset", "paper", "--components", "x"], "`components` must be drawn from q_proj"),
-        (["lock", "MODEL", "OUT", "--preset", "paper", "--top-k", "0"], "`top_k` must be at least 1"),
-        (["lock", "MODEL", "OUT", "--preset", "paper", "--top-k", "999"], "`top_k` must be at most"),
+        (["lock", "MODEL", "OUT", "--preset", "paper", "--rank", "0"], "`top_k` must be at least 1"),
+        (["lock", "MODEL", "OUT", "--preset", "paper", "--rank", "999"], "`top_k` must be at most"),
         (["lock", "MODEL", "OUT", "--preset", "paper", "--form", "diagonal"], "`form` must be dense or low_rank"),
         (["lock", "MODEL", "OUT", "--preset", "paper", "--basis", "foo"], "`basis` must be svd or axis"),
         (["lock", "MODEL", "OUT", "--key", "OUT/key"], "`key` must lie outside the locked folder"),
@@ -62,7 +62,11 @@ def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Completed
             ["attack", "MODEL", "--out", "OUT", "--max-grad-norm", "much"],
             "`max-grad-norm` must be a number above 0, or none",
         ),
-        (["attack", "MODEL", "--out", "OUT", "--stop", "now"], "`stop` must be budget or paper"),
+        (["attack", "MODEL", "--out", "OUT", "--plot", "run.pdf"], "`plot` must be a file ending in .png"),
+        (
+            ["attack", "MODEL", "--out", "OUT", "--freeze", "v", "--train-smallest-gradients", "0.5"],
+            "`freeze` must be left out with `train-smallest-gradients`",
+        ),
         (["attack", "MODEL", "--out", "OUT", "--freeze", "("], "`freeze` must be a regular expression"),
         (["attack", "MODEL", "--out", "OUT", "--lora", "big"], "`lora` must look like r=8,targets=all"),
         (["attack", "MODEL", "--out", "OUT", "--task", "factz"], "got 'factz'. Did you mean facts"),
@@ -80,7 +84,8 @@ def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Completed
         (["certify", "MODEL", "--original", "MODEL", "--out", "OUT", "--workers", "0"], "`workers` must be at least 1"),
         (["runs", "OUT"], "must hold results of `specdef attack`"),
         (["report", "OUT"], "`folder` must hold certificate.json"),
-        (["prepare", "cake", "MODEL", "OUT"], "`kind` must be one of guard, unlearned"),
+        (["defend", "cake", "MODEL", "OUT"], "must be one of guard, unlearned"),
+        (["defend", "guard", "MODEL", "OUT", "-o", "steps"], "`option` must look like name=value; got 'steps'"),
     ],
 )
 def test_bad_input_exits_2_with_one_sentence_and_nothing_heavy(
