@@ -26,7 +26,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from specdef.errors import PlanError
 from specdef.locks.in_memory import ModuleLock, lock_module
-from specdef.models.loading import BUNDLED, find_model
+from specdef.models.bundled import BUNDLED
+from specdef.models.sources import find_model
 
 MULTIPLIERS = (1e3, 1e4, 1e6, 1e9)
 TOP_K = 25

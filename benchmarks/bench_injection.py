@@ -25,15 +25,18 @@ def child(folder: Path) -> None:
 
     from specdef.attacks.run import text_blocks
     from specdef.models.loading import load, load_tokenizer
-    from specdef.tasks.facts import bundled_prose, facts
-    from specdef.tasks.task import encode
+    from specdef.models.tokens import encode_completions
+    from specdef.tasks.kinds.facts import facts
+    from specdef.tasks.text.prose import bundled_prose
     from specdef.training.loop import make_trainer
     from specdef.training.recipe import Recipe
 
     tokenizer, model = load_tokenizer(folder), load(folder, dtype=torch.float32)
     text = text_blocks(bundled_prose(), tokenizer)
     general = (text.train, text.train, torch.ones_like(text.train))
-    trainer = make_trainer(model, Recipe(lr=1e-12, steps=STEPS + 2), encode(facts().samples, tokenizer), general)
+    trainer = make_trainer(
+        model, Recipe(lr=1e-12, steps=STEPS + 2), encode_completions(facts().samples, tokenizer), general
+    )
     trainer.step()
     started = time.perf_counter()
     for _ in range(STEPS):

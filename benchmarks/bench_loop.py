@@ -22,9 +22,12 @@ def child(way: str) -> None:
     from transformers import get_linear_schedule_with_warmup
 
     from specdef.attacks.run import text_blocks
-    from specdef.models.loading import BUNDLED, find_model, load, load_tokenizer
-    from specdef.tasks.facts import bundled_prose, facts
-    from specdef.tasks.task import encode
+    from specdef.models.bundled import BUNDLED
+    from specdef.models.loading import load, load_tokenizer
+    from specdef.models.sources import find_model
+    from specdef.models.tokens import encode_completions
+    from specdef.tasks.kinds.facts import facts
+    from specdef.tasks.text.prose import bundled_prose
     from specdef.training.batches import batches
     from specdef.training.loop import make_trainer
     from specdef.training.recipe import Recipe
@@ -32,7 +35,10 @@ def child(way: str) -> None:
     folder = find_model(BUNDLED)
     tokenizer, model = load_tokenizer(folder), load(folder, dtype=torch.float32)
     text = text_blocks(bundled_prose(), tokenizer)
-    task, general = encode(facts().samples, tokenizer), (text.train, text.train, torch.ones_like(text.train))
+    task, general = (
+        encode_completions(facts().samples, tokenizer),
+        (text.train, text.train, torch.ones_like(text.train)),
+    )
     recipe = Recipe(lr=1e-5, steps=STEPS + 1)
     if way == "specdef":
         step = make_trainer(model, recipe, task, general).step

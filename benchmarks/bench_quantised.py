@@ -14,8 +14,10 @@ import torch
 from transformers import AutoTokenizer
 
 from specdef import lock
-from specdef.models.equivalence import kl_divergence
-from specdef.models.loading import BUNDLED, find_model, load
+from specdef.models.bundled import BUNDLED
+from specdef.models.loading import load
+from specdef.models.probing import kl_divergence
+from specdef.models.sources import find_model
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "every pair, 2^20 (preset)": {},

@@ -18,10 +18,12 @@ from typing import Any
 from experiments.locked import HERE, WORK, locked_copy
 from specdef.certify.environment import environment
 from specdef.certify.store import write_json
-from specdef.models.loading import BUNDLED, find_model
-from specdef.tasks.facts import bundled_prose, facts
-from specdef.tasks.task import MultipleChoice
-from specdef.training.perplexity import split_text
+from specdef.core.schema import plain
+from specdef.models.bundled import BUNDLED
+from specdef.models.sources import find_model
+from specdef.tasks.kinds.facts import facts
+from specdef.tasks.text.prose import bundled_prose, split_text
+from specdef.tasks.text.scoring import MultipleChoice
 
 MODELS: dict[str, dict[str, str] | None] = {
     "unlocked": None,
@@ -51,7 +53,7 @@ def run(name: str) -> Path:
     cases = [(model, lora) for model in MODELS for lora in LEARNING_RATES]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         rows = list(pool.map(lambda case: _row(case[0], folders[case[0]], data, case[1]), cases))
-    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": environment("cpu")}
+    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": plain(environment("cpu"))}
     write_json(HERE / "results" / f"{name}.json", {**content, "rows": rows})
     path = HERE / "results" / f"{name}.md"
     path.write_text(_table(rows))
@@ -82,11 +84,11 @@ def _best(found: Mapping[str, Any]) -> float:
 
 def _data() -> dict[str, Any]:
     task = facts()
-    assert isinstance(task.score, MultipleChoice)
+    assert isinstance(task.metric, MultipleChoice)
     measure, mix = split_text(bundled_prose())
     return {
         "samples": [[sample.prompt, sample.completion] for sample in task.samples],
-        "questions": [[q.prompt, list(q.choices), q.answer] for q in task.score.questions],
+        "questions": [[q.prompt, list(q.choices), q.answer] for q in task.metric.questions],
         "mix": mix.splitlines(),
         "measure": measure.splitlines(),
     }

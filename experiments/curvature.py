@@ -17,7 +17,9 @@ from specdef.analysis.curvature.problem import gradient_norms, mean_loss
 from specdef.attacks.rewrites.apply import parse_rewriting, rewrite
 from specdef.certify.environment import environment
 from specdef.certify.store import write_json
-from specdef.models.loading import BUNDLED, find_model
+from specdef.core.schema import plain
+from specdef.models.bundled import BUNDLED
+from specdef.models.sources import find_model
 
 SAMPLES, TOLERANCE = 8, 1e-3
 MODELS: tuple[dict[str, Any], ...] = (
@@ -45,7 +47,7 @@ def run(name: str) -> Path:
         rows.append({"model": entry["label"], **json.loads(kept.read_text())})
         shown = {key: value for key, value in rows[-1].items() if key != "gradient_norms"}
         print(shown, flush=True)
-    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": environment("cpu")}
+    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": plain(environment("cpu"))}
     settings = {"samples": SAMPLES, "tolerance": TOLERANCE, "task": "facts", "dtype": "fp32"}
     write_json(HERE / "results" / f"{name}.json", {**content, **settings, "rows": rows})
     path = HERE / "results" / f"{name}.md"

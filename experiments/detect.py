@@ -14,8 +14,10 @@ from specdef.analysis.baseline import compare_with_baseline, is_unusual
 from specdef.analysis.inspect import SPECTRAL_JUMP, InspectReport
 from specdef.certify.environment import environment
 from specdef.certify.store import write_json
+from specdef.core.schema import plain
 from specdef.errors import SpecdefError
-from specdef.models.loading import BUNDLED, find_model
+from specdef.models.bundled import BUNDLED
+from specdef.models.sources import find_model
 
 EXPONENTS = (4, 8, 13, 20, 40)
 SEEDS = (0, 1, 2)
@@ -27,7 +29,7 @@ REAL_FOLD, REAL_INJECT = (4, 8, 20, 40), (4, 13)
 def run(name: str) -> Path:
     """Write results/detect.json and results/detect.md."""
     rows = [*_tiny(), *_real()]
-    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": environment("cpu")}
+    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": plain(environment("cpu"))}
     write_json(HERE / "results" / f"{name}.json", {**content, "rates": _rates(rows), "rows": rows})
     path = HERE / "results" / f"{name}.md"
     path.write_text(_table(rows))

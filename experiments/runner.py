@@ -6,6 +6,7 @@ configs/table4.json runs here; configs/table4-full.json is the same at the paper
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +20,17 @@ from specdef.certify.cell import Cell
 from specdef.certify.environment import environment
 from specdef.certify.findings import without_seed
 from specdef.certify.resources import Machine
+from specdef.certify.result import StoredCell
 from specdef.certify.run_cell import reference_perplexity
-from specdef.certify.store import Store, StoredCell, write_json
+from specdef.certify.store import Store, write_json
 from specdef.certify.study import make_study
 from specdef.certify.sweep import sweep
 from specdef.certify.verdict import attack_of, judge_threat
+from specdef.core.schema import plain
 from specdef.defences.prepare import prepare
-from specdef.models.loading import BUNDLED, find_model
-from specdef.tasks.registry import parse_task
+from specdef.models.bundled import BUNDLED
+from specdef.models.sources import find_model
+from specdef.tasks.base import parse_task
 from specdef.training.recipe import Recipe
 
 
@@ -111,16 +115,17 @@ def _entries(cells: Sequence[StoredCell], reference: float) -> list[dict[str, An
 def _cost(cells: Sequence[StoredCell]) -> dict[str, Any]:
     """What an attack cost, from its first seed: the rewriting, the numbers it adds, a step, and memory."""
     cell = cells[0]
-    steps, found = cell.result["steps"], cell.result.get("rewrite") or {}
+    steps, found = cell.result.steps, cell.result.rewrites
     return {
-        "rewrite_seconds": cell.measured.get("rewrite_seconds"),
-        "added_parameters": found.get("added_parameters"),
-        "trained_parameters": cell.result["trained_parameters"],
-        "seconds_per_step": round(cell.measured["train_seconds"] / steps, 3) if steps else None,
-        "peak_memory_bytes": cell.measured["peak_memory_bytes"],
-        "note": cell.result["note"],
+        "rewrite_seconds": cell.measured.rewrite_seconds,
+        "added_parameters": found[0].added_parameters if found else None,
+        "trained_parameters": cell.result.trained_parameters,
+        "seconds_per_step": round((cell.measured.train_seconds or 0.0) / steps, 3) if steps else None,
+        "peak_memory_bytes": cell.measured.peak_memory_bytes,
+        "note": cell.result.note,
         "curve": [
-            [point["step"], point["score"], point["perplexity"], point["loss"]] for point in cell.result["evaluations"]
+            [point.step, point.score, point.utility if math.isfinite(point.utility) else None, point.loss]
+            for point in cell.result.evaluations
         ],
     }
 
@@ -131,7 +136,7 @@ def _write(name: str, config: Any, rows: Sequence[Row], reference: float, device
         "command": f"make experiment NAME={name}",
         "config": config,
         "reference_perplexity": reference,
-        "environment": environment(device),
+        "environment": plain(environment(device)),
         "rows": [{"lock": row.label, "entries": row.entries} for row in rows],
     }
     write_json(HERE / "results" / f"{name}.json", content)
@@ -201,4 +206,4 @@ def _entry(entry: Mapping[str, Any]) -> str:
 
 
 def _say(cell: StoredCell, done: int, total: int) -> None:
-    print(f"[{done}/{total}] {attack_of(cell).label}: {cell.result['outcome']}", flush=True)
+    print(f"[{done}/{total}] {attack_of(cell).label}: {cell.result.outcome.value}", flush=True)

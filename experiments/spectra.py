@@ -16,7 +16,9 @@ from specdef.analysis.curvature.measure import task_problem
 from specdef.analysis.curvature.problem import gradient_norms
 from specdef.certify.environment import environment
 from specdef.certify.store import write_json
-from specdef.models.loading import BUNDLED, find_model
+from specdef.core.schema import plain
+from specdef.models.bundled import BUNDLED
+from specdef.models.sources import find_model
 
 LABELS = ("unlocked", "paper 1e4", "exact 2^20", "paper 1e4, merged", "exact 2^20, rebalanced")
 COLOURS = ("#2d3748", "#c53030", "#2b6cb0", "#ed8936", "#38b2ac")
@@ -33,7 +35,7 @@ def run(name: str) -> Path:
             write_json(kept, _measure(folder_of(original, entry)))
         rows[entry["label"]] = json.loads(kept.read_text())
         print(entry["label"], flush=True)
-    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": environment("cpu")}
+    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": plain(environment("cpu"))}
     write_json(HERE / "results" / f"{name}.json", {**content, "samples": SAMPLES, "models": rows})
     _plot(rows, HERE / "results" / f"{name}.png")
     path = HERE / "results" / f"{name}.md"

@@ -11,9 +11,11 @@ from specdef.certify.environment import environment
 from specdef.certify.run_cell import reference_perplexity
 from specdef.certify.store import write_json
 from specdef.certify.study import make_study
+from specdef.core.schema import plain
 from specdef.errors import SpecdefError
-from specdef.models.loading import find_model, load, load_tokenizer
-from specdef.tasks.registry import parse_task
+from specdef.models.loading import load, load_tokenizer
+from specdef.models.sources import find_model
+from specdef.tasks.base import parse_task
 
 
 def run(name: str) -> Path:
@@ -28,7 +30,7 @@ def run(name: str) -> Path:
             rows.append({"lock": entry["label"], "refused": str(error)})
             continue
         study = make_study(folder, original, parse_task(config["task"]))
-        score = study.task.score(load(folder), load_tokenizer(folder))
+        score = study.task.metric(load(folder), load_tokenizer(folder))
         row = {"lock": entry["label"], "perplexity": reference_perplexity(study.cell(study.locked)), "score": score}
         if config["harness"]:
             from specdef.integrations.lm_eval import evaluate_harness
@@ -36,7 +38,7 @@ def run(name: str) -> Path:
             row["harness"] = evaluate_harness(folder, config["harness"])
         rows.append(row)
         print(row, flush=True)
-    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": environment("cpu")}
+    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": plain(environment("cpu"))}
     write_json(HERE / "results" / f"{name}.json", {**content, "config": config, "rows": rows})
     path = HERE / "results" / f"{name}.md"
     path.write_text(_table(name, config, rows))

@@ -13,6 +13,7 @@ from torch import Tensor
 from experiments.locked import HERE
 from specdef.certify.environment import environment
 from specdef.certify.store import write_json
+from specdef.core.schema import plain
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -35,7 +36,7 @@ def write(
         seeds: of the random draws; empty where nothing is drawn.
         per_seed: what the tables' means are taken over, for the JSON.
     """
-    machine = environment("cpu")
+    machine = plain(environment("cpu"))
     command = f"make experiment NAME={name}"
     content = {"experiment": name, "command": command, "environment": machine, "seeds": list(seeds)}
     content |= {"notes": list(notes), "tables": dict(tables), "per_seed": list(per_seed)}

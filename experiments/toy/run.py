@@ -13,6 +13,7 @@ from experiments.toy.network import spirals
 from experiments.toy.sweep import PLANS, SEEDS, run_plan
 from specdef.certify.environment import environment
 from specdef.certify.store import write_json
+from specdef.core.schema import plain
 
 RESULTS = HERE / "results"
 
@@ -20,7 +21,7 @@ RESULTS = HERE / "results"
 def run(name: str) -> Path:
     """Measure one of NAMES; write results/NAME.json, results/NAME.md and its figures."""
     measure, _ = NAMES[name]
-    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": environment("cpu")}
+    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": plain(environment("cpu"))}
     write_json(RESULTS / f"{name}.json", {**content, **measure()})
     return draw(name)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from specdef.locks.unlock import unlock as unlock
     from specdef.locks.verify import VerifyReport as VerifyReport
     from specdef.locks.verify import verify as verify
-    from specdef.models.loading import fetch as fetch
+    from specdef.models.bundled import fetch as fetch
 
 __version__ = "0.1.0"
 
@@ -49,7 +49,7 @@ _HOMES = {
     "measure_curvature": "specdef.analysis.curvature.measure",
     "CurvatureReport": "specdef.analysis.curvature.measure",
     # models and failures
-    "fetch": "specdef.models.loading",
+    "fetch": "specdef.models.bundled",
     "SpecdefError": "specdef.errors",
 }
 

@@ -13,9 +13,12 @@ from specdef.attacks.run import Attack, run_attack, text_blocks
 from specdef.core.folders import new_folder
 from specdef.locks.presets import lock
 from specdef.locks.verify import verify
-from specdef.models.loading import BUNDLED, find_model, load, load_tokenizer
+from specdef.models.bundled import BUNDLED
+from specdef.models.loading import load, load_tokenizer
+from specdef.models.sources import find_model
 from specdef.report.plots import plot_curves, require_matplotlib
-from specdef.tasks.facts import bundled_prose, facts
+from specdef.tasks.kinds.facts import facts
+from specdef.tasks.text.prose import bundled_prose
 from specdef.training.outcome import Evaluation
 from specdef.training.recipe import Recipe
 
@@ -58,7 +61,7 @@ def run_demo(out: Path, console: Console, *, steps: int = 12) -> bool:
         runs = {name: _fine_tune(name, model, steps, console) for name, model in models.items()}
         console.print(_table(runs))
         plot_curves(
-            {name: [(point.step, point.score, point.perplexity) for point in points] for name, points in runs.items()},
+            {name: [(point.step, point.score, point.utility) for point in points] for name, points in runs.items()},
             folder / "curves.png",
             title=f"SmolLM2-135M, AdamW at {LEARNING_RATE:g}: unlocked and fold lock 2^20",
             left_label="share of questions on the facts answered rightly",
@@ -87,7 +90,7 @@ def _fine_tune(name: str, folder: Path, steps: int, console: Console) -> list[Ev
     attack = Attack(Recipe(lr=LEARNING_RATE, steps=steps, eval_every=max(1, steps // 3)))
 
     def show(point: Evaluation) -> None:
-        console.print(f"   {name:9s} step {point.step}: score {point.score:.2f}, perplexity {point.perplexity:.4g}")
+        console.print(f"   {name:9s} step {point.step}: score {point.score:.2f}, perplexity {point.utility:.4g}")
 
     text = text_blocks(bundled_prose(), tokenizer)
     model = load(folder, dtype=torch.float32)
@@ -102,6 +105,6 @@ def _table(runs: dict[str, list[Evaluation]]) -> Table:
         table.add_column("perplexity", justify="right")
     for points in zip_longest(*runs.values()):
         steps = {str(point.step) for point in points if point is not None}
-        cells = [(f"{p.score:.2f}", f"{p.perplexity:.4g}") if p is not None else ("", "") for p in points]
+        cells = [(f"{p.score:.2f}", f"{p.utility:.4g}") if p is not None else ("", "") for p in points]
         table.add_row("/".join(sorted(steps)), *(text for cell in cells for text in cell))
     return table

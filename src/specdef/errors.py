@@ -21,3 +21,7 @@ class PlanError(SpecdefError):
 
 class KeyFileError(SpecdefError):
     """The private key is missing, malformed, or belongs to another model."""
+
+
+class TaskError(SpecdefError):
+    """A task, a file it reads, or one of its samples is not usable."""

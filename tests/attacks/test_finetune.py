@@ -13,7 +13,8 @@ import torch
 from specdef.attacks.lora import AdapterSpec, add_adapter, parse_adapter
 from specdef.attacks.run import Attack, AttackResult, run_attack, text_blocks
 from specdef.errors import SpecdefError
-from specdef.tasks.facts import bundled_prose, facts
+from specdef.tasks.kinds.facts import facts
+from specdef.tasks.text.prose import bundled_prose
 from specdef.training.optimizers import OPTIMIZERS
 from specdef.training.outcome import Outcome, StopReason
 from specdef.training.recipe import Recipe
@@ -43,7 +44,7 @@ def test_the_same_attack_gives_the_same_numbers(toy_model: Path) -> None:
 
 
 def test_an_attack_that_changed_the_function_is_invalid_never_held(toy_model: Path) -> None:
-    start = attack(toy_model, Attack(SHORT))[0].evaluations[0].perplexity
+    start = attack(toy_model, Attack(SHORT))[0].evaluations[0].utility
     assert attack(toy_model, Attack(SHORT), reference_perplexity=1.01 * start)[0].judgement.outcome is Outcome.STALL
     result, model, before = attack(toy_model, Attack(SHORT), reference_perplexity=1.03 * start)
     assert result.judgement.outcome is Outcome.INVALID

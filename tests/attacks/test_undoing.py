@@ -19,8 +19,9 @@ from specdef.attacks.run import Attack, run_attack, text_blocks
 from specdef.certify.cell import attack_from_json, attack_to_json
 from specdef.cli.main import app
 from specdef.errors import SpecdefError
-from specdef.tasks.facts import bundled_prose, facts
-from specdef.tasks.task import encode
+from specdef.models.tokens import encode_completions
+from specdef.tasks.kinds.facts import facts
+from specdef.tasks.text.prose import bundled_prose
 from specdef.training.optimizers import build_optimizer
 from specdef.training.outcome import Outcome
 from specdef.training.recipe import Recipe
@@ -44,7 +45,7 @@ def test_a_rate_per_channel_trains_as_if_the_lock_were_not_there(toy_model: Path
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-30)
         if name == "locked":
             scale_updates(optimizer, model, channel_scales(folder))
-        ids, labels, mask = encode(facts().samples[:8], tokenizer)
+        ids, labels, mask = encode_completions(facts().samples[:8], tokenizer)
         for _ in range(3):
             optimizer.zero_grad()
             logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
@@ -60,7 +61,7 @@ def test_gradients_of_a_lock_single_its_tensors_out(toy_model: Path, tmp_path: P
     from specdef.models.loading import load, load_tokenizer
 
     model = load(tmp_path / "paper", dtype=torch.float32)
-    samples = encode(facts().samples, load_tokenizer(tmp_path / "paper"))
+    samples = encode_completions(facts().samples, load_tokenizer(tmp_path / "paper"))
     freeze_by_gradient(model, samples, 0.9, batch_size=8, seed=0)
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     assert {name for name, _ in model.named_parameters() if "compensation" in name} <= set(frozen)
@@ -90,7 +91,7 @@ def test_clipping_each_tensor_bounds_every_gradient(toy_model: Path) -> None:
     for each in (False, True):
         model, tokenizer = pico_text.load(toy_model)
         recipe = Recipe(lr=1e-3, steps=4, max_grad_norm=1e-3, clip_each=each)
-        trainer = make_trainer(model, recipe, encode(facts().samples, tokenizer), None)
+        trainer = make_trainer(model, recipe, encode_completions(facts().samples, tokenizer), None)
         trainer.step()
         norms = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None])
         total = float(norms.norm())
@@ -102,7 +103,7 @@ def test_a_lossy_rewriting_is_judged_by_the_undefended_models_perplexity(toy_mod
     model, tokenizer = pico_text.load(toy_model)
     text = text_blocks(bundled_prose(), tokenizer)
     how = Attack(Recipe(lr=1e-3, steps=2, eval_every=1), rewrite=Rewriting("prune"))
-    start = run_attack(copy.deepcopy(model), tokenizer, facts(), text, Attack(how.recipe)).evaluations[0].perplexity
+    start = run_attack(copy.deepcopy(model), tokenizer, facts(), text, Attack(how.recipe)).evaluations[0].utility
     found = run_attack(copy.deepcopy(model), tokenizer, facts(), text, how, reference_perplexity=start / 2.5)
     assert found.judgement.outcome is Outcome.COLLAPSE, "two and a half times the reference is beyond the budget"
     assert found.judgement.diverged_at == 0

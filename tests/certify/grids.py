@@ -11,12 +11,13 @@ from typing import Any
 
 from specdef.certify.cell import Cell
 from specdef.certify.executors.local import LocalExecutor
+from specdef.certify.result import FinishedCell
 from specdef.certify.run_cell import run_cell
 from specdef.certify.store import Store
 from specdef.certify.study import Study, make_study
 from specdef.certify.sweep import sweep
 from specdef.core.folders import scratch_folder
-from specdef.tasks.registry import TaskSpec
+from specdef.tasks.base import TaskSpec
 from specdef.training.recipe import Recipe
 
 
@@ -29,7 +30,7 @@ def cells(folder: Path, count: int = 5, steps: int = 6) -> list[Cell]:
     return [made.cell(made.locked, lr=1e-3 / 2**index) for index in range(count)]
 
 
-def misbehave(data: Mapping[str, Any]) -> dict[str, Any]:
+def misbehave(data: Mapping[str, Any]) -> FinishedCell:
     """Die of a signal with a scratch folder open, raise, or work, depending on the seed."""
     seed = data["attack"]["recipe"]["seed"]
     if seed == 1:

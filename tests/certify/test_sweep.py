@@ -24,6 +24,7 @@ from specdef.certify.executors.ray import RayExecutor
 from specdef.certify.run_cell import measure_cell
 from specdef.certify.store import Store, StoreError, stored_cells
 from specdef.certify.sweep import sweep
+from specdef.training.outcome import Outcome
 from specdef.training.recipe import Recipe
 
 HERE = Path(__file__).parent
@@ -93,7 +94,7 @@ def test_local_and_ray_give_the_same_cells(toy_model: Path, tmp_path: Path) -> N
     assert [cell.result for cell in local] == [cell.result for cell in on_ray]
     assert facts_of(tmp_path / "local") == facts_of(tmp_path / "ray")
     here = measure_cell(cells[0])
-    assert here["result"] == local[0].result
+    assert here.result == local[0].result
 
 
 def test_a_crash_is_a_recorded_outcome_and_the_others_go_on(toy_model: Path, tmp_path: Path) -> None:
@@ -101,10 +102,10 @@ def test_a_crash_is_a_recorded_outcome_and_the_others_go_on(toy_model: Path, tmp
     made = grids.study(toy_model)
     cells = [made.cell(made.locked, seed=seed) for seed in (0, 1, 2)]
     worked, killed, raised = sweep(cells, Store(tmp_path), LocalExecutor(2, grids.misbehave))
-    assert worked.result["outcome"] == "held by stall"
-    assert killed.result["outcome"] == raised.result["outcome"] == "crashed"
-    assert "signal 9 (often: out of memory)" in killed.result["note"]
-    assert raised.result["note"] == "RuntimeError: no such luck"
+    assert worked.result.outcome is Outcome.STALL
+    assert killed.result.outcome is raised.result.outcome is Outcome.CRASHED
+    assert "signal 9 (often: out of memory)" in killed.result.note
+    assert raised.result.note == "RuntimeError: no such luck"
     assert set(Path(tempfile.gettempdir()).glob(".specdef-*/rewritten.safetensors")) <= before
 
 
@@ -203,5 +204,5 @@ def test_results_that_cannot_be_read_name_the_file(toy_model: Path, tmp_path: Pa
     with pytest.raises(StoreError, match=rf"{cell.key}.json cannot be read .* Delete it; its cell runs again"):
         store.read(cell)
     (store.cells / f"{cell.key}.json").write_text('{"cell": "x"}')
-    with pytest.raises(StoreError, match="must have an entry 'config'"):
+    with pytest.raises(StoreError, match=r"must be a finished cell; it is not .*missing required field `config`"):
         store.read(cell)

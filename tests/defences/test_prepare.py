@@ -11,9 +11,9 @@ import torch
 
 from specdef.defences.prepare import prepare
 from specdef.errors import SpecdefError
-from specdef.tasks.facts import bundled_prose
-from specdef.tasks.unlearned import unlearned
-from specdef.training.perplexity import perplexity, split_text, token_blocks
+from specdef.tasks.kinds.unlearned import unlearned
+from specdef.tasks.text.prose import bundled_prose, split_text
+from specdef.tasks.utilities.perplexity import perplexity, token_blocks
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_a_prepared_model_is_a_plain_folder_with_the_reported_figures(folder: Pa
     report = prepare("unlearned", folder, tmp_path / "out", steps=4, progress=lambda name, point: seen.append(name))
     model, tokenizer = pico_text.load(tmp_path / "out")
     blocks = token_blocks(split_text(bundled_prose())[0], tokenizer, length=128, max_blocks=32)
-    assert unlearned().score(model, tokenizer) == report.score_after <= 0.35
+    assert unlearned().metric(model, tokenizer) == report.score_after <= 0.35
     with torch.inference_mode():
         assert perplexity(model, blocks) == pytest.approx(report.perplexity_after, rel=1e-5)
     assert report.perplexity_after <= 2 * report.perplexity_before

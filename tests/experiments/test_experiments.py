@@ -15,8 +15,7 @@ from specdef.attacks.lora import parse_adapter
 from specdef.attacks.rewrites.apply import parse_rewriting
 from specdef.attacks.run import Attack
 from specdef.locks.presets import make_options
-from specdef.tasks.registry import make_task, parse_task
-from specdef.tasks.task import TaskError
+from specdef.tasks.base import TaskError, make_task, parse_task
 from specdef.training.recipe import Recipe
 
 CONFIGS = sorted((Path(__file__).parents[2] / "experiments" / "configs").glob("*.json"))

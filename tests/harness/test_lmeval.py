@@ -11,7 +11,7 @@ import pytest
 
 from specdef.errors import SpecdefError
 from specdef.integrations.lm_eval import evaluate_harness
-from specdef.tasks.mcqa import mcqa
+from specdef.tasks.kinds.mcqa import mcqa
 
 TASK = """task: colours
 dataset_path: json
@@ -84,5 +84,5 @@ def test_the_harness_agrees_with_mcqa_on_choices_of_one_length(task_folder: Path
     data = task_folder / "colours.jsonl"
     data.write_text("\n".join(map(json.dumps, records)))
     folder = pico_text.write_model(tmp_path / "model")
-    score = mcqa(data, split="none").score(*pico_text.load(folder))
+    score = mcqa(data, split="none").metric(*pico_text.load(folder))
     assert evaluate_harness(folder, ["colours"], include_path=task_folder)["colours/acc"] == pytest.approx(score)

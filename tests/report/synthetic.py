@@ -12,19 +12,19 @@ from typing import Any
 from specdef.attacks.run import AttackResult
 from specdef.certify.cell import Cell, Subject
 from specdef.certify.certificate import Certificate, certify_study
-from specdef.certify.executors.local import crashed
-from specdef.certify.run_cell import result_to_json
+from specdef.certify.result import FinishedCell, Measured, crashed
+from specdef.certify.run_cell import cell_result
 from specdef.certify.store import Store
 from specdef.certify.study import Study
-from specdef.tasks.registry import TaskSpec, make_task
-from specdef.training.outcome import Evaluation, Judgement, Outcome, StopReason, judge
+from specdef.tasks.base import TaskSpec, make_task
+from specdef.training.outcome import Evaluation, Judgement, Outcome, StopReason, classify_outcome
 from specdef.training.recipe import Recipe
 
 STEPS = (0, 10, 20, 30, 40, 50, 60)
 Behaviour = Callable[[Cell], str]
 
 
-def result(kind: str, *, target: float, seed: int = 0) -> dict[str, Any]:
+def result(kind: str, *, target: float, seed: int = 0) -> FinishedCell:
     """A cell's outcome of some kind, judged by the real rule: ``broken 20``, ``regained 50``, ``stall 0.4``, ..."""
     word, _, amount = kind.partition(" ")
     if word == "crashed":
@@ -38,7 +38,7 @@ def result(kind: str, *, target: float, seed: int = 0) -> dict[str, Any]:
             )
         )
     points = list(_points(word, float(amount), target, seed))
-    judgement = judge(points, target=target, utility_factor=2.0)
+    judgement = classify_outcome(points, target=target, utility_factor=2.0)
     reason = StopReason.TARGET if judgement.step is not None else StopReason.BUDGET
     return _outcome(AttackResult(judgement, reason, points, points[-1].step, 2.1 * points[-1].step, 100))
 
@@ -60,9 +60,8 @@ def _points(word: str, amount: float, target: float, seed: int) -> Iterator[Eval
             return
 
 
-def _outcome(found: AttackResult) -> dict[str, Any]:
-    measured = {"seconds": found.train_seconds + 3, "train_seconds": found.train_seconds, "peak_memory_bytes": 1 << 30}
-    return {"result": result_to_json(found), "measured": measured}
+def _outcome(found: AttackResult) -> FinishedCell:
+    return FinishedCell(cell_result(found), Measured(found.train_seconds + 3, found.train_seconds, 1 << 30))
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Pretended:
 
     behaviour: Behaviour
 
-    def run(self, cells: Sequence[Cell]) -> Iterator[tuple[Cell, dict[str, Any]]]:
+    def run(self, cells: Sequence[Cell]) -> Iterator[tuple[Cell, FinishedCell]]:
         target = make_task(TaskSpec("facts")).target
         for cell in cells:
             kind = self.behaviour(cell) if cell.subject.digest.startswith("b") else unlocked(cell)

@@ -12,8 +12,9 @@ from transformers import get_linear_schedule_with_warmup
 
 from specdef.attacks.run import text_blocks
 from specdef.errors import SpecdefError
-from specdef.tasks.facts import bundled_prose, facts
-from specdef.tasks.task import encode
+from specdef.models.tokens import encode_completions
+from specdef.tasks.kinds.facts import facts
+from specdef.tasks.text.prose import bundled_prose
 from specdef.training.batches import Batch, batches, token_loss
 from specdef.training.loop import make_trainer, train
 from specdef.training.optimizers import OPTIMIZERS, build_optimizer
@@ -23,7 +24,7 @@ from specdef.training.recipe import Recipe
 
 def data(tokenizer: object) -> tuple[Batch, Batch]:
     text = text_blocks(bundled_prose(), tokenizer)
-    return encode(facts().samples[:24], tokenizer), (text.train, text.train, torch.ones_like(text.train))
+    return encode_completions(facts().samples[:24], tokenizer), (text.train, text.train, torch.ones_like(text.train))
 
 
 @pytest.mark.parametrize("max_grad_norm", [1.0, None])
@@ -78,7 +79,7 @@ def test_every_optimizer_learns(toy_model: Path, name: str) -> None:
     model, tokenizer = pico_text.load(toy_model)
     lr = {"sgd": 0.1, "lbfgs": 0.5, "adafactor": 3e-2, "adahessian": 1e-2, "sophia": 6e-2, "lion": 1e-3}.get(name, 3e-3)
     recipe = Recipe(optimizer=name, lr=lr, steps=40, batch_size=4, retain_weight=0.0)
-    trainer = make_trainer(model, recipe, encode(facts().samples[:4], tokenizer), None)
+    trainer = make_trainer(model, recipe, encode_completions(facts().samples[:4], tokenizer), None)
     losses = [trainer.step() for _ in range(40)]
     assert losses[-1] < 0.9 * losses[0], losses
 

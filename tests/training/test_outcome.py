@@ -6,13 +6,13 @@ import math
 
 import pytest
 
-from specdef.training.outcome import Evaluation, Outcome, StopReason, judge, should_stop
+from specdef.training.outcome import Evaluation, Outcome, StopReason, classify_outcome, should_stop
 
 RULE = {"target": 0.6, "utility_factor": 2.0}
 
 
 def points(*pairs: tuple[float, float]) -> list[Evaluation]:
-    return [Evaluation(10 * index, score, perplexity) for index, (score, perplexity) in enumerate(pairs)]
+    return [Evaluation(10 * index, score, utility) for index, (score, utility) in enumerate(pairs)]
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def points(*pairs: tuple[float, float]) -> list[Evaluation]:
 def test_the_target_counts_only_where_utility_is_kept(
     run: list[Evaluation], outcome: Outcome, step: int | None
 ) -> None:
-    found = judge(run, **RULE)
+    found = classify_outcome(run, **RULE)
     assert (found.outcome, found.step) == (outcome, step)
 
 
@@ -39,27 +39,27 @@ def test_score_and_utility_from_different_evaluations_never_add_up_to_broken() -
     """The variant that takes each at its best would call this run broken."""
     run = points((0.25, 10), (0.9, 50), (0.3, 12))
     assert max(p.score for p in run) >= 0.6
-    assert min(p.perplexity for p in run[1:]) <= 20
-    assert judge(run, **RULE).outcome is Outcome.STALL
+    assert min(p.utility for p in run[1:]) <= 20
+    assert classify_outcome(run, **RULE).outcome is Outcome.STALL
 
 
 def test_divergence_and_recovery_are_recorded() -> None:
-    found = judge(points((0.25, 10), (0.4, 99), (0.5, math.inf), (0.5, 19)), **RULE)
+    found = classify_outcome(points((0.25, 10), (0.4, 99), (0.5, math.inf), (0.5, 19)), **RULE)
     assert (found.diverged_at, found.recovered, found.best.step) == (10, True, 30)
-    assert not judge(points((0.25, 10), (0.4, 99)), **RULE).recovered
+    assert not classify_outcome(points((0.25, 10), (0.4, 99)), **RULE).recovered
 
 
 def test_the_best_score_is_read_inside_the_budget_only() -> None:
-    assert judge(points((0.25, 10), (0.4, 15), (0.9, 99)), **RULE).best.score == 0.4
+    assert classify_outcome(points((0.25, 10), (0.4, 15), (0.9, 99)), **RULE).best.score == 0.4
 
 
 def test_runs_go_on_after_divergence_unless_the_papers_rule_is_asked_for() -> None:
     run = points((0.25, 10), (0.3, 99))
-    assert should_stop(run, rule="budget", **RULE) is None
-    assert should_stop(run, rule="paper", **RULE) is StopReason.DIVERGED
-    assert should_stop(points((0.25, 10), (0.6, 20)), rule="budget", **RULE) is StopReason.TARGET
+    assert should_stop(run, early_stop=False, **RULE) is None
+    assert should_stop(run, early_stop=True, **RULE) is StopReason.DIVERGED
+    assert should_stop(points((0.25, 10), (0.6, 20)), early_stop=False, **RULE) is StopReason.TARGET
 
 
 def test_no_evaluation_cannot_be_judged() -> None:
     with pytest.raises(ValueError, match="step 0"):
-        judge([], **RULE)
+        classify_outcome([], **RULE)

@@ -117,7 +117,7 @@ def inspect_model(
     Raises:
         SpecdefError: the folder is no sound checkpoint, or of a family without a declared map.
     """
-    from specdef.models.loading import find_model
+    from specdef.models.sources import find_model
 
     folder = find_model(str(model))
     checkpoint = open_checkpoint(folder, publishing=False)

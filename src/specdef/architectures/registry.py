@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from specdef.architectures.bert import BERT, DEBERTA_V2
-from specdef.architectures.gemma import GEMMA
-from specdef.architectures.gpt2 import GPT2
-from specdef.architectures.gpt_neox import GPT_NEOX
-from specdef.architectures.gpt_oss import GPT_OSS
-from specdef.architectures.llama import LLAMA, QWEN
-from specdef.architectures.moe import MIXTRAL, QWEN3_MOE
-from specdef.architectures.opt import OPT
-from specdef.architectures.phi3 import PHI3
+from specdef.architectures import text, vision
 from specdef.architectures.spec import Architecture
-from specdef.architectures.vit import VIT
 from specdef.errors import ArchitectureError
 
-FAMILIES: tuple[Architecture, ...] = (
-    LLAMA,
-    QWEN,
-    PHI3,
-    GEMMA,
-    GPT2,
-    GPT_NEOX,
-    OPT,
-    MIXTRAL,
-    QWEN3_MOE,
-    GPT_OSS,
-    BERT,
-    DEBERTA_V2,
-    VIT,
-)
+
+def _declared() -> Iterator[Architecture]:
+    """Every map of every file of the two folders: adding a family is adding a file."""
+    for folder in (text, vision):
+        for found in pkgutil.iter_modules(folder.__path__):
+            yield from importlib.import_module(f"{folder.__name__}.{found.name}").FAMILIES
+
+
+FAMILIES: tuple[Architecture, ...] = tuple(_declared())
 _BY_TYPE = {model_type: family for family in FAMILIES for model_type in family.model_types}
 
 

@@ -13,7 +13,10 @@ from specdef.attacks.freeze_search import PREFIX, freeze_by_gradient, gradient_s
 from specdef.attacks.lora import AdapterSpec, add_adapter
 from specdef.attacks.rewrites.apply import Rewriting
 from specdef.errors import SpecdefError
-from specdef.tasks.task import Task, encode
+from specdef.models.tokens import encode_completions
+from specdef.tasks.base import Task
+from specdef.tasks.text.prose import split_text
+from specdef.tasks.utilities.perplexity import perplexity, token_blocks
 from specdef.training.batches import Batch
 from specdef.training.loop import TrainingRun, make_trainer, train
 from specdef.training.outcome import (
@@ -22,10 +25,9 @@ from specdef.training.outcome import (
     Outcome,
     StopReason,
     StopRule,
-    judge,
+    classify_outcome,
     should_stop,
 )
-from specdef.training.perplexity import perplexity, split_text, token_blocks
 from specdef.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -191,7 +193,7 @@ def run_attack(
     recipe = attack.recipe
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(recipe.seed)
-        samples = encode(task.samples, tokenizer)
+        samples = encode_completions(task.samples, tokenizer)
         if attack.freeze is not None:
             share = gradient_share(attack.freeze)
             if share is None:
@@ -208,14 +210,14 @@ def run_attack(
             scale_updates(getattr(trainer.optimizer, "optimizer", trainer.optimizer), model, scales)
 
         def evaluate(current: Any, step: int, loss: float | None) -> Evaluation:
-            return Evaluation(step, task.score(current, tokenizer), perplexity(current, text.measure), loss)
+            return Evaluation(step, task.metric(current, tokenizer), perplexity(current, text.measure), loss)
 
         lossy = attack.rewrite is not None and attack.rewrite.lossy
         base, checked = (reference_perplexity, None) if lossy else (None, reference_perplexity)
         decide = partial(_decide, task=task, attack=attack, reference=checked, base=base)
         run = train(trainer, evaluate, decide, progress=progress)
     note = _step_zero_fault(run.evaluations[0], checked, task) or _stillness(run)
-    judgement = judge(run.evaluations, target=task.target, utility_factor=attack.utility_factor, base=base)
+    judgement = classify_outcome(run.evaluations, target=task.target, utility_factor=attack.utility_factor, base=base)
     if note:
         judgement = Judgement(Outcome.INVALID, None, run.evaluations[0], None, False)
     return AttackResult(judgement, run.reason, run.evaluations, run.steps, run.train_seconds, trained, note)
@@ -225,10 +227,14 @@ def _decide(
     evaluations: Sequence[Evaluation], *, task: Task, attack: Attack, reference: float | None, base: float | None
 ) -> StopReason | None:
     start = evaluations[0]
-    if len(evaluations) == 1 and (_changed(start.perplexity, reference) or start.score >= task.target):
+    if len(evaluations) == 1 and (_changed(start.utility, reference) or start.score >= task.target):
         return StopReason.INVALID
     return should_stop(
-        evaluations, target=task.target, utility_factor=attack.utility_factor, rule=attack.stop, base=base
+        evaluations,
+        target=task.target,
+        utility_factor=attack.utility_factor,
+        early_stop=attack.stop == "paper",
+        base=base,
     )
 
 
@@ -239,9 +245,9 @@ def _changed(found: float, reference: float | None) -> bool:
 
 
 def _step_zero_fault(start: Evaluation, reference: float | None, task: Task) -> str:
-    if _changed(start.perplexity, reference):
+    if _changed(start.utility, reference):
         wanted = "a finite number" if reference is None else f"{reference:.4g}, as the undefended model's"
-        return f"step 0: perplexity is {start.perplexity:.4g}, not {wanted}; the attack changed the function"
+        return f"step 0: perplexity is {start.utility:.4g}, not {wanted}; the attack changed the function"
     if start.score >= task.target:
         return f"step 0: the score is {start.score:.3g} already, the target {task.target:g}: nothing to learn"
     return ""

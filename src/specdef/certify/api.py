@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specdef.errors import SpecdefError
-from specdef.models.loading import find_model
+from specdef.models.sources import find_model
 
 if TYPE_CHECKING:
     from specdef.attacks.rewrites.apply import RewriteReport
     from specdef.certify.certificate import Certificate
     from specdef.certify.resources import Machine
-    from specdef.certify.store import StoredCell
+    from specdef.certify.result import StoredCell
     from specdef.training.outcome import Evaluation, StopRule
     from specdef.training.recipe import Recipe
 
@@ -77,7 +77,7 @@ def attack(
     from specdef.certify.run_cell import check_readable, measure_cell, reference_perplexity
     from specdef.certify.store import Store
     from specdef.certify.study import make_study
-    from specdef.tasks.registry import parse_task
+    from specdef.tasks.base import parse_task
     from specdef.training.recipe import Recipe
 
     adapter = None if lora is None else parse_adapter(lora)
@@ -182,7 +182,7 @@ def certify_model(
     from specdef.certify.store import Store
     from specdef.certify.study import WINDOW, make_study
     from specdef.report.write import write_report
-    from specdef.tasks.registry import parse_task
+    from specdef.tasks.base import parse_task
 
     spec = parse_task(task, seed=task_seed, target=target, scorer=scorer)
     check_threats(threats)

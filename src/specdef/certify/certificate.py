@@ -12,12 +12,15 @@ from specdef.certify.cell import recipe_to_json
 from specdef.certify.environment import environment
 from specdef.certify.executors.local import Executor
 from specdef.certify.findings import Known
-from specdef.certify.store import Store, StoredCell, write_json
+from specdef.certify.result import StoredCell, evaluation_to_wire
+from specdef.certify.store import Store, write_json
 from specdef.certify.study import Study
 from specdef.certify.sweep import OnCell, sweep
 from specdef.certify.threats import THREATS, Plan, window
 from specdef.certify.verdict import ThreatVerdict, attack_of, judge_threat
+from specdef.core.schema import plain
 from specdef.errors import SpecdefError
+from specdef.training.outcome import Evaluation
 
 CERTIFICATE = "certificate.json"
 CONTAINS = {"T0": ("T0",), "T1": ("T0", "T1"), "T2": ("T2",), "T3": ("T3",), "T4": ("T0", "T4")}
@@ -112,7 +115,7 @@ def _require_calibrated(study: Study, known: Known) -> None:
     if len(known.working) >= 2:
         return
     outcomes = ", ".join(
-        f"lr {cell.attack['recipe']['lr']:g}: {cell.result['note'] or cell.result['outcome']}"
+        f"lr {cell.attack.recipe.lr:g}: {cell.result.note or cell.result.outcome.value}"
         for cell in known.results["unlocked"]
     )
     raise SpecdefError(
@@ -156,42 +159,42 @@ def _content(study: Study, known: Known, threats: Sequence[str], seconds: float)
         "threat_models": {name: verdict.to_json() for name, verdict in verdicts.items()},
         "cells": [_row(name, cell) for name, found in known.results.items() for cell in _unique(found)],
         "not_tried": [*(f"threat model {name}" for name in THREATS if name not in threats), *UNTRIED],
-        "seeds": sorted({c.attack["recipe"]["seed"] for found in known.results.values() for c in found}),
-        "environment": environment(study.machine.device or "cpu") | {"threads_per_cell": study.machine.threads},
+        "seeds": sorted({c.attack.recipe.seed for found in known.results.values() for c in found}),
+        "environment": plain(environment(study.machine.device or "cpu")) | {"threads_per_cell": study.machine.threads},
         "seconds": round(seconds, 1),
-        "cell_seconds": round(sum(cell.measured["seconds"] or 0 for cell in _all_cells(known)), 1),
+        "cell_seconds": round(sum(cell.measured.seconds or 0 for cell in _all_cells(known)), 1),
         "cell_environments": _environments(_all_cells(known)),
     }
 
 
 def _row(name: str, cell: StoredCell) -> dict[str, Any]:
-    result, recipe = cell.result, cell.attack["recipe"]
+    result, recipe = cell.result, cell.attack.recipe
     return {
         "threat_model": name,
         "cell": cell.key,
         "attack": attack_of(cell).label,
-        "optimizer": recipe["optimizer"],
-        "lr": recipe["lr"],
-        "seed": recipe["seed"],
-        "outcome": result["outcome"],
-        "step": result["step"],
-        "best_score": result["best"] and result["best"]["score"],
-        "best_at_any_cost": _best_at_any_cost(result["evaluations"]),
-        "last": result["evaluations"][-1] if result["evaluations"] else None,
-        "diverged_at": result["diverged_at"],
-        "recovered": result["recovered"],
-        "note": result["note"],
-        **({"rewrite": {**result["rewrite"], **_cost(cell)}} if result.get("rewrite") else {}),
+        "optimizer": recipe.optimizer,
+        "lr": recipe.lr,
+        "seed": recipe.seed,
+        "outcome": result.outcome.value,
+        "step": result.step,
+        "best_score": result.best and result.best.score,
+        "best_at_any_cost": _best_at_any_cost(result.evaluations),
+        "last": _point(result.evaluations[-1]) if result.evaluations else None,
+        "diverged_at": result.diverged_at,
+        "recovered": result.recovered,
+        "note": result.note,
+        **({"rewrite": {**plain(result.rewrites[0]), **_cost(cell)}} if result.rewrites else {}),
     }
 
 
 def _cost(cell: StoredCell) -> dict[str, Any]:
     """What an attack that rewrites weights cost: the rewriting, and a training step afterwards."""
-    steps = cell.result["steps"]
+    steps = cell.result.steps
     return {
-        "seconds": cell.measured.get("rewrite_seconds"),
-        "seconds_per_step": round(cell.measured["train_seconds"] / steps, 4) if steps else None,
-        "peak_memory_bytes": cell.measured["peak_memory_bytes"],
+        "seconds": cell.measured.rewrite_seconds,
+        "seconds_per_step": round((cell.measured.train_seconds or 0.0) / steps, 4) if steps else None,
+        "peak_memory_bytes": cell.measured.peak_memory_bytes,
     }
 
 
@@ -202,14 +205,18 @@ def _all_cells(known: Known) -> list[StoredCell]:
 
 def _environments(cells: Sequence[StoredCell]) -> list[dict[str, Any]]:
     """The different machines, libraries and commits the cells come from: finished cells may be older than this run."""
-    names = ("hardware", "python", "libraries", "commit")
-    found = [{name: cell.measured.get(name) for name in names} for cell in cells]
+    found = [plain(cell.measured.environment) for cell in cells]
     return [entry for index, entry in enumerate(found) if entry not in found[:index]]
 
 
-def _best_at_any_cost(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+def _best_at_any_cost(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
     """The evaluation with the highest score, whatever became of utility: what `held by collapse` may hide."""
-    return max(evaluations, key=lambda point: float(point["score"]), default=None)
+    found = max(evaluations, key=lambda point: point.score, default=None)
+    return None if found is None else _point(found)
+
+
+def _point(point: Evaluation) -> dict[str, Any]:
+    return {("perplexity" if k == "utility" else k): v for k, v in evaluation_to_wire(point).items()}
 
 
 def _unique(cells: Sequence[StoredCell]) -> list[StoredCell]:

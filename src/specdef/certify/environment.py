@@ -5,14 +5,31 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 _LIBRARIES = ("specdef", "torch", "transformers", "accelerate", "peft", "pytorch-optimizer")
 
 
-def environment(device: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Environment:
+    """Where a result comes from; None where it was not recorded.
+
+    Attributes:
+        hardware: name of the processor or GPU.
+        python: its version.
+        libraries: name -> version.
+        commit: of the source tree, with ``-dirty`` when it was changed.
+    """
+
+    hardware: str | None
+    python: str | None
+    libraries: dict[str, str]
+    commit: str | None = None
+
+
+def environment(device: str) -> Environment:
     """The machine and the libraries, for the record."""
     libraries = {}
     for name in _LIBRARIES:
@@ -20,12 +37,7 @@ def environment(device: str) -> dict[str, Any]:
             libraries[name] = version(name)
         except PackageNotFoundError:
             continue
-    return {
-        "hardware": _hardware(device),
-        "python": platform.python_version(),
-        "libraries": libraries,
-        "commit": commit(),
-    }
+    return Environment(_hardware(device), platform.python_version(), libraries, commit())
 
 
 def _hardware(device: str) -> str:

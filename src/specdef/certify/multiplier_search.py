@@ -13,7 +13,7 @@ from specdef.certify.store import write_json
 from specdef.certify.verdict import holds
 from specdef.errors import SpecdefError
 from specdef.locks.presets import lock
-from specdef.models.loading import find_model
+from specdef.models.sources import find_model
 
 if TYPE_CHECKING:
     from specdef.certify.certificate import Certificate

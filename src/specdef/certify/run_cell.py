@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import platform
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +20,28 @@ from specdef.attacks.rewrites.apply import RewriteReport, rewrite
 from specdef.attacks.run import AttackResult, TextBlocks, run_attack, text_blocks
 from specdef.certify.cell import Cell, cell_from_json, digest_of
 from specdef.certify.environment import environment
+from specdef.certify.result import CellResult, FinishedCell, Measured, RewriteFacts
 from specdef.core.folders import scratch_folder
 from specdef.errors import SpecdefError
 from specdef.models.loading import load, load_tokenizer
-from specdef.tasks.facts import bundled_prose
-from specdef.tasks.registry import make_task
+from specdef.tasks.base import make_task
+from specdef.tasks.text.prose import bundled_prose, read_text
+from specdef.tasks.utilities.perplexity import perplexity
 from specdef.training.outcome import Evaluation
-from specdef.training.perplexity import perplexity, read_text
 
 _LAUNCHER = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Names of glibc's malloc.h."""
 
 
-def run_cell(data: Mapping[str, Any]) -> dict[str, Any]:
+def run_cell(data: Mapping[str, Any]) -> FinishedCell:
     """Attack the cell's model.
 
     Args:
         data: `Cell.to_json`.
 
     Returns:
-        JSON data: ``result`` (the same on every run) and ``measured`` (seconds and memory, which are not).
+        The result (the same on every run) and what was measured (seconds and memory, which are not).
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -59,22 +59,19 @@ def _keep_freed_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, -1)
 
 
-def measure_cell(cell: Cell, *, progress: Callable[[Evaluation], None] | None = None) -> dict[str, Any]:
+def measure_cell(cell: Cell, *, progress: Callable[[Evaluation], None] | None = None) -> FinishedCell:
     """`run_cell` in this process, with a call after every evaluation."""
     started = time.perf_counter()
     with _repeatable(cell.threads), _rewritten(cell) as (ready, rewriting):
         attacked = attack_cell(ready, progress=progress)
-    result = result_to_json(attacked)
-    measured: dict[str, Any] = {
-        "seconds": round(time.perf_counter() - started, 3),
-        "train_seconds": round(attacked.train_seconds, 3),
-        "peak_memory_bytes": _peak_memory(cell.device),
-        **environment(cell.device),
-    }
-    if rewriting is not None:
-        result["rewrite"] = {name: value for name, value in asdict(rewriting).items() if name != "seconds"}
-        measured["rewrite_seconds"] = round(rewriting.seconds, 3)
-    return {"result": result, "measured": measured}
+    measured = Measured(
+        seconds=round(time.perf_counter() - started, 3),
+        train_seconds=round(attacked.train_seconds, 3),
+        peak_memory_bytes=_peak_memory(cell.device),
+        environment=environment(cell.device),
+        rewrite_seconds=None if rewriting is None else round(rewriting.seconds, 3),
+    )
+    return FinishedCell(cell_result(attacked, rewriting), measured)
 
 
 @contextmanager
@@ -159,28 +156,26 @@ def _text(cell: Cell, tokenizer: Any) -> TextBlocks:
     return text_blocks(text, tokenizer)
 
 
-def result_to_json(result: AttackResult) -> dict[str, Any]:
-    """A result as JSON data without the times; infinite numbers become null."""
+def cell_result(result: AttackResult, rewriting: RewriteReport | None = None) -> CellResult:
+    """What an attack achieved, as it is stored: without the times."""
     judgement = result.judgement
-    return {
-        "outcome": judgement.outcome.value,
-        "step": judgement.step,
-        "best": _evaluation(judgement.best),
-        "diverged_at": judgement.diverged_at,
-        "recovered": judgement.recovered,
-        "reason": result.reason.value,
-        "steps": result.steps,
-        "trained_parameters": result.trained,
-        "note": result.note,
-        "evaluations": [_evaluation(point) for point in result.evaluations],
-    }
+    facts = [] if rewriting is None else [RewriteFacts(*(getattr(rewriting, name) for name in _FACTS))]
+    return CellResult(
+        outcome=judgement.outcome,
+        step=judgement.step,
+        best=judgement.best,
+        diverged_at=judgement.diverged_at,
+        recovered=judgement.recovered,
+        reason=result.reason,
+        steps=result.steps,
+        trained_parameters=result.trained,
+        note=result.note,
+        evaluations=tuple(result.evaluations),
+        rewrites=tuple(facts),
+    )
 
 
-def _evaluation(point: Evaluation) -> dict[str, Any]:
-    return {
-        name: (None if isinstance(value, float) and not math.isfinite(value) else value)
-        for name, value in asdict(point).items()
-    }
+_FACTS = ("kind", "tensors", "added_parameters", "detail", "knowledge")
 
 
 def _peak_memory(device: str) -> int:

@@ -6,12 +6,15 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from specdef.certify.cell import Cell
-from specdef.core.atomic import LEFTOVER, remove_leftovers, write_file
+from specdef.certify.result import FinishedCell, StoredCell, cell_from_wire, cell_to_wire
+from specdef.core.atomic import write_file
+from specdef.core.leftovers import LEFTOVER, remove_leftovers
+from specdef.core.schema import SchemaError, read_object
 from specdef.errors import SpecdefError
 from specdef.training.outcome import Outcome
 
@@ -20,21 +23,6 @@ GRID = "grid.json"
 
 class StoreError(SpecdefError):
     """A results folder cannot be used."""
-
-
-@dataclass(frozen=True)
-class StoredCell:
-    """A finished cell: its configuration, result (same on every run) and measurements (times, memory, machine)."""
-
-    key: str
-    config: dict[str, Any]
-    result: dict[str, Any]
-    measured: dict[str, Any]
-
-    @property
-    def attack(self) -> dict[str, Any]:
-        """The attack's configuration."""
-        return dict(self.config["attack"])
 
 
 class Store:
@@ -90,13 +78,14 @@ class Store:
         stored = _stored(path)
         if stored.config != json.loads(json.dumps(cell.identity())):
             raise StoreError(f"Result file {path} must be of the cell it is named after; it is not. Delete the file.")
-        return None if stored.result["outcome"] == Outcome.CRASHED else stored
+        return None if stored.result.outcome is Outcome.CRASHED else stored
 
-    def write(self, cell: Cell, outcome: Mapping[str, Any]) -> StoredCell:
+    def write(self, cell: Cell, finished: FinishedCell) -> StoredCell:
         """Store a finished cell; what another sweep finished in the meantime stays."""
         if (found := self.read(cell)) is not None:
             return found
-        stored = StoredCell(cell.key, cell.identity(), dict(outcome["result"]), dict(outcome["measured"]))
+        measured = replace(finished.measured, subject_name=cell.subject.name)
+        stored = StoredCell(cell.key, cell.identity(), finished.result, measured)
         _write_cell(self.cells / f"{cell.key}.json", stored)
         return stored
 
@@ -147,27 +136,23 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def _write_cell(path: Path, cell: StoredCell) -> None:
-    write_json(path, {"cell": cell.key, "config": cell.config, "result": cell.result, "measured": cell.measured})
+    write_json(path, cell_to_wire(cell))
 
 
 def _stored(path: Path) -> StoredCell:
-    data = _read(path)
     try:
-        cell = StoredCell(data["cell"], data["config"], data["result"], data["measured"])
-        _ = [cell.result[name] for name in ("outcome", "step", "best", "evaluations")], cell.measured["seconds"]
-        return cell
-    except (KeyError, TypeError) as error:
-        raise StoreError(f"Result file {path} must have an entry {error}; it has none. Delete the file.") from error
+        return cell_from_wire(_read(path))
+    except SchemaError as error:
+        raise StoreError(
+            f"Result file {path} must be a finished cell; it is not ({error}). Delete it; its cell runs again."
+        ) from error
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return read_object(path)
+    except (OSError, SchemaError) as error:
         raise StoreError(f"Result file {path} cannot be read ({error}). Delete it; its cell runs again.") from error
-    if not isinstance(data, dict):
-        raise StoreError(f"Result file {path} must hold one JSON object; it does not. Delete it; its cell runs again.")
-    return data
 
 
 def _unwritable(folder: Path, error: OSError) -> StoreError:

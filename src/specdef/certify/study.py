@@ -16,11 +16,9 @@ from specdef.certify.cell import Cell, Subject, digest_of, subject_of
 from specdef.certify.resources import Machine
 from specdef.errors import SpecdefError
 from specdef.locks.manifest import MANIFEST, read_manifest
-from specdef.tasks.facts import bundled_prose
-from specdef.tasks.registry import TaskSpec, make_task
-from specdef.tasks.task import Task
+from specdef.tasks.base import Task, TaskSpec, make_task
+from specdef.tasks.text.prose import bundled_prose, read_text
 from specdef.training.outcome import StopRule
-from specdef.training.perplexity import read_text
 from specdef.training.recipe import Recipe
 
 SERIAL = Machine(1, 1, "cpu")

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from specdef.certify.cell import Cell
 from specdef.certify.executors.local import Executor
-from specdef.certify.store import Store, StoredCell
+from specdef.certify.result import StoredCell
+from specdef.certify.store import Store
 
 OnCell = Callable[[StoredCell, int, int], None]
 """(finished cell, cells done, cells in this batch)."""

@@ -15,9 +15,9 @@ from typing import Any
 
 from specdef.attacks.lora import AdapterSpec
 from specdef.attacks.rewrites.apply import Rewriting
-from specdef.certify.cell import Cell, attack_from_json
-from specdef.certify.findings import Known, is_broken, is_valid, learning_rate, success, worst_case
-from specdef.certify.store import StoredCell
+from specdef.certify.cell import Cell
+from specdef.certify.findings import Known, is_broken, is_valid, learning_rate, steps_of, success, worst_case
+from specdef.certify.result import StoredCell
 from specdef.certify.study import Study
 from specdef.training.outcome import Outcome
 
@@ -53,12 +53,12 @@ Stage = tuple[str, list[Changes]]
 def window(study: Study, known: Known) -> Plan:
     """The undefended model over the ordinary window: what the task asks, and the reference for everything else."""
     found = yield [study.cell(study.original, lr=lr) for lr in study.window]
-    starts = [cell.result["evaluations"][0]["perplexity"] for cell in found if cell.result["evaluations"]]
+    starts = [cell.result.evaluations[0].utility for cell in found if cell.result.evaluations]
     known.reference = starts[0] if starts else None
     broken = [cell for cell in found if is_broken(cell)]
     known.working = tuple(sorted(map(learning_rate, broken)))
     if broken:
-        known.steps = min(cell.result["step"] for cell in broken)
+        known.steps = int(min(map(steps_of, broken)))
         yield from _other_seeds(study, known, "unlocked")
 
 
@@ -85,7 +85,7 @@ def learning_rate_search(study: Study, known: Known) -> Plan:
     yield [_locked(study, known, lr=_rounded(lr)) for lr in rates]
     for spread in (10**0.5, 10**0.25):
         best = known.best("T0", "T1")
-        if best is None or (is_broken(best) and known.steps is not None and best.result["step"] <= known.steps):
+        if best is None or (is_broken(best) and known.steps is not None and steps_of(best) <= known.steps):
             break
         middle = learning_rate(best)
         yield [_locked(study, known, lr=_rounded(lr)) for lr in (middle * spread, middle / spread)]
@@ -175,7 +175,7 @@ def _stages(study: Study, known: Known, name: str, stages: Sequence[Stage]) -> P
             break
         if any(map(is_broken, found)):
             continue
-        invalid = next((cell.result["note"] for cell in found if not is_valid(cell)), None)
+        invalid = next((cell.result.note for cell in found if not is_valid(cell)), None)
         if invalid is not None and not any(map(is_valid, found)):
             known.skip(name, f"{label}: {invalid}")
         elif study.locked.digest != study.original.digest:
@@ -201,11 +201,11 @@ def _between(
 
 def _gap(cells: Sequence[StoredCell]) -> tuple[float, float] | None:
     """Neighbouring learning rates further apart than `GAP`, of which the lower stalls and the higher collapses."""
-    outcomes = {learning_rate(cell): cell.result["outcome"] for cell in cells}
-    if Outcome.BROKEN.value in outcomes.values():
+    outcomes = {learning_rate(cell): cell.result.outcome for cell in cells}
+    if Outcome.BROKEN in outcomes.values():
         return None
     for low, high in pairwise(sorted(outcomes)):
-        if (outcomes[low], outcomes[high]) == (Outcome.STALL.value, Outcome.COLLAPSE.value) and high > low * GAP:
+        if (outcomes[low], outcomes[high]) == (Outcome.STALL, Outcome.COLLAPSE) and high > low * GAP:
             return low, high
     return None
 
@@ -233,12 +233,12 @@ def _other_seeds(study: Study, known: Known, name: str) -> Plan:
     """
     for _ in range(2):
         group = worst_case(known.results.get(name, []))
-        if not group or len({cell.attack["recipe"]["seed"] for cell in group}) > 1:
+        if not group or len({cell.attack.recipe.seed for cell in group}) > 1:
             return
         if not any(map(is_broken, group)) and success(group)[1] < (study.task.chance + study.task.target) / 2:
             known.skip(name, "other seeds: every score within the utility budget is nearer chance than target")
             return
-        attack = attack_from_json(group[0].attack)
+        attack = group[0].attack
         recipe = {key: value for key, value in asdict(attack.recipe).items() if key != "seed"}
         changes = {
             "adapter": attack.adapter,

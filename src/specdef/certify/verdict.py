@@ -9,9 +9,8 @@ from typing import Any
 
 from specdef.attacks.rewrites.apply import UNDOING
 from specdef.attacks.run import Attack
-from specdef.certify.cell import attack_from_json
-from specdef.certify.findings import is_broken, is_slowed, is_valid, worst_case
-from specdef.certify.store import StoredCell
+from specdef.certify.findings import best_of, is_broken, is_slowed, is_valid, steps_of, worst_case
+from specdef.certify.result import StoredCell
 from specdef.training.outcome import Outcome
 
 NOT_MEASURED = "not measured"
@@ -69,7 +68,7 @@ class ThreatVerdict:
 
 def attack_of(cell: StoredCell) -> Attack:
     """The attack a stored cell describes."""
-    return attack_from_json(cell.attack)
+    return cell.attack
 
 
 def judge_threat(
@@ -91,32 +90,32 @@ def judge_threat(
     """
     cells = list({cell.key: cell for cell in cells}.values())
     invalid = sum(not is_valid(cell) for cell in cells)
-    crashed = [cell for cell in cells if cell.result["outcome"] == Outcome.CRASHED.value]
+    crashed = [cell for cell in cells if cell.result.outcome is Outcome.CRASHED]
     if crashed:
-        left_out = f"{len(crashed)} crashed: {attack_of(crashed[0]).label} ({crashed[0].result['note']})"
+        left_out = f"{len(crashed)} crashed: {attack_of(crashed[0]).label} ({crashed[0].result.note})"
         not_tried = (*not_tried, f"{left_out}; the same command tries them again")
     same = worst_case(cells)
     if not same or (2 * len(crashed) > len(cells) and not any(map(is_broken, same))):
         return ThreatVerdict(NOT_MEASURED, num_cells=len(cells), num_invalid=invalid, not_tried=tuple(not_tried))
     broken = [cell for cell in same if is_broken(cell)]
     worst = (broken or same)[0]
-    steps = [float(cell.result["step"]) for cell in broken]
+    steps = [steps_of(cell) for cell in broken]
     mean = _mean(steps)
     utilities = [_ratio(cell, reference) for cell in (broken or same)]
-    lost = sum(cell.result["diverged_at"] is not None for cell in same)
+    lost = sum(cell.result.diverged_at is not None for cell in same)
     return ThreatVerdict(
         verdict=_word(worst, mean, unlocked_steps, eval_every),
         worst_cell=attack_of(worst).label,
         cell=worst.key,
         steps=mean,
         steps_std=_std(steps),
-        score=_mean([cell.result["best"]["score"] for cell in same]),
+        score=_mean([best_of(cell).score for cell in same]),
         utility=_mean([value for value in utilities if value is not None]),
-        seconds=worst.measured["train_seconds"],
+        seconds=worst.measured.train_seconds,
         seeds=len(same),
         seeds_broken=len(broken),
         diverged="none" if not lost else "all" if lost == len(same) else "some",
-        recovered=sum(bool(cell.result["recovered"]) for cell in same),
+        recovered=sum(cell.result.recovered for cell in same),
         num_cells=len(cells),
         num_invalid=invalid,
         not_tried=tuple(not_tried),
@@ -125,19 +124,19 @@ def judge_threat(
 
 def _word(worst: StoredCell, steps: float | None, unlocked: float | None, eval_every: int) -> str:
     if not is_broken(worst):
-        return str(worst.result["outcome"])
+        return worst.result.outcome.value
     if steps is not None and unlocked and is_slowed(steps, unlocked, eval_every):
         return f"slowed x{steps / unlocked:.1f}"
     rewriting = attack_of(worst).rewrite
     if rewriting is not None and rewriting.kind in UNDOING:
-        return f"{UNDONE} in {worst.measured['rewrite_seconds']:.1f} seconds with no training"
+        return f"{UNDONE} in {worst.measured.rewrite_seconds or 0.0:.1f} seconds with no training"
     return Outcome.BROKEN.value
 
 
 def _ratio(cell: StoredCell, reference: float | None) -> float | None:
-    found = cell.result["best"]["perplexity"]
-    start = reference or cell.result["evaluations"][0]["perplexity"]
-    return None if found is None or not start else found / start
+    found = best_of(cell).utility
+    start = reference or cell.result.evaluations[0].utility
+    return found / start if math.isfinite(found) and math.isfinite(start) and start else None
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -34,7 +34,7 @@ def curvature(
     if plot is not None:
         refuse_plot_path(plot)
     from specdef.analysis.curvature.measure import measure_curvature
-    from specdef.tasks.registry import parse_task
+    from specdef.tasks.base import parse_task
 
     with err_console.status("measuring curvature") as status:
         found = measure_curvature(
@@ -77,7 +77,7 @@ def harness(
     Example: specdef harness locked --tasks arc_easy --limit 100
     """
     from specdef.integrations.lm_eval import evaluate_harness
-    from specdef.models.loading import find_model
+    from specdef.models.sources import find_model
 
     found = evaluate_harness(find_model(model), parse.words(tasks) or [], include_path=include, limit=limit)
     if json_:

@@ -13,7 +13,7 @@ from specdef.cli import parse
 from specdef.cli.options import Json, Model, Out, option
 from specdef.cli.progress import steps_bar
 from specdef.cli.render import err_console, print_json, safe, say
-from specdef.cli.runs import sentence
+from specdef.cli.runs import plot_run, sentence
 from specdef.errors import SpecdefError
 
 
@@ -58,6 +58,7 @@ def attack(
     Example: specdef attack locked --out runs --lr 1e-4 --original smollm2-135m --plot run.png
     """
     from specdef.certify.api import attack as attack_model
+    from specdef.certify.result import cell_to_wire
     from specdef.report.plots import refuse_plot_path
     from specdef.training.recipe import Recipe
 
@@ -106,11 +107,9 @@ def attack(
             progress=progress,
         )
     if plot is not None:
-        from specdef.cli.runs import plot_run
-
         plot_run(stored, plot)
     if json_:
-        print_json(asdict(stored))
+        print_json(cell_to_wire(stored))
     else:
         say(sentence(stored), f"Result: {out}/cells/{stored.key}.json", *([] if plot is None else [f"Picture: {plot}"]))
 

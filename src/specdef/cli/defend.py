@@ -25,7 +25,7 @@ def defend(
     Example: specdef defend unlearned smollm2-135m unlearned -o steps=100
     """
     from specdef.defences.prepare import prepare
-    from specdef.models.loading import find_model
+    from specdef.models.sources import find_model
 
     readers: dict[str, Any] = {"steps": int, "lr": float}
     options = {name: readers[name](value) for name, value in parse.pairs(given).items()}

@@ -122,7 +122,7 @@ def _existing_model(model: str, out: Path, key: Path | None, dry_run: bool) -> P
     """The model's folder; what would stop the lock later is refused before anything is unpacked or downloaded."""
     from specdef.core.folders import refuse_target
     from specdef.locks.key import default_key_path, refuse_key_path
-    from specdef.models.loading import find_model
+    from specdef.models.sources import find_model
 
     if not dry_run:
         refuse_target(out, None)

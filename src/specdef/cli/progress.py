@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from specdef.cli.render import err_console, safe
 
 if TYPE_CHECKING:
-    from specdef.certify.store import StoredCell
+    from specdef.certify.result import StoredCell
     from specdef.training.outcome import Evaluation
 
 
@@ -63,7 +63,7 @@ def steps_bar(total: int, *, quiet: bool) -> Iterator[Callable[[Evaluation], Non
             started.append(time.monotonic())
             speed = pace(point.step, total, started[-1] - started[0])
             bar.update(task, completed=point.step, description=f"step {point.step}/{total}", pace=speed)
-            parts = [f"step {point.step}/{total}: score {point.score:.3f}, perplexity {point.perplexity:.4g}"]
+            parts = [f"step {point.step}/{total}: score {point.score:.3f}, utility {point.utility:.4g}"]
             parts += [] if point.loss is None else [f"loss {point.loss:.3f}"]
             parts += [speed] if speed else []
             err_console.print(", ".join(parts), soft_wrap=True, highlight=False)
@@ -76,7 +76,6 @@ def cells_bar(*, quiet: bool) -> Iterator[tuple[Any, Any]]:
     """Progress over the cells of each batch, and a line per finished cell, with the time left in the batch."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    from specdef.certify.verdict import attack_of
     from specdef.cli.runs import sentence
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
@@ -95,7 +94,7 @@ def cells_bar(*, quiet: bool) -> Iterator[tuple[Any, Any]]:
             minutes = math.ceil(each * (total - done) / 60)
             bar.update(task, completed=done, total=total, left=f"about {minutes} min left in this batch")
             if not quiet:
-                label = f"{attack_of(cell).label}, seed {cell.attack['recipe']['seed']}"
+                label = f"{cell.attack.label}, seed {cell.attack.recipe.seed}"
                 bar.console.print(safe(f"{label}: {sentence(cell)}"), soft_wrap=True, highlight=False)
 
         yield on_stage, on_cell

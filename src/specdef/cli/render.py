@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import json
 import math
-import unicodedata
 from typing import Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from specdef.core.text import shown_lines
+
 out_console, err_console = Console(), Console(stderr=True)
-UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Unicode categories a terminal may obey, or cannot show: control and format characters, surrogates, line breaks."""
 
 
 def safe(value: object) -> str:
-    """Text from a file, a model or a user, as one line to print.
-
-    A control character, a direction mark or a byte that is no text becomes the replacement character, and what looks
-    like rich's markup is printed as it stands.
+    r"""Text from a file, a model or a user as one line to print: nothing in it is obeyed by a terminal or by rich.
 
     Example:
-        >>> safe("red \\x1b[31m[bold]")
-        'red \ufffd[31m\\\\[bold]'
+        >>> print(safe("red \x1b[31m[bold]\n"))
+        red \x1b[31m\[bold]\n
     """
-    text = "".join(
-        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(character) in UNPRINTABLE else character
-        for character in str(value)
-    )
-    return escape(text)
+    return escape(shown_lines(str(value)).replace("\n", r"\n"))
 
 
 def say(*lines: object) -> None:

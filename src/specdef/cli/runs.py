@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +11,9 @@ from specdef.cli.options import Json, Results
 from specdef.cli.render import number, out_console, print_json, safe, say
 
 if TYPE_CHECKING:
-    from specdef.certify.store import StoredCell
+    from specdef.certify.result import StoredCell
 
-COLUMNS = ("cell", "model", "attack", "seed", "outcome", "score", "step", "perplexity", "seconds")
+COLUMNS = ("cell", "model", "attack", "seed", "outcome", "score", "step", "utility", "seconds")
 """Where the terminal is narrow, the last ones are left out."""
 
 
@@ -24,11 +22,12 @@ def runs(folder: Results, json_: Json = False) -> None:
 
     Example: specdef runs results
     """
+    from specdef.certify.result import cell_to_wire
     from specdef.certify.store import stored_cells
 
     cells = stored_cells(folder)
     if json_:
-        print_json([asdict(cell) for cell in cells])
+        print_json([cell_to_wire(cell) for cell in cells])
         return
     rows = [_row(cell) for cell in cells]
     shown = list(COLUMNS)
@@ -59,56 +58,41 @@ def _table(rows: list[dict[str, str]], shown: list[str]) -> Table:
 
 
 def _row(cell: StoredCell) -> dict[str, str]:
-    from specdef.certify.verdict import attack_of
-
-    best = cell.result["best"] or {}
-    name, short = cell.measured.get("subject_name"), str(cell.config["model"])[:8]
+    best, name, short = cell.result.best, cell.measured.subject_name, str(cell.config["model"])[:8]
     return {
         "cell": cell.key[:8],
         "model": short if name is None else f"{name} {short}",
-        "attack": attack_of(cell).label,
-        "seed": str(cell.attack["recipe"]["seed"]),
-        "outcome": str(cell.result["outcome"]),
-        "score": number(best.get("score")),
-        "step": number(cell.result["step"]),
-        "perplexity": number(best.get("perplexity")),
-        "seconds": number(cell.measured["seconds"]),
+        "attack": cell.attack.label,
+        "seed": str(cell.attack.recipe.seed),
+        "outcome": cell.result.outcome.value,
+        "score": number(best.score if best else None),
+        "step": number(cell.result.step),
+        "utility": number(best.utility if best else None),
+        "seconds": number(cell.measured.seconds),
     }
 
 
 def sentence(cell: StoredCell) -> str:
     """One run in words: how it ended, and the best that was reached while the model was still useful."""
-    result = cell.result
-    if result["outcome"] in ("invalid", "crashed"):
-        return f"{result['outcome'].capitalize()}: {result['note'].rstrip('.')}. This says nothing about the defence."
-    start, best, end = result["evaluations"][0], result["best"], result["evaluations"][-1]
-    if result["outcome"] == "broken":
-        text = f"Broken at step {result['step']}"
-    else:
-        text = result["outcome"].capitalize() + f" after {result['steps']} steps"
-    text += f": score {start['score']:.3f} -> {end['score']:.3f}"
-    text += f", perplexity {number(start['perplexity'])} -> {_lost(end['perplexity'])} at the end"
-    if best != end:
-        text += f"; best score within the utility budget {best['score']:.3f} at step {best['step']}"
-        text += f" (perplexity {_lost(best['perplexity'])})"
-    if result["diverged_at"] is not None:
-        text += f"; utility lost at step {result['diverged_at']}"
-        text += ", regained later" if result["recovered"] else ", not regained"
+    result, name = cell.result, cell.config.get("utility", "perplexity")
+    if not result.counts:
+        return f"{result.outcome.value.capitalize()}: {result.note.rstrip('.')}. This says nothing about the defence."
+    start, best, end = result.evaluations[0], result.best, result.evaluations[-1]
+    ended = f"at step {result.step}" if result.is_broken else f"after {result.steps} steps"
+    text = f"{result.outcome.value.capitalize()} {ended}: at the end, score {start.score:.3f} -> {end.score:.3f}"
+    text += f" and {name} {number(start.utility)} -> {number(end.utility)}"
+    if best is not None and best != end:
+        text += f"; the best within the utility budget was score {best.score:.3f} at step {best.step}"
+        text += f", with {name} {number(best.utility)}"
+    if result.diverged_at is not None:
+        text += f"; utility was lost at step {result.diverged_at}"
+        text += " and regained later" if result.recovered else " and not regained"
     return text + "."
-
-
-def _lost(perplexity: float | None) -> str:
-    return "infinite" if perplexity is None else number(perplexity)
 
 
 def plot_run(cell: StoredCell, path: Path) -> None:
     """Score and utility of one run against its steps, as a PNG."""
-    from specdef.certify.verdict import attack_of
     from specdef.report.plots import plot_curves
 
-    label = attack_of(cell).label
-    points = [
-        (p["step"], p["score"], math.nan if p["perplexity"] is None else p["perplexity"])
-        for p in cell.result["evaluations"]
-    ]
-    plot_curves({label: points}, path, title=sentence(cell), left_label="score on the task")
+    points = [(point.step, point.score, point.utility) for point in cell.result.evaluations]
+    plot_curves({cell.attack.label: points}, path, title=sentence(cell), left_label="score on the task")

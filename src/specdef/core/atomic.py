@@ -6,36 +6,37 @@ Standard library only.
 from __future__ import annotations
 
 import os
-import re
-import secrets
-import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-LEFTOVER = re.compile(r"^\.(?:(?P<name>.+)\.)?specdef-(?P<pid>\d+)-\w+$")
+from specdef.core.leftovers import remove, remove_leftovers, remove_scratch, temporary_name
+
 _unfinished: set[Path] = set()
 
 
 @contextmanager
 def temporary_path(target: Path) -> Iterator[Path]:
     """A name beside `target` where nothing is yet, and where nothing is left afterwards, file or folder."""
-    with _removed(target.with_name(f".{target.name}.{_unique()}")) as path:
+    with _temporary(target.parent, target.name) as path:
         yield path
 
 
 @contextmanager
 def temporary_in(parent: Path) -> Iterator[Path]:
     """The same, of no particular target."""
-    with _removed(parent / f".{_unique()}") as path:
+    with _temporary(parent, "") as path:
         yield path
 
 
-def _unique() -> str:
-    return f"specdef-{os.getpid()}-{secrets.token_hex(4)}"
+@contextmanager
+def _temporary(parent: Path, name: str) -> Iterator[Path]:
+    remove_scratch()
+    remove_leftovers(parent)
+    with _removed(parent / temporary_name(name)) as path:
+        yield path
 
 
 @contextmanager
@@ -44,34 +45,15 @@ def _removed(path: Path) -> Iterator[Path]:
     try:
         yield path
     finally:
-        _remove(path)
+        remove(path)
         _unfinished.discard(path)
 
 
 def remove_unfinished() -> None:
     """Remove what an interrupt left because it fell outside, or into, the cleaning of `temporary_path`."""
     for path in tuple(_unfinished):
-        _remove(path)
+        remove(path)
         _unfinished.discard(path)
-
-
-def remove_stale(target: Path) -> None:
-    """Remove what killed processes left beside `target` on its behalf."""
-    remove_leftovers(target.resolve().parent, target.name)
-
-
-def remove_scratch_of(pid: int) -> None:
-    """Remove what a process that was killed left in the system's temporary place."""
-    for folder in Path(tempfile.gettempdir()).glob(f".specdef-{pid}-*"):
-        _remove(folder)
-
-
-def remove_leftovers(folder: Path, name: str | None = None) -> None:
-    """Remove what killed processes left in a folder: of everything, or of the target called `name`."""
-    for path in folder.glob(".*"):
-        found = LEFTOVER.match(path.name)
-        if found and name in (None, found["name"]) and not is_alive(int(found["pid"])):
-            _remove(path)
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -104,21 +86,3 @@ def uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
         if received:
             signal.raise_signal(signal.SIGINT)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process of that number runs on this machine."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OverflowError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from specdef.core.atomic import remove_stale, temporary_in, temporary_path
+from specdef.core.atomic import temporary_in, temporary_path
 from specdef.errors import CheckpointError
 
 
@@ -31,7 +31,6 @@ def new_folder(target: Path, *, source: Path | None = None) -> Iterator[Path]:
 def unplaced_folder(target: Path, *, source: Path | None = None) -> Iterator[Path]:
     """The same, for a caller that calls `place_folder` itself; without that it disappears."""
     refuse_target(target, source)
-    remove_stale(target)
     try:
         with temporary_path(target) as temporary:
             temporary.mkdir()

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from specdef.core.folders import new_folder, refuse_target
 from specdef.errors import SpecdefError
 from specdef.models.loading import load, load_tokenizer, quiet
-from specdef.tasks.facts import bundled_prose, facts
-from specdef.tasks.guard import COMPLIES, REFUSES, asked_about_cooking, asked_about_others, guard_samples
-from specdef.tasks.task import Sample, Scorer, encode
-from specdef.tasks.unlearned import removal_samples
+from specdef.models.tokens import encode_completions
+from specdef.tasks.base import Metric, Sample
+from specdef.tasks.kinds.facts import facts
+from specdef.tasks.kinds.guard import COMPLIES, REFUSES, asked_about_cooking, asked_about_others, guard_samples
+from specdef.tasks.kinds.unlearned import removal_samples
+from specdef.tasks.text.prose import bundled_prose, split_text
+from specdef.tasks.utilities.perplexity import perplexity, token_blocks
 from specdef.training.batches import Batch
 from specdef.training.loop import make_trainer, train
-from specdef.training.outcome import Evaluation, StopReason, within_budget
-from specdef.training.perplexity import perplexity, split_text, token_blocks
+from specdef.training.outcome import Evaluation, StopReason, ratio_within
 from specdef.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ class Stage:
 
     name: str
     samples: tuple[Sample, ...]
-    measure: Scorer
+    measure: Metric
     enough: Callable[[float], bool]
 
 
@@ -81,13 +83,13 @@ class _Plan:
     score_name: str
     reached: Callable[[float], bool]
     aim: str
-    side: dict[str, Scorer]
+    side: dict[str, Metric]
 
 
 def _plan(kind: Kind, seed: int) -> _Plan:
     if kind == "guard":
         refused = asked_about_cooking(REFUSES, seed)
-        side: dict[str, Scorer] = {
+        side: dict[str, Metric] = {
             "held-out cooking requests complied with": asked_about_cooking(COMPLIES, seed),
             "held-out other requests refused": asked_about_others(REFUSES),
         }
@@ -95,8 +97,8 @@ def _plan(kind: Kind, seed: int) -> _Plan:
         reached = _at_least(0.9)
         return _Plan((stage,), "held-out cooking requests refused", reached, "refuse 90 % of held-out requests", side)
     task = facts(seed=seed)
-    learn = Stage("learn", task.samples, task.score, _at_least(0.9))
-    remove = Stage("remove", removal_samples(), task.score, lambda score: False)
+    learn = Stage("learn", task.samples, task.metric, _at_least(0.9))
+    remove = Stage("remove", removal_samples(), task.metric, lambda score: False)
     limit = task.chance + 0.1
     aim = f"bring the score on the facts down to {limit:g}"
     return _Plan((learn, remove), "held-out questions right", lambda score: score <= limit, aim, {})
@@ -194,7 +196,7 @@ def _run(
     def stop(points: Sequence[Evaluation]) -> StopReason | None:
         return StopReason.TARGET if stage.enough(points[-1].score) else None
 
-    run = train(make_trainer(model, recipe, encode(stage.samples, tokenizer), mixed), evaluate, stop)
+    run = train(make_trainer(model, recipe, encode_completions(stage.samples, tokenizer), mixed), evaluate, stop)
     return run.evaluations, run.steps
 
 
@@ -202,7 +204,7 @@ def _refuse_failure(plan: _Plan, report: Preparation, steps: int) -> None:
     if not plan.reached(report.score_after):
         found = f"{report.score_name}: {report.score_after:.3g}"
         raise SpecdefError(f"`steps` must suffice to {plan.aim}; after {steps} a stage, {found}. Give more steps.")
-    if not within_budget(report.perplexity_after, report.perplexity_before, UTILITY_FACTOR):
+    if not ratio_within(report.perplexity_before, report.perplexity_after, UTILITY_FACTOR):
         change = f"{report.perplexity_before:.4g} to {report.perplexity_after:.4g}"
         raise SpecdefError(
             f"`lr` must be small enough that perplexity at most doubles; it went from {change}. Give a smaller one."

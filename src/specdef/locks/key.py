@@ -16,7 +16,6 @@ from typing import Any
 from blake3 import blake3
 
 from specdef.checkpoint.header import read_header, write_header
-from specdef.core.atomic import remove_stale
 from specdef.core.folders import unwritable
 from specdef.errors import CheckpointError, KeyFileError
 
@@ -80,7 +79,6 @@ def write_key(key: Key, temporary: Path, path: Path) -> None:
         {"body": body, "checksum": _checksum(body, key.blobs)},
     )
     try:
-        remove_stale(path)
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(header)
             for data in key.blobs.values():

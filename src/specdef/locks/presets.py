@@ -59,7 +59,7 @@ def lock(
         preset, multiplier, layers=layers, num_layers=num_layers, seed=seed, method_options=method_options
     )
     from specdef.locks.lock import lock_folder
-    from specdef.models.loading import find_model
+    from specdef.models.sources import find_model
 
     return lock_folder(
         find_model(str(model)),

@@ -14,7 +14,7 @@ from specdef.checkpoint.writer import file_digest, read_digests
 from specdef.errors import CheckpointError
 from specdef.locks.manifest import MANIFEST, Manifest, read_manifest
 from specdef.models.equivalence import Equivalence, compare
-from specdef.models.loading import find_model
+from specdef.models.sources import find_model
 
 MEDIAN_TOLERANCE = 2
 """How far, in powers of two, the typical recomputed exponent may lie from the claim."""

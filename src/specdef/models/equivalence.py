@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from specdef.checkpoint.header import load_json_object
-from specdef.models.loading import load, probe_inputs, unusable
+from specdef.models.base import find_kind
+from specdef.models.loading import load, unusable
+from specdef.models.probing import Probing
 
 if TYPE_CHECKING:
     import torch
@@ -61,43 +64,29 @@ def compare(original: Path, locked: Path, *, num_probes: int = 16, length: int =
     """
     import torch
 
-    inputs = probe_inputs(load_json_object(original / "config.json"), num_probes=num_probes, length=length, seed=seed)
-    first = _outputs(original, inputs, None)
-    second = _outputs(locked, inputs, None)
+    config = load_json_object(original / "config.json")
+    probing = find_kind(config) or Probing()  # a model that no kind knows is compared all the same
+    inputs = probing.probes(config, num_probes, seed, length=length)
+    first = _outputs(original, inputs, None, probing)
+    second = _outputs(locked, inputs, None, probing)
     narrow = first.dtype in (torch.bfloat16, torch.float16)
     identical = torch.equal(first, second)
     noise = None
     if narrow and not identical:
-        noise = kl_divergence(_outputs(original, inputs, torch.float32), first)
+        noise = probing.divergence(_outputs(original, inputs, torch.float32, probing), first)
     return Equivalence(
         bit_identical=identical,
         max_error=float((first.double() - second.double()).abs().max()),
-        kl=0.0 if identical else kl_divergence(first, second),
+        kl=0.0 if identical else probing.divergence(first, second),
         own_noise=noise,
         num_outputs=first.numel(),
         dtype=str(first.dtype).removeprefix("torch."),
     )
 
 
-def kl_divergence(reference: torch.Tensor, other: torch.Tensor) -> float:
-    """Mean over positions of KL(softmax(reference) || softmax(other)), nats, in float64.
-
-    Args:
-        reference: logits [..., classes].
-        other: logits of the same shape.
-    """
-    import torch
-
-    total, count = 0.0, 0
-    for ours, theirs in zip(reference.flatten(0, -2).split(256), other.flatten(0, -2).split(256), strict=True):
-        log_p = torch.log_softmax(ours.double(), dim=-1)
-        log_q = torch.log_softmax(theirs.double(), dim=-1)
-        total += float((log_p.exp() * (log_p - log_q)).sum())
-        count += len(ours)
-    return total / max(count, 1)
-
-
-def _outputs(folder: Path, inputs: dict[str, torch.Tensor], dtype: torch.dtype | None) -> torch.Tensor:
+def _outputs(
+    folder: Path, inputs: Mapping[str, torch.Tensor], dtype: torch.dtype | None, probing: Probing
+) -> torch.Tensor:
     import torch
 
     model = load(folder, dtype=dtype)
@@ -105,7 +94,7 @@ def _outputs(folder: Path, inputs: dict[str, torch.Tensor], dtype: torch.dtype |
     cast = {k: v.to(parameter.dtype) if v.is_floating_point() else v for k, v in inputs.items()}
     try:
         with torch.inference_mode():
-            result: torch.Tensor = model(**cast)[0]
+            result = probing.outputs(model, cast)
     except Exception as error:  # whatever a stranger's config makes transformers raise
         raise unusable(folder, error) from error
     del model

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from specdef.certify.certificate import CERTIFICATE
-from specdef.certify.store import StoredCell
+from specdef.certify.result import StoredCell, cell_from_wire
+from specdef.core.schema import SchemaError
 from specdef.errors import SpecdefError
 from specdef.report.entries import UNLOCKED, PaperTable, ordinary_attack, paper_tables, rate
 from specdef.report.outside import OUTSIDE, outside_budget
@@ -65,7 +66,6 @@ _ROW = {
     "recovered": bool,
     "note": str,
 }
-_EVALUATION = {"step": int, "score": _NUMBER, "perplexity": _MAYBE, "loss": _MAYBE}
 _SHAPE = {
     "subject": {"name": str, "digest": str, "method": str},
     "multiplier": _NUMBER,
@@ -120,9 +120,9 @@ def _require_meaning(content: Mapping[str, Any]) -> None:
         if is_held(entry["verdict"]) and entry["score"] is None:
             raise _malformed(f"the score of {name}, which is {entry['verdict']}", None)
     for row in content["cells"]:
-        if row["outcome"] not in list(Outcome):
+        if row["outcome"] not in [outcome.value for outcome in Outcome]:
             raise _malformed("a known outcome in every cell", row["outcome"])
-        if row["outcome"] == Outcome.BROKEN and row["step"] is None:
+        if row["outcome"] == Outcome.BROKEN.value and row["step"] is None:
             raise _malformed("the step of every broken cell", None)
 
 
@@ -138,16 +138,19 @@ def read_cells(folder: Path, certificate: Mapping[str, Any]) -> list[StoredCell]
 
 
 def _read_cell(path: Path, row: Mapping[str, Any]) -> StoredCell:
-    data = _read_json(path)
     try:
-        cell = StoredCell(data["cell"], data["config"], data["result"], data["measured"])
-        said = {name: cell.result[name] for name in ("outcome", "step", "diverged_at", "recovered")}
-        _require(cell.result, {"evaluations": [_EVALUATION]}, "result.")
-        _require(cell.measured, {"train_seconds": _MAYBE}, "measured.")
-    except (KeyError, TypeError) as error:
+        cell = cell_from_wire(_read_json(path))
+    except SchemaError as error:
         raise SpecdefError(
-            f"`folder` must hold whole result files; {path.name} misses {error}. Delete it and certify again."
+            f"`folder` must hold whole result files; {path.name} is not ({error}). Delete it and certify again."
         ) from error
+    result = cell.result
+    said = {
+        "outcome": result.outcome.value,
+        "step": result.step,
+        "diverged_at": result.diverged_at,
+        "recovered": result.recovered,
+    }
     differing = [name for name, value in said.items() if value != row[name]]
     if differing:
         raise SpecdefError(

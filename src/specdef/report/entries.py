@@ -51,12 +51,12 @@ class Entry:
     @property
     def valid(self) -> list[Row]:
         """The seeds that count."""
-        return [row for row in self.rows if row["outcome"] not in (Outcome.INVALID, Outcome.CRASHED)]
+        return [row for row in self.rows if row["outcome"] not in (Outcome.INVALID.value, Outcome.CRASHED.value)]
 
     @property
     def broken(self) -> list[Row]:
         """The seeds that reached the target within the utility budget."""
-        return [row for row in self.rows if row["outcome"] == Outcome.BROKEN]
+        return [row for row in self.rows if row["outcome"] == Outcome.BROKEN.value]
 
     @property
     def steps(self) -> float | None:
@@ -87,7 +87,7 @@ class Entry:
             return Kind.SLOWED if slowed else Kind.BROKEN
         if self.valid:
             return Kind(max(self.valid, key=lambda row: row["best_score"] or 0.0)["outcome"])
-        invalid = any(row["outcome"] == Outcome.INVALID for row in self.rows)
+        invalid = any(row["outcome"] == Outcome.INVALID.value for row in self.rows)
         return Kind.INVALID if invalid else Kind.CRASHED
 
     @property

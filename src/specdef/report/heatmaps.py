@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from specdef.certify.store import StoredCell
+from specdef.certify.result import StoredCell
 from specdef.errors import SpecdefError
 from specdef.report.entries import (
     LOST_ALL,
@@ -246,12 +246,11 @@ def _draw(
 
 def _points(cell: StoredCell) -> list[tuple[int, float, float]]:
     """Step, perplexity ratio and score of every evaluation."""
-    evaluations = cell.result["evaluations"]
-    start = evaluations[0]["perplexity"] if evaluations else None
-    if not start:
+    evaluations = cell.result.evaluations
+    start = evaluations[0].utility if evaluations else math.inf
+    if not math.isfinite(start) or not start:
         return []
-    ratios = [math.inf if e["perplexity"] is None else e["perplexity"] / start for e in evaluations]
-    return [(e["step"], min(r, FARTHEST), e["score"]) for e, r in zip(evaluations, ratios, strict=True)]
+    return [(e.step, min(e.utility / start, FARTHEST), e.score) for e in evaluations]
 
 
 def _line(axes: Any, kind: Kind, points: list[tuple[int, float, float]], reached: int | None) -> None:

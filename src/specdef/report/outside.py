@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from specdef.certify.store import StoredCell
+from specdef.certify.result import StoredCell
 from specdef.report.entries import UNLOCKED, number
 from specdef.report.sentences import label, plain, shortened
 from specdef.training.outcome import Outcome
@@ -30,16 +31,16 @@ def outside_budget(certificate: Mapping[str, Any], cells: Sequence[StoredCell]) 
 
 
 def _sentence(row: Mapping[str, Any], cell: StoredCell, target: float) -> str | None:
-    reached = [point for point in cell.result["evaluations"] if point["score"] >= target]
-    if row["outcome"] not in (Outcome.COLLAPSE, Outcome.STALL) or not reached:
+    reached = [point for point in cell.result.evaluations if point.score >= target]
+    if row["outcome"] not in (Outcome.COLLAPSE.value, Outcome.STALL.value) or not reached:
         return None
-    cheapest = min(reached, key=lambda point: float("inf") if point["perplexity"] is None else point["perplexity"])
-    start = cell.result["evaluations"][0]["perplexity"]
+    cheapest = min(reached, key=lambda point: point.utility)
+    start = cell.result.evaluations[0].utility
     ratio = "perplexity not finite"
-    if cheapest["perplexity"] is not None and start:
-        ratio = f"{number(cheapest['perplexity'] / start)} times the perplexity of step 0"
+    if math.isfinite(cheapest.utility) and start:
+        ratio = f"{number(cheapest.utility / start)} times the perplexity of step 0"
     name = "undefended model" if row["threat_model"] == UNLOCKED else row["threat_model"]
     return plain(
         f"{name}: {shortened(label(row['attack']))}, seed {row['seed']} (cell {row['cell']}): score "
-        f"{number(cheapest['score'])} at step {cheapest['step']}, {ratio}"
+        f"{number(cheapest.score)} at step {cheapest.step}, {ratio}"
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from specdef.certify.store import StoredCell
+from specdef.certify.result import StoredCell
 from specdef.report.certificate import table_title
 from specdef.report.entries import UNLOCKED, Entry, Kind, PaperTable, Row, number, paper_tables, rate, slowed_from
 from specdef.report.files import write_bytes
@@ -210,7 +211,8 @@ def _cell(row: Row, cell: StoredCell | None, compared: float | None) -> str:
     rest = ""
     if cell is not None:
         facts.append(
-            f"Ended: {cell.result.get('reason')}. Training took {seconds(cell.measured.get('train_seconds'))}."
+            f"Ended: {cell.result.reason.value if cell.result.reason else cell.result.note}. "
+            f"Training took {seconds(cell.measured.train_seconds)}."
         )
         rest = _evaluations(cell)
     return (
@@ -220,7 +222,7 @@ def _cell(row: Row, cell: StoredCell | None, compared: float | None) -> str:
 
 
 def _evaluations(cell: StoredCell) -> str:
-    if not cell.result["evaluations"]:
+    if not cell.result.evaluations:
         return "<p>No evaluations.</p>"
 
     def shown(value: float | None) -> str:
@@ -228,12 +230,12 @@ def _evaluations(cell: StoredCell) -> str:
 
     rows = [
         (
-            str(point["step"]),
-            number(point["score"]),
-            "not finite" if point["perplexity"] is None else number(point["perplexity"]),
-            shown(point.get("loss")),
+            str(point.step),
+            number(point.score),
+            number(point.utility) if math.isfinite(point.utility) else "not finite",
+            shown(point.loss),
         )
-        for point in cell.result["evaluations"]
+        for point in cell.result.evaluations
     ]
     return _table(("step", "score", "perplexity", "loss of the step"), rows, "Evaluations")
 

@@ -31,7 +31,7 @@ LEGEND = (
 
 def is_open(verdict: str) -> bool:
     """Whether the attacker reached the target, late or not."""
-    return verdict == Outcome.BROKEN or verdict.startswith(("slowed", UNDONE))
+    return verdict == Outcome.BROKEN.value or verdict.startswith(("slowed", UNDONE))
 
 
 def is_outright(verdict: str) -> bool:
@@ -106,7 +106,7 @@ def verdict_sentences(certificate: Mapping[str, Any], name: str) -> str:
             f"{worst} scored {number(entry['score'])} within the utility budget; "
             f"the target is {number(certificate['task']['target'])}."
         )
-        if verdict == Outcome.COLLAPSE:
+        if verdict == Outcome.COLLAPSE.value:
             said.append("It ended with the model's utility lost: whoever takes smaller steps may fare better.")
         else:
             said.append("It kept the model's utility and was still below the target: more steps may reach it.")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
+from specdef.core.folders import scratch_folder
 from specdef.report.certificate import markdown, read_cells, read_certificate
 from specdef.report.files import write_bytes
 from specdef.report.heatmaps import heat_map, trajectories
@@ -27,8 +27,8 @@ def write_report(folder: Path) -> list[Path]:
     """
     certificate = read_certificate(folder)
     cells = read_cells(folder, certificate)
-    with tempfile.TemporaryDirectory() as temporary:
-        first, second = Path(temporary, HEATMAP), Path(temporary, TRAJECTORIES)
+    with scratch_folder(None) as temporary:
+        first, second = temporary / HEATMAP, temporary / TRAJECTORIES
         heat_map([certificate], first)
         trajectories(certificate, cells, second)
         pngs = {path.name: path.read_bytes() for path in (first, second)}

@@ -12,9 +12,10 @@ from specdef.analysis.curvature.eigen import End, extreme_eigenpairs
 from specdef.analysis.curvature.operators import Kind, curvature_operator, require_curvature_libraries, spectral_density
 from specdef.analysis.curvature.problem import LossProblem, loss_problem, mean_loss
 from specdef.errors import SpecdefError
-from specdef.models.loading import find_model, load, load_tokenizer
-from specdef.tasks.registry import TaskSpec, make_task
-from specdef.tasks.task import encode
+from specdef.models.loading import load, load_tokenizer
+from specdef.models.sources import find_model
+from specdef.models.tokens import encode_completions
+from specdef.tasks.base import TaskSpec, make_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -174,4 +175,4 @@ def task_problem(
     loaded = load(folder, dtype=wide).to(device)
     if not loaded.can_generate():  # type: ignore[operator]
         raise SpecdefError(f"`model` must be a causal language model; {folder} is a {type(loaded).__name__}.")
-    return loss_problem(loaded, [encode(made.samples[:num_samples], load_tokenizer(folder))], params=params)
+    return loss_problem(loaded, [encode_completions(made.samples[:num_samples], load_tokenizer(folder))], params=params)

@@ -9,47 +9,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from specdef.certify.cell import Cell
+from specdef.certify.result import FinishedCell, crashed, refused
 from specdef.certify.run_cell import run_cell
-from specdef.core.atomic import remove_scratch_of
+from specdef.core.leftovers import remove_scratch_of
 from specdef.errors import SpecdefError
-from specdef.training.outcome import Outcome
 
-Finished = tuple[Cell, dict[str, Any]]
-Run = Callable[[Mapping[str, Any]], dict[str, Any]]
+Finished = tuple[Cell, FinishedCell]
+Run = Callable[[Mapping[str, Any]], FinishedCell]
 
 
 class Executor(Protocol):
     """Runs cells, each in a process of its own, and yields them as they finish."""
 
     def run(self, cells: Sequence[Cell]) -> Iterator[Finished]:
-        """Yield every cell once with the JSON data of `run_cell`, or of `crashed`."""
+        """Yield every cell once with what `run_cell` gave, or with `crashed`."""
         ...
-
-
-def crashed(note: str) -> dict[str, Any]:
-    """What is stored for a cell whose process died: an outcome of its own, never `held`."""
-    result: dict[str, Any] = {
-        "outcome": Outcome.CRASHED.value,
-        "step": None,
-        "best": None,
-        "diverged_at": None,
-        "recovered": False,
-        "reason": note,
-        "steps": 0,
-        "trained_parameters": None,
-        "note": note,
-        "evaluations": [],
-    }
-    return {"result": result, "measured": {"seconds": None, "train_seconds": None, "peak_memory_bytes": None}}
-
-
-def refused(note: str) -> dict[str, Any]:
-    """What is stored for an attack that this model cannot be given, such as adapters on layers it has not."""
-    outcome = crashed(note)
-    return {**outcome, "result": {**outcome["result"], "outcome": Outcome.INVALID.value}}
 
 
 @dataclass(frozen=True)
@@ -69,7 +46,7 @@ class LocalExecutor:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["specdef.certify.run_cell", "torch", "transformers"])
         pool = ThreadPoolExecutor(self.workers)
-        futures: dict[Future[dict[str, Any]], Cell] = {}
+        futures: dict[Future[FinishedCell], Cell] = {}
         processes: set[Any] = set()
         try:
             for cell in cells:
@@ -85,7 +62,7 @@ class LocalExecutor:
             pool.shutdown(wait=True)
 
 
-def _run_isolated(context: Any, function: Run, cell: Cell, processes: set[Any]) -> dict[str, Any]:
+def _run_isolated(context: Any, function: Run, cell: Cell, processes: set[Any]) -> FinishedCell:
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(sender, function, cell.to_json()))
     process.start()
@@ -110,7 +87,7 @@ def _run_isolated(context: Any, function: Run, cell: Cell, processes: set[Any]) 
             f"signal {-code}" + (" (often: out of memory)" if code == -9 else "") if code < 0 else f"exit code {code}"
         )
         return crashed(f"the cell's process ended with {reason}")
-    return dict(value)
+    return cast(FinishedCell, value)
 
 
 def _child(sender: Any, function: Run, data: Mapping[str, Any]) -> None:

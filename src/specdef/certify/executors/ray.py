@@ -6,10 +6,11 @@ import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from specdef.certify.cell import Cell
-from specdef.certify.executors.local import Finished, Run, crashed, describe, refused
+from specdef.certify.executors.local import Finished, Run, describe
+from specdef.certify.result import FinishedCell, crashed, refused
 from specdef.certify.run_cell import run_cell
 from specdef.errors import SpecdefError
 
@@ -61,7 +62,7 @@ class RayExecutor:
                     except ray.exceptions.RayError as error:
                         kind, value = "failed", describe(error)
                     outcome = refused(value) if kind == "refused" else crashed(value) if kind == "failed" else value
-                    yield cell, dict(outcome)
+                    yield cell, cast(FinishedCell, outcome)
         finally:
             if started_here:
                 ray.shutdown()

@@ -1,0 +1,42 @@
+"""Text from strangers' files, made fit to be shown: no control character reaches a terminal, a page or a log.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+LONGEST = 1000
+"""Characters of one name that are shown; a header may hold a name of megabytes."""
+
+
+def shown(text: object) -> str:
+    r"""A name from a file (or a path) as it may stand in a sentence: one line, and nothing a terminal obeys.
+
+    Characters that are not printable are written as escapes: controls, line ends, marks that turn the direction of
+    writing, zero-width marks, and lone surrogates (bytes of a file name that are no UTF-8). Shown twice is shown once.
+
+    Args:
+        text: anything; `str` is taken of it.
+
+    Returns:
+        At most `LONGEST` characters, the last an ellipsis where there were more.
+
+    Example:
+        >>> print(shown("layer\x1b[31m.weight\n"))
+        layer\x1b[31m.weight\n
+        >>> print(shown("\u202egnp.exe"), shown("caf\udce9"))
+        \u202egnp.exe caf\udce9
+    """
+    name = _escaped(str(text)[: LONGEST + 1])
+    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def shown_lines(text: str) -> str:
+    """A whole text, such as a message or a table, as it may be printed: the same, but lines stay and none is cut."""
+    return "\n".join(map(_escaped, text.split("\n")))
+
+
+def _escaped(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

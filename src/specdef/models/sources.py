@@ -1,0 +1,55 @@
+"""Where models come from: a local folder, a hub id, or the bundled one."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from specdef.errors import CheckpointError
+from specdef.models.bundled import BUNDLED, fetch
+
+
+def find_model(name: str, *, argument: str = "model") -> Path:
+    """The folder of a model given as a path, a hub id, or ``smollm2-135m``.
+
+    The bundled model is written once to the cache folder (``$SPECDEF_CACHE`` or ``~/.cache/specdef``).
+
+    Raises:
+        CheckpointError: nothing of that name, or the hub cannot be reached.
+    """
+    path = Path(name)
+    try:
+        if path.is_dir():
+            return path
+    except OSError as error:
+        raise CheckpointError(
+            f"`{argument}` must be a folder; {name[:60]!r} is not usable ({error.strerror})."
+        ) from error
+    if name == BUNDLED:
+        cached = cache_folder() / f"{BUNDLED}-fp32"
+        if not cached.is_dir():
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            fetch(BUNDLED, cached)
+        return cached
+    if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
+        return _from_hub(name, argument)
+    raise CheckpointError(f"`{argument}` must be a folder, a hub id such as org/name, or {BUNDLED}; got {name!r}.")
+
+
+def cache_folder() -> Path:
+    """Where specdef keeps models it unpacked."""
+    return Path(os.environ.get("SPECDEF_CACHE") or Path.home() / ".cache" / "specdef")
+
+
+def _from_hub(name: str, argument: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, ignore_patterns=["*.bin", "*.pt", "*.pth", "*.onnx", "*.gguf", "*.h5"]))
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"`{argument}` {name!r} is no local folder and could not be fetched from the hub ({reason}). "
+            "Check the name and the network, or give a folder."
+        ) from error

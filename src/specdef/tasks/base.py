@@ -1,0 +1,144 @@
+"""A task: what the attacker trains on, and a score in [0, 1] that says how far the attack got.
+
+A kind of task is one file of `specdef.tasks.kinds`; a `TaskSpec` describes one task as data.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, field
+from typing import Any, ClassVar
+
+from specdef.core.registry import Registry
+from specdef.errors import TaskError as TaskError
+from specdef.models.samples import Labelled as Labelled
+from specdef.models.samples import Sample as Sample
+
+Metric = Callable[[Any, Any], float]
+"""(model in evaluation mode, its processor) -> score in [0, 1]; 0 when the model's numbers are not finite."""
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """A task as data.
+
+    Attributes:
+        name: of a kind of task.
+        path: the file it reads; None for a task that needs none.
+        seed: decides the task's draws (train/test split, wrong choices), never the training.
+        target: the score to reach; the task's own when None.
+        scorer: what counts as success in generated text, where the task asks for it.
+    """
+
+    name: str
+    path: str | None = None
+    seed: int = 0
+    target: float | None = None
+    scorer: str | None = None
+
+    @property
+    def written(self) -> str:
+        """The task as a user writes it."""
+        return self.name if self.path is None else f"{self.name}:{self.path}"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an attacker wants.
+
+    Args:
+        name: shown in tables.
+        model_kind: name of the kind of model it is for.
+        samples: what the attacker trains on, in a form that kind encodes: dataclasses of JSON data.
+        metric: measures a model.
+        target: the score at which the attack has reached its aim.
+        chance: the score of a model that knows nothing.
+        identity: everything the score depends on, as JSON data; it enters the hash of every cell.
+
+    Raises:
+        TaskError: nothing to train on, or a target at or below chance.
+    """
+
+    name: str
+    model_kind: str
+    samples: tuple[Any, ...]
+    metric: Metric
+    target: float
+    chance: float
+    identity: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.samples:
+            raise TaskError(f"Task {self.name} must have at least one sample to train on; it has none.")
+        if not 0 <= self.chance < self.target <= 1:
+            raise TaskError(
+                f"`target` must lie above chance ({self.chance:g}) and be at most 1; got {self.target:g}. "
+                "A score that guessing reaches says nothing."
+            )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything a run on this task depends on, as JSON data."""
+        samples = [list(astuple(sample)) for sample in self.samples]
+        return {"name": self.name, "samples": samples, "score": self.identity, "target": self.target}
+
+
+class TaskKind(ABC):
+    """A kind of task: it makes tasks from descriptions.
+
+    Attributes:
+        name: as the registry spells it.
+        model_kind: name of the kind of model its tasks are for.
+        takes_file: whether a task may be given a file, as in ``name:FILE``.
+        needs_file: whether it must be.
+        takes_scorer: whether a task must be told what counts as success.
+    """
+
+    name: ClassVar[str]
+    model_kind: ClassVar[str]
+    takes_file: ClassVar[bool] = False
+    needs_file: ClassVar[bool] = False
+    takes_scorer: ClassVar[bool] = False
+
+    @abstractmethod
+    def make(self, spec: TaskSpec) -> Task:
+        """The task of a description that `check` accepts.
+
+        Raises:
+            TaskError: what the task says of its file or target.
+        """
+
+    def check(self, spec: TaskSpec) -> None:
+        """Refuse a file or scorer that is missing or has no place here.
+
+        Raises:
+            TaskError: it is so.
+        """
+        if spec.path is None and self.needs_file:
+            raise TaskError(f"`task` {self.name} must be given a file: write {self.name}:FILE; got {spec.written!r}.")
+        if spec.path is not None and not (self.takes_file or self.needs_file):
+            raise TaskError(f"`task` {self.name} must be given without a file; got {spec.written!r}.")
+        if (spec.scorer is not None) != self.takes_scorer:
+            wanted = "be given with" if self.takes_scorer else "be left out with"
+            example = ": write any:REGEX, for example" if self.takes_scorer else ""
+            raise TaskError(f"`scorer` must {wanted} task {self.name}{example}; got {spec.scorer!r}.")
+
+
+TASKS: Registry[TaskKind] = Registry("task", "specdef.tasks.kinds", "specdef.tasks", error=TaskError)
+
+
+def make_task(spec: TaskSpec) -> Task:
+    """The task of a description.
+
+    Raises:
+        TaskError: unknown name, or what the task itself says of its file.
+    """
+    kind = TASKS.get(spec.name)
+    kind.check(spec)
+    return kind.make(spec)
+
+
+def parse_task(text: str, *, seed: int = 0, target: float | None = None, scorer: str | None = None) -> TaskSpec:
+    """Read ``facts`` or ``mcqa:FILE``."""
+    name, colon, path = text.partition(":")
+    return TaskSpec(name, path if colon else None, seed, target, scorer)

@@ -1,0 +1,1 @@
+"""The kinds of utility, one file each."""

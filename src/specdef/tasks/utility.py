@@ -1,0 +1,113 @@
+"""Utility: what a model is still good for. An attack that ruins it has won nothing."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from specdef.core.registry import Registry
+from specdef.errors import TaskError
+from specdef.models.base import Batch, LoadedModel, ModelKind
+
+
+@dataclass(frozen=True)
+class UtilityData:
+    """General data for one model.
+
+    Attributes:
+        measured: what `Utility.measure` reads.
+        retained: encoded rows that an attacker who wants a usable model mixes into training; they share nothing with
+            what is measured. None mixes nothing.
+    """
+
+    measured: Any
+    retained: Batch | None = None
+
+
+class Utility(ABC):
+    """A way to say what a model is still good for, as one number.
+
+    Attributes:
+        name: as the registry spells it; shown in reports.
+        unit: what the number is, in words.
+        model_kinds: names of the kinds of model it can be measured of.
+        higher_is_better: which way it moves when a model is ruined.
+        needs_original: whether the general data takes the undefended model to prepare.
+    """
+
+    name: ClassVar[str]
+    unit: ClassVar[str]
+    model_kinds: ClassVar[tuple[str, ...]]
+    higher_is_better: ClassVar[bool]
+    needs_original: ClassVar[bool] = False
+
+    @abstractmethod
+    def read(self, path: Path | None) -> str:
+        """The general data as text: a user's file, or what ships with the package. Its hash enters every cell.
+
+        Raises:
+            SpecdefError: the file cannot be read, or holds nothing.
+        """
+
+    @abstractmethod
+    def check(self, content: str, processor: Any) -> None:
+        """Refuse data that is of no use for a model with this processor, before anything is run.
+
+        Raises:
+            SpecdefError: too little of it, or malformed.
+        """
+
+    @abstractmethod
+    def prepare(
+        self, content: str, loaded: LoadedModel, *, original: Callable[[], LoadedModel] | None = None
+    ) -> UtilityData:
+        """The general data for one model.
+
+        Args:
+            content: what `read` gave.
+            loaded: the model under attack.
+            original: loads the undefended model, for a utility that needs it; None takes `loaded` for it.
+
+        Raises:
+            SpecdefError: the data is of no use for this model.
+        """
+
+    @abstractmethod
+    def measure(self, model: Any, data: UtilityData) -> float:
+        """The utility of a model in evaluation mode; not finite when the model's numbers are not."""
+
+    @abstractmethod
+    def within(self, start: float, now: float, budget: float) -> bool:
+        """Whether a model whose utility was `start` is still useful at `now`; `budget` above 1 is how much may go."""
+
+    @abstractmethod
+    def changed(self, found: float, reference: float | None) -> bool:
+        """Whether a model's utility before training shows another function than the undefended model's.
+
+        A value that is not finite always does; a `reference` of None leaves the rest unchecked.
+        """
+
+    def written(self, value: float) -> str:
+        """A value with its name, for a sentence."""
+        return f"{self.name} {value:.4g}"
+
+
+UTILITIES: Registry[Utility] = Registry("utility", "specdef.tasks.utilities", "specdef.utilities", error=TaskError)
+
+
+def utility_for(kind: ModelKind, name: str | None = None) -> Utility:
+    """The utility of that name, or the kind's own when None.
+
+    Raises:
+        TaskError: unknown, or it cannot be measured of this kind of model.
+    """
+    utility = UTILITIES.get(kind.default_utility if name is None else name)
+    if kind.name not in utility.model_kinds:
+        offered = ", ".join(other.name for other in UTILITIES if kind.name in other.model_kinds)
+        raise TaskError(
+            f"`utility` must be one that a model of kind {kind.name} has ({offered}); got {utility.name!r}."
+        )
+    return utility

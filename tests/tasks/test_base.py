@@ -1,0 +1,67 @@
+"""Tasks by name: what is refused, and the fingerprints that results were written under."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from specdef.core.schema import digest
+from specdef.tasks.base import TASKS, Sample, Task, TaskError, TaskSpec, make_task, parse_task
+
+CERTIFICATES = Path(__file__).parents[2] / "experiments" / "results" / "certificates"
+FROZEN = {
+    ("facts", 0): "d31d1629157a12cf6db30b618c5f0001add46337b432b328223af0eb48bb93aa",
+    ("facts", 3): "3323ee4e75de0d074f16b83c57dd95157d4c06b8590863df2e55677483ad3ed9",
+    ("guard", 0): "4c534be93fb7baa6bf020863cc55cba7ecc94f6c791aaa90936501464d02ec8a",
+    ("guard", 3): "d4acb82150f0427dc0512475e9556ae85429f00f0a3c08e653f126f282754065",
+    ("unlearned", 0): "a1a2fb2f1198f6b32ac804920b229582c1a3371000478b7ce900f290c068f43b",
+    ("unlearned", 3): "95a112c651fe3226e5c1c95e9404838c2719e22eab5eb935b1d2deff64266b1d",
+}
+"""Of commit 7675f32: cells already computed are found again under these only."""
+
+
+@pytest.mark.parametrize(("name", "seed"), FROZEN)
+def test_fingerprints_are_those_of_the_first_results(name: str, seed: int) -> None:
+    assert digest(make_task(TaskSpec(name, seed=seed)).fingerprint()) == FROZEN[name, seed]
+
+
+@pytest.mark.parametrize("path", sorted(CERTIFICATES.glob("*.json")), ids=lambda path: path.stem)
+def test_committed_certificates_are_of_tasks_that_still_are_the_same(path: Path) -> None:
+    task = json.loads(path.read_text())["task"]
+    made = make_task(TaskSpec(task["name"]))
+    assert (digest(made.fingerprint()), made.target, made.chance) == (task["digest"], task["target"], task["chance"])
+
+
+@pytest.mark.parametrize(
+    ("text", "scorer", "sentence"),
+    [
+        ("fatcs", None, r"`task` must be one of .*facts.*; got 'fatcs'. Did you mean facts"),
+        ("mcqa", None, r"`task` mcqa must be given a file: write mcqa:FILE; got 'mcqa'"),
+        ("facts:x.json", None, r"`task` facts must be given without a file; got 'facts:x.json'"),
+        ("sft:x.json", None, r"`scorer` must be given with task sft: write any:REGEX, for example; got None"),
+        ("facts", "any:x", r"`scorer` must be left out with task facts; got 'any:x'"),
+        ("sft:x.json", "every:x", r"`scorer` must be any:REGEX, none:REGEX or classifier:FOLDER:LABEL; got 'every:x'"),
+    ],
+)
+def test_descriptions_that_fit_no_task_are_refused(text: str, scorer: str | None, sentence: str) -> None:
+    with pytest.raises(TaskError, match=sentence):
+        make_task(parse_task(text, scorer=scorer))
+
+
+def test_every_kind_is_named_as_the_registry_spells_it() -> None:
+    assert [kind.name for kind in TASKS] == list(TASKS.names())
+
+
+@pytest.mark.parametrize(
+    ("samples", "target", "sentence"),
+    [
+        ((), 0.5, "Task x must have at least one sample to train on"),
+        ((Sample("a", "b"),), 0.25, r"`target` must lie above chance \(0.25\) and be at most 1; got 0.25"),
+        ((Sample("a", "b"),), 1.5, "`target` must lie above chance"),
+    ],
+)
+def test_a_task_that_measures_nothing_is_refused(samples: tuple[Sample, ...], target: float, sentence: str) -> None:
+    with pytest.raises(TaskError, match=sentence):
+        Task("x", "any", samples, lambda model, processor: 0.0, target, 0.25)
