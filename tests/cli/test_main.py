@@ -73,7 +73,7 @@ def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Completed
         (["attack", "MODEL", "--out", "OUT", "--task", "mcqa"], "`task` mcqa must be given a file: write mcqa:FILE"),
         (["attack", "MODEL", "--out", "OUT", "--task", "mcqa:none.json"], "`path` must be a readable file"),
         (["attack", "MODEL", "--out", "OUT", "--task", "mcqa:QUIZ"], ", line 2: `choices` is missing"),
-        (["attack", "MODEL", "--out", "OUT", "--task", "sft:QUIZ"], "`scorer` must be given for task sft"),
+        (["attack", "MODEL", "--out", "OUT", "--task", "sft:QUIZ"], "`scorer` must be given with task sft"),
         (["attack", "MODEL", "--out", "OUT", "--target", "0.25"], "`target` must lie above chance (0.25)"),
         (["attack", "MODEL", "--out", "OUT", "--text", "none.txt"], "`text` must be a UTF-8 text file"),
         (["attack", "nowhere", "--out", "OUT"], "`model` must be a folder"),
