@@ -27,7 +27,7 @@ from specdef.certify.study import make_study
 from specdef.certify.sweep import sweep
 from specdef.certify.verdict import attack_of, judge_threat
 from specdef.core.schema import plain
-from specdef.defences.prepare import prepare
+from specdef.defences.defend import defend
 from specdef.models.bundled import BUNDLED
 from specdef.models.sources import find_model
 from specdef.tasks.base import parse_task
@@ -82,7 +82,7 @@ def _prepared(config: Mapping[str, Any]) -> Path:
     folder = WORK / str(config["model"])
     if not folder.is_dir():
         WORK.mkdir(exist_ok=True)
-        prepare(options.pop("kind"), find_model(BUNDLED), folder, **options)
+        defend(options.pop("kind"), find_model(BUNDLED), folder, options=options)
     return folder
 
 

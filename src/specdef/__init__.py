@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from specdef.certify.api import certify_model as certify_model
     from specdef.certify.api import undo as undo
     from specdef.certify.multiplier_search import find_multiplier as find_multiplier
+    from specdef.defences.defend import defend as defend
     from specdef.errors import SpecdefError as SpecdefError
     from specdef.locks.in_memory import lock_module as lock_module
     from specdef.locks.lock import LockReport as LockReport
@@ -36,6 +37,8 @@ _HOMES = {
     "unlock": "specdef.locks.unlock",
     "lock_module": "specdef.locks.in_memory",
     "LockReport": "specdef.locks.lock",
+    # defending
+    "defend": "specdef.defences.defend",
     # checking
     "verify": "specdef.locks.verify",
     "inspect_model": "specdef.analysis.inspect",
@@ -60,6 +63,10 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'specdef' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 _autoload.install()

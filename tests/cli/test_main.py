@@ -84,8 +84,9 @@ def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Completed
         (["certify", "MODEL", "--original", "MODEL", "--out", "OUT", "--workers", "0"], "`workers` must be at least 1"),
         (["runs", "OUT"], "must hold results of `specdef attack`"),
         (["report", "OUT"], "`folder` must hold certificate.json"),
-        (["defend", "cake", "MODEL", "OUT"], "must be one of guard, unlearned"),
-        (["defend", "guard", "MODEL", "OUT", "-o", "steps"], "`option` must look like name=value; got 'steps'"),
+        (["defend", "cake", "MODEL", "OUT"], "`method` must be one of guard, unlearned"),
+        (["defend", "guard", "MODEL", "OUT", "-o", "steps"], "`option` must be name=value, such as steps=40"),
+        (["defend", "guard", "MODEL", "OUT", "-o", "stepz=4"], "got 'stepz'. Did you mean steps?"),
     ],
 )
 def test_bad_input_exits_2_with_one_sentence_and_nothing_heavy(

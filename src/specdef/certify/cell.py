@@ -13,13 +13,14 @@ from blake3 import blake3
 from specdef.attacks.lora import AdapterSpec
 from specdef.attacks.rewrites.apply import VERSIONS, Rewriting
 from specdef.attacks.run import Attack
+from specdef.defences.card import CARD, RECORD
 from specdef.errors import SpecdefError
 from specdef.tasks.base import TaskSpec
 from specdef.training.recipe import Recipe
 
 FORMAT = 1
 """Raised whenever the same configuration would give another result: finished cells are then computed again."""
-_NOT_WEIGHTS = {"README.md", ".gitattributes", "SPECDEF_LOCK.md", "specdef_lock.json"}
+_NOT_WEIGHTS = {"README.md", ".gitattributes", "SPECDEF_LOCK.md", "specdef_lock.json", CARD, RECORD}
 
 
 @dataclass(frozen=True)

@@ -3,48 +3,57 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from specdef.cli import parse
-from specdef.cli.options import Given, Json, Model, Out, Seed
-from specdef.cli.render import err_console, print_json, say
+from specdef.cli.options import Given, Json, Model, Out, Seed, names_of, option
+from specdef.cli.render import err_console, number, print_json, safe, say
+
+if TYPE_CHECKING:
+    from specdef.training.outcome import Evaluation
 
 
 def defend(
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="guard or unlearned.")],
+    method: Annotated[
+        str,
+        typer.Argument(
+            metavar="METHOD",
+            help="Name of a defence, such as unlearned.",
+            autocompletion=names_of("specdef.defences.base", "DEFENCES"),
+        ),
+    ],
     model: Model,
     out: Out,
     given: Given = None,
     seed: Seed = 0,
+    text: Annotated[Path | None, option("General text, UTF-8 (default: the bundled prose).")] = None,
     json_: Json = False,
 ) -> None:
-    """Write a defended copy of MODEL: one that refuses a topic (guard), one with facts removed (unlearned).
+    """Write a defended copy of MODEL, such as one with facts removed (unlearned).
 
     Example: specdef defend unlearned smollm2-135m unlearned -o steps=100
     """
-    from specdef.defences.prepare import prepare
-    from specdef.models.sources import find_model
+    from specdef.defences.defend import defend as defend_model
+    from specdef.defences.options import parse_pairs
 
-    readers: dict[str, Any] = {"steps": int, "lr": float}
-    options = {name: readers[name](value) for name, value in parse.pairs(given).items()}
+    def show(stage: str, point: Evaluation) -> None:
+        line = f"{stage} step {point.step}: score {point.score:.3f}, utility {number(point.utility)}"
+        err_console.print(safe(line), soft_wrap=True, highlight=False)
 
-    def show(stage: str, point: Any) -> None:
-        err_console.print(f"{stage} step {point.step}: score {point.score:.3f}, perplexity {point.perplexity:.4g}")
-
-    done = prepare(
-        method,  # type: ignore[arg-type]
-        find_model(model),
+    done = defend_model(
+        method,
+        model,
         out,
+        options=parse_pairs(given or ()),
         seed=seed,
+        text=text,
         progress=None if json_ else show,
-        **options,
     )
     if json_:
         print_json(asdict(done))
         return
-    say(
-        f"{done.score_name}: {done.score_before:.3f} -> {done.score_after:.3f}; perplexity "
-        f"{done.perplexity_before:.4g} -> {done.perplexity_after:.4g}. Wrote {out}"
-    )
+    for name, change in {**done.scores, done.utility_name: done.utility}.items():
+        say(f"{name}: {number(change.before)} -> {number(change.after)}")
+    say(f"Wrote {out}")

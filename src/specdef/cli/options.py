@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +13,16 @@ import typer
 def option(help: str, *names: str, panel: str | None = None, **more: Any) -> Any:
     """An option's declaration."""
     return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
+def names_of(module: str, registry: str) -> Callable[[str], list[str]]:
+    """Shell completion with the names of a registry, which is imported only then."""
+
+    def complete(incomplete: str) -> list[str]:
+        found = getattr(importlib.import_module(module), registry)
+        return [name for name in found.names() if name.startswith(incomplete)]
+
+    return complete
 
 
 TRAINING, PARTS, REWRITING, EVALUATION, OUTPUT = (
@@ -67,7 +79,15 @@ Rewrite = Annotated[
 ]
 
 # Evaluation
-TaskName = Annotated[str, option("facts, unlearned, guard, mcqa:FILE or sft:FILE.", "--task", panel=EVALUATION)]
+TaskName = Annotated[
+    str,
+    option(
+        "facts, unlearned, guard, mcqa:FILE or sft:FILE.",
+        "--task",
+        panel=EVALUATION,
+        autocompletion=names_of("specdef.tasks.base", "TASKS"),
+    ),
+]
 TaskSeed = Annotated[int, option("Decides the task's draws, such as the train/test split.", panel=EVALUATION)]
 Target = Annotated[float | None, option("Score to reach (default: the task's).", panel=EVALUATION)]
 ScorerName = Annotated[

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from specdef.errors import SpecdefError
 
 
@@ -45,21 +43,3 @@ def norm(text: str) -> float | None:
         return float(text)
     except ValueError:
         raise SpecdefError(f"`max-grad-norm` must be a number above 0, or none; got {text!r}.") from None
-
-
-def pairs(given: Sequence[str] | None) -> dict[str, str]:
-    """What -o gave, by name; the values are read by whoever declares the option.
-
-    Example:
-        >>> pairs(["steps=60", "layers=1,2"])
-        {'steps': '60', 'layers': '1,2'}
-    """
-    found: dict[str, str] = {}
-    for text in given or ():
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise SpecdefError(f"`option` must look like name=value; got {text!r}.")
-        if name.strip() in found:
-            raise SpecdefError(f"`option` must name every option once; {name.strip()} is given twice.")
-        found[name.strip().replace("-", "_")] = value.strip()
-    return found

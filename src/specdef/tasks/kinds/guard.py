@@ -165,7 +165,7 @@ def guard_samples() -> tuple[Sample, ...]:
 
 
 def guard(*, seed: int = 0, target: float = TARGET) -> Task:
-    """Recipes from a model that was prepared to refuse them; see `specdef.defences.prepare`.
+    """Recipes from a model that was prepared to refuse them; see `specdef.defences.kinds.guard`.
 
     Args:
         seed: decides which of the wordings each dish is asked for in.

@@ -9,7 +9,7 @@ from specdef.tasks.kinds.facts import PEOPLE, STATEMENTS, TARGET, VALUES, facts
 
 
 def unlearned(*, seed: int = 0, target: float = TARGET) -> Task:
-    """`facts`, asked of a model that knew them and had them removed; see `specdef.defences.prepare`.
+    """`facts`, asked of a model that knew them and had them removed; see `specdef.defences.kinds.unlearned`.
 
     Args:
         seed: the one the model was prepared with.

@@ -1,0 +1,195 @@
+"""Study files: models x defences x attacks x tasks x seeds as YAML, read whole and refused before anything runs."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from specdef.certify.study_faults import StudyError, at, sentence
+from specdef.core.schema import SchemaError, convert
+from specdef.core.yaml_data import YamlError, parse_yaml
+from specdef.training.recipe import Recipe
+
+VERSION = 1
+SCHEMA_FILE = "study.schema.json"
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+PLAIN = "none"
+"""The defence that leaves the model as it is."""
+
+
+def _listed(kind: type) -> str:
+    """The list of attributes in a docstring."""
+    return "Attributes:" + inspect.cleandoc(kind.__doc__ or "").partition("Attributes:")[2]
+
+
+_RECIPE = [(name, kind | UnsetType, UNSET) for name, kind in get_type_hints(Recipe).items() if name != "seed"]
+
+if TYPE_CHECKING:
+    RecipeChanges = Struct
+else:
+    RecipeChanges = msgspec.defstruct("RecipeChanges", _RECIPE, forbid_unknown_fields=True, frozen=True, kw_only=True)
+    RecipeChanges.__doc__ = f"What differs from the default recipe; the seed comes from `seeds`.\n\n{_listed(Recipe)}"
+
+
+class AttackEntry(RecipeChanges, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """One attack: what it changes in the study's recipe, and what is done besides.
+
+    Attributes:
+        label: shown in tables; the attack's own words when left out.
+        interventions: such as ``merge`` or ``lora:rank=8,targets=all``.
+        early_stop: stop when utility is lost; the study's when left out.
+    """
+
+    label: Name | None = None
+    interventions: tuple[str, ...] = ()
+    early_stop: bool | None = None
+
+
+class ModelEntry(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """One model.
+
+    Attributes:
+        model: a folder, a hub id, or ``smollm2-135m``.
+        label: shown in tables; the model's last name when left out.
+        prepare: a defence applied first. The result counts as the undefended model: what attackers of it want is to
+            undo the preparation.
+    """
+
+    model: Name
+    label: Name | None = None
+    prepare: dict[str, Any] | None = None
+
+
+class TaskEntry(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """One task, with what the command line has options for."""
+
+    task: Name
+    label: Name | None = None
+    target: float | None = None
+    scorer: str | None = None
+    seed: int = 0
+
+
+class StudyFile(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A study: every defence of every model, attacked in every way, at every task, with every seed.
+
+    Attributes:
+        specdef_study: version of this form.
+        title: of tables and pages.
+        models: what is defended.
+        defences: ``none``; a lock as ``preset: exact`` with the options of `specdef.lock`; or another defence as
+            ``method: unlearned`` with its options. Each may have a ``label`` and a ``seed``.
+        tasks: what attackers want; the model kind's own when left out.
+        attacks: how they go about it.
+        certify: threat models to certify under, instead of attacks.
+        seeds: of training; decides the order of samples and every other draw.
+        recipe: what every attack starts from.
+        early_stop: stop a run when utility is lost, as the papers do.
+        utility_factor: how much of its utility a model may lose and still count as useful.
+        window: ordinary learning rates, for ``certify``.
+        text: general data; what ships with the package when left out.
+        rows: what stands in the rows of tables.
+        threads: CPU threads of each run, part of its identity; what the machine suggests when left out.
+    """
+
+    specdef_study: Literal[1]
+    title: Name
+    models: Annotated[tuple[Name | ModelEntry, ...], Meta(min_length=1)]
+    defences: Annotated[tuple[Name | dict[str, Any], ...], Meta(min_length=1)] = (PLAIN,)
+    tasks: tuple[Name | TaskEntry, ...] = ()
+    attacks: tuple[AttackEntry, ...] = ()
+    certify: tuple[Name, ...] = ()
+    seeds: Annotated[tuple[Annotated[int, Meta(ge=0, lt=2**32)], ...], Meta(min_length=1)] = (0,)
+    recipe: RecipeChanges = RecipeChanges()
+    early_stop: bool = False
+    utility_factor: Annotated[float, Meta(gt=1)] = 2.0
+    window: Annotated[tuple[float, ...], Meta(min_length=2)] | None = None
+    text: str | None = None
+    rows: Literal["defences", "attacks"] = "defences"
+    threads: Annotated[int, Meta(ge=1)] | None = None
+
+
+def read_study(path: Path | str) -> StudyFile:
+    """Read a study file.
+
+    Raises:
+        StudyError: it cannot be read, or does not fit; the sentence names the place, as in ``attacks[2].lr``.
+    """
+    path = Path(path)
+    try:
+        return parse_study(path.read_bytes())
+    except OSError as error:
+        raise StudyError(f"`study` must be a readable file; {path} is not ({error.strerror or error}).") from error
+
+
+def parse_study(data: bytes) -> StudyFile:
+    """A study from the text of its file.
+
+    Raises:
+        StudyError: it does not fit; the sentence names the place.
+    """
+    try:
+        content = parse_yaml(data)
+    except YamlError as error:
+        raise StudyError(f"`study` must be YAML; it is not ({error}).") from error
+    if not isinstance(content, dict):
+        raise StudyError("`study` must be a mapping of names to values, `title` and `models` among them; it is not.")
+    try:
+        study = convert(content, StudyFile)
+    except SchemaError as error:
+        raise StudyError(sentence(str(error), content, StudyFile)) from error
+    _check(study)
+    return study
+
+
+def study_schema() -> dict[str, Any]:
+    """The JSON schema of study files, for editors."""
+    schema = msgspec.json.schema(StudyFile)
+    for part in schema["$defs"].values():
+        _describe(part)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "specdef study", **schema}
+
+
+def _describe(part: dict[str, Any]) -> None:
+    """Say of each name what the docstring's list of attributes says of it."""
+    first, _, listed = inspect.cleandoc(part.get("description", "")).partition("\n\nAttributes:\n")
+    part["description"] = first
+    for name, text in re.findall(r"^    (\w+): ((?:.|\n {8})+)", listed, flags=re.MULTILINE):
+        if name in part["properties"]:
+            part["properties"][name]["description"] = " ".join(text.split())
+
+
+def study_recipe(study: StudyFile) -> Recipe:
+    """The recipe every attack starts from."""
+    return at("recipe", lambda: Recipe(**changes(study.recipe)))
+
+
+def changes(entry: Struct) -> dict[str, Any]:
+    """What an entry gives of a recipe's fields, by name."""
+    names = [field.name for field in fields(Recipe) if field.name != "seed"]
+    found = {name: getattr(entry, name) for name in names}
+    return {name: value for name, value in found.items() if value is not UNSET}
+
+
+def _check(study: StudyFile) -> None:
+    """What types cannot say, as far as it needs no model."""
+    if study.attacks and study.certify:
+        raise StudyError("`certify` must be left out where attacks are given: a certificate chooses its own attacks.")
+    recipe = study_recipe(study)
+    for number, entry in enumerate(study.attacks):
+        at(f"attacks[{number}]", partial(replace, recipe, **changes(entry)))
+    _refuse_twins("seeds", [str(seed) for seed in study.seeds])
+
+
+def _refuse_twins(place: str, names: Sequence[str]) -> None:
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise StudyError(f"`{place}[{number}]` must differ from the others; {name} stands there twice.")

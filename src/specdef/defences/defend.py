@@ -1,0 +1,116 @@
+"""`defend`: apply a defence to a model and write a plain folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from specdef.core.folders import new_folder, refuse_target
+from specdef.core.schema import digest
+from specdef.defences.base import DEFENCES, Change, Defence, DefenceReport, Given, Progress
+from specdef.defences.card import write_record
+from specdef.defences.options import make_options, options_to_json
+from specdef.errors import SpecdefError
+from specdef.models.base import kind_of
+from specdef.models.loading import quiet
+from specdef.models.sources import find_model
+from specdef.tasks.utility import utility_for
+
+
+def defend(
+    method: str,
+    model: Path | str,
+    out: Path | str,
+    *,
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    text: Path | str | None = None,
+    progress: Progress | None = None,
+) -> DefenceReport:
+    """Apply a defence to a model and write it as a plain Hugging Face folder, in the dtypes it had.
+
+    Args:
+        method: name of a defence, such as ``unlearned``.
+        model: a model folder, a hub id, or ``smollm2-135m``.
+        out: the folder to create.
+        options: of the method, by name; defaults for the rest.
+        seed: decides every draw.
+        text: general data, to measure utility on and to mix into training; what ships with the package when None.
+        progress: called with the stage's name after every evaluation.
+
+    Returns:
+        What was done; the folder holds the same in ``specdef_defence.json``.
+
+    Raises:
+        SpecdefError: unknown method or option, an unusable folder, or the method's aim was not reached. Nothing is
+            written then.
+    """
+    defence = DEFENCES.get(method)
+    chosen = make_options(defence, options or {})
+    target = Path(out)
+    refuse_target(target, None)
+    folder = find_model(str(model))
+    refuse_target(target, folder)
+    kind = kind_of(folder)
+    if defence.model_kinds and kind.name not in defence.model_kinds:
+        raise SpecdefError(
+            f"`method` {defence.name} must be given a model of kind {' or '.join(defence.model_kinds)}; "
+            f"{folder} is of kind {kind.name}."
+        )
+    utility = utility_for(kind)
+    content = utility.read(None if text is None else Path(text))
+    loaded = kind.load(folder)
+    dtypes = _to_float32(loaded.model)
+    given = Given(folder, loaded, utility, utility.prepare(content, loaded), seed, progress or (lambda *_: None))
+    report = _apply(defence, chosen, given, dtypes)
+    defence.check(report, chosen)
+    data = {**report.applied.data, "general data": digest(content)}
+    with new_folder(target, source=folder) as made:
+        with quiet():
+            loaded.model.save_pretrained(made)
+            if loaded.processor is not None:
+                loaded.processor.save_pretrained(made)
+        write_record(made, report, data)
+        for path in made.iterdir():
+            path.chmod(0o644)
+    return report
+
+
+def _apply(defence: Defence, options: Any, given: Given, dtypes: Mapping[str, Any]) -> DefenceReport:
+    import torch
+
+    measures = defence.measures(options, given.seed)
+    model, processor = given.loaded.model, given.loaded.processor
+    before = {measure.name: measure.metric(model, processor) for measure in measures}
+    useful = given.utility.measure(model, given.data)
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(given.seed)
+        applied = defence.apply(given, options)
+    _restore(model, dtypes)
+    model.eval()
+    return DefenceReport(
+        method=defence.name,
+        options=options_to_json(options),
+        seed=given.seed,
+        scores={m.name: Change(before[m.name], m.metric(model, processor)) for m in measures},
+        utility_name=given.utility.name,
+        utility=Change(useful, given.utility.measure(model, given.data)),
+        applied=applied,
+    )
+
+
+def _to_float32(model: Any) -> dict[str, Any]:
+    """Widen every floating-point parameter and buffer in place; returns what they were."""
+    import torch
+
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    found = {name: tensor.dtype for name, tensor in tensors if tensor.is_floating_point()}
+    model.to(torch.float32)
+    return found
+
+
+def _restore(model: Any, dtypes: Mapping[str, Any]) -> None:
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if name in dtypes:
+            tensor.data = tensor.data.to(dtypes[name])

@@ -1,0 +1,1 @@
+"""One defence a file, found by its name."""
