@@ -60,6 +60,8 @@ def certify(
     from specdef.certify.api import certify_model
     from specdef.certify.resources import Machine
     from specdef.linalg.multiplier import parse_multiplier
+    from specdef.report.certificate import verdict_table
+    from specdef.report.write import write_report
     from specdef.training.recipe import Recipe
 
     alpha = None if multiplier is None else parse_multiplier(multiplier)
@@ -90,19 +92,21 @@ def certify(
             _find_multiplier(locked, out, options, json_)
             return
         certificate = certify_model(locked, out, original=original, multiplier=alpha, cells=cells, **options)
+    write_report(out)
     if json_:
         print_json(certificate.content)
         return
-    from specdef.report.certificate import verdict_table
-
     out_console.print(verdict_table(certificate.content))
     say(f"Wrote {out}/certificate.json, certificate.md and index.html")
 
 
 def _find_multiplier(model: str, out: Path, options: dict[str, Any], as_json: bool) -> None:
     from specdef.certify.multiplier_search import find_multiplier
+    from specdef.report.write import write_report
 
     found = find_multiplier(model, out, **options)
+    for exponent in found.tried:
+        write_report(out / f"2^{exponent}")
     if as_json:
         print_json({**asdict(found), "sentence": found.sentence})
         return
