@@ -75,11 +75,7 @@ def lock(
         _print_lock(report, model)
 
 
-def unlock(
-    locked: Locked,
-    out: Out,
-    key: Annotated[Path, option("The private key that lock wrote.")],
-) -> None:
+def unlock(locked: Locked, out: Out, key: Annotated[Path, option("The private key that lock wrote.")]) -> None:
     """Restore the original files, byte for byte.
 
     Example: specdef unlock locked restored --key locked.specdef-key
@@ -137,8 +133,8 @@ def _print_lock(report: LockReport, model: str) -> None:
     if "extra_ratio" in report.strength:
         say(f"Compensation adds {report.strength['extra_ratio']:.1%} of the locked matrices' own parameters.")
         say("Loads in transformers after `import specdef` only.")
-    exact = f"{report.exactness['closeness']} in {', '.join(report.exactness['exact_in'])}"
-    say(f"Function: {exact}; {report.num_values:,} weights change.")
+    exact = ", ".join(report.exactness["exact_in"])
+    say(f"Function: {report.exactness['closeness']} in {exact}; {report.num_values:,} weights change.")
     for pair, reason in list(report.left_out.items())[:3]:
         out_console.print(f"[yellow]Left out[/yellow] {safe(pair)}: {safe(reason)}", soft_wrap=True)
     if len(report.left_out) > 3:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from rich.cells import cell_len, set_cell_size
 from rich.table import Table
 
 from specdef.cli.options import Json, Results
 from specdef.cli.render import number, out_console, print_json, safe, say
+from specdef.core.text import shown
 
 if TYPE_CHECKING:
     from specdef.certify.result import StoredCell
 
-COLUMNS = ("cell", "model", "attack", "seed", "outcome", "score", "step", "utility", "seconds")
-"""Where the terminal is narrow, the last ones are left out."""
+COLUMNS = ("model", "attack", "seed", "outcome", "score", "cell", "step", "utility", "seconds")
+"""Where the terminal is narrow, the last ones are left out, down to `FEWEST` beside the attack."""
+FEWEST = 3
+NUMBERS = ("seed", "score", "step", "seconds")
 
 
 def runs(folder: Results, json_: Json = False) -> None:
@@ -30,35 +34,40 @@ def runs(folder: Results, json_: Json = False) -> None:
         print_json([cell_to_wire(cell) for cell in cells])
         return
     rows = [_row(cell) for cell in cells]
-    shown = list(COLUMNS)
+    names = list(COLUMNS)
     for name in ("model", "seed"):
         if len(rows) > 1 and len({row[name] for row in rows}) == 1:
             say(f"{name}: {rows[0][name]}")
-            shown.remove(name)
-    out_console.print(_table(rows, _fitting(rows, shown, out_console.width)))
+            names.remove(name)
+    out_console.print(_table(rows, names, out_console.width))
 
 
-def _fitting(rows: list[dict[str, str]], shown: list[str], width: int) -> list[str]:
-    """The columns that fit beside an attack column of at least 24 characters; the last give way first."""
-    longest = {name: max(len(name), *(len(row[name]) for row in rows)) for name in shown}
-    fixed = [name for name in shown if name != "attack"]
-    while sum(longest[name] + 2 for name in fixed) + min(longest["attack"], 24) > width and len(fixed) > 3:
+def _table(rows: list[dict[str, str]], names: list[str], width: int) -> Table:
+    """A line a row, in `width` characters: the last columns give way, then the attack is cut."""
+    widths = {name: max(len(name), *(cell_len(row[name]) for row in rows)) for name in names}
+    fixed = [name for name in names if name != "attack"]
+    while _left(width, widths, fixed) < min(widths["attack"], 24) and len(fixed) > FEWEST:
         fixed.pop()
-    return [name for name in shown if name in (*fixed, "attack")]
-
-
-def _table(rows: list[dict[str, str]], shown: list[str]) -> Table:
+    widths["attack"] = max(1, min(widths["attack"], _left(width, widths, fixed)))
     table = Table(box=None, pad_edge=False)
-    for name in shown:
-        right = name in ("seed", "score", "step", "seconds")
-        table.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ellipsis")
+    kept = [name for name in names if name in (*fixed, "attack")]
+    for name in kept:
+        side: Literal["left", "right"] = "right" if name in NUMBERS else "left"
+        table.add_column(name, justify=side, width=widths[name], no_wrap=True, overflow="ellipsis")
     for row in rows:
-        table.add_row(*(safe(row[name]) for name in shown))
+        table.add_row(*(safe(row[name]) for name in kept))
     return table
+
+
+def _left(width: int, widths: dict[str, int], fixed: list[str]) -> int:
+    """Characters left for the attack beside the other columns, two spaces between each."""
+    return width - sum(widths[name] + 2 for name in fixed)
 
 
 def _row(cell: StoredCell) -> dict[str, str]:
     best, name, short = cell.result.best, cell.measured.subject_name, str(cell.config["model"])[:8]
+    if name is not None:
+        name = set_cell_size(shown(name), 24).rstrip()
     return {
         "cell": cell.key[:8],
         "model": short if name is None else f"{name} {short}",
