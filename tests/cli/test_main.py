@@ -82,6 +82,15 @@ def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Completed
         (["certify", "MODEL", "--original", "MODEL", "--out", "OUT", "--window", "a,b"], "`window` must be learning"),
         (["certify", "MODEL", "--original", "MODEL", "--out", "OUT", "--window", "1e-4"], "`window` must be two or"),
         (["certify", "MODEL", "--original", "MODEL", "--out", "OUT", "--workers", "0"], "`workers` must be at least 1"),
+        (["certify", "MODEL", "--original", "nowhere", "--out", "OUT", "--multiplier", "2^20"], "`original` must be"),
+        (
+            ["certify", "MODEL", "--original", "MODEL", "--out", "OUT", "--multiplier", "many"],
+            "`multiplier` must be a finite number above 1, such as 2^20",
+        ),
+        (
+            ["certify", "MODEL", "--original", "MODEL", "--out", "OUT", "--find-multiplier", "--multiplier", "4"],
+            "`multiplier` and `cells` must be left out with --find-multiplier",
+        ),
         (["runs", "OUT"], "must hold results of `specdef attack`"),
         (["report", "OUT"], "`folder` must hold certificate.json"),
         (["defend", "cake", "MODEL", "OUT"], "`method` must be one of guard, unlearned"),
@@ -145,6 +154,30 @@ def test_the_whole_path(llama: Path, tmp_path: Path) -> None:
     result = runner.invoke(app, ["unlock", str(locked), str(back), "--key", f"{locked}.specdef-key"])
     assert result.exit_code == 0, result.output
     assert (back / "model.safetensors").read_bytes() == (llama / "model.safetensors").read_bytes()
+
+
+def test_no_name_reaches_the_terminal_as_an_order(llama: Path, tmp_path: Path) -> None:
+    """A folder's name may hold escapes; before, they were printed raw."""
+    strange = Path(shutil.copytree(llama, tmp_path / "red\x1b[31m[bold]"))
+    locked = tmp_path / "lock\x1b]0;title\x07ed"
+    for arguments in (
+        ["lock", strange, locked],
+        ["lock", strange, locked],
+        ["verify", locked, "--original", strange],
+        ["unlock", locked, tmp_path / "back\x9b2J", "--key", f"{locked}.specdef-key"],
+        ["inspect", strange, "--no-spectra"],
+        ["undo", "rebalance", locked, tmp_path / "un\x1bdone"],
+        ["defend", "no\x1b[2Jne", strange, tmp_path / "out"],
+        ["lock", tmp_path / "no\x1bthing", tmp_path / "out"],
+        ["runs", strange],
+        ["report", strange],
+        ["no\x1bverb"],
+    ):
+        result = run(*arguments)
+        printed = result.stdout + result.stderr.replace("HEAVY", "")
+        assert "\\x1b" in printed or "\\x9b" in printed or result.returncode == 0
+        assert not {"\x1b", "\x07", "\x9b"} & set(printed)
+        assert "Traceback" not in printed
 
 
 def test_a_failed_check_exits_1(llama: Path, tmp_path: Path) -> None:
