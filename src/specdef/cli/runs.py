@@ -83,7 +83,7 @@ def _row(cell: StoredCell) -> dict[str, str]:
 
 def sentence(cell: StoredCell) -> str:
     """One run in words: how it ended, and the best that was reached while the model was still useful."""
-    result, name = cell.result, cell.config.get("utility", "perplexity")
+    result, name = cell.result, _utility(cell)
     if not result.counts:
         return f"{result.outcome.value.capitalize()}: {result.note.rstrip('.')}. This says nothing about the defence."
     start, best, end = result.evaluations[0], result.best, result.evaluations[-1]
@@ -101,7 +101,18 @@ def sentence(cell: StoredCell) -> str:
 
 def plot_run(cell: StoredCell, path: Path) -> None:
     """Score and utility of one run against its steps, as a PNG."""
-    from specdef.report.plots import plot_curves
+    from specdef.report import plots
 
-    points = [(point.step, point.score, point.utility) for point in cell.result.evaluations]
-    plot_curves({cell.attack.label: points}, path, title=sentence(cell), left_label="score on the task")
+    result, name = cell.result, cell.measured.subject_name
+    plots.plot_run(
+        [(point.step, point.score, point.utility) for point in result.evaluations],
+        path,
+        title=f"{shown(name or cell.config['model'][:8])}: {cell.attack.label}",
+        utility=_utility(cell),
+        best=None if result.best is None else result.best.step,
+        lost=result.diverged_at,
+    )
+
+
+def _utility(cell: StoredCell) -> str:
+    return str(cell.config.get("utility", "perplexity"))
