@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-harness lint types unit bench experiment clean
+.PHONY: demo test test-all test-harness lint types unit packaging bench experiment clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -34,6 +34,13 @@ types: $(STAMP)
 
 unit: $(STAMP)
 	$(BIN)/python -m pytest
+
+# Everything: `make test`, and what is too slow for every day.
+test-all: test packaging
+
+# Builds sdist and wheel and installs them in clean environments, of other Pythons too where the machine has them.
+packaging: $(STAMP)
+	$(BIN)/python -m pytest -m packaging tests/test_packaging.py
 
 # The LM Evaluation Harness weighs 640 MB; its adapter is tested apart.
 test-harness: $(STAMP)

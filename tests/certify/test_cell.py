@@ -98,32 +98,3 @@ def test_a_configuration_that_lacks_a_part_is_refused(missing: str) -> None:
     data.pop(missing)
     with pytest.raises(SpecdefError, match=r"`config` must be as this version writes it; it is not"):
         CellConfig.from_wire(data)
-
-
-def test_every_configuration_comes_back_and_has_a_key_of_its_own() -> None:
-    changes: list[dict[str, Any]] = [
-        {},
-        {"model": "n"},
-        {"task": "guard"},
-        {"task_digest": "u"},
-        {"text_digest": "y"},
-        {"attack": Attack(early_stop=True)},
-        {"reference": None},
-        {"threads": 2},
-        {"device": "cuda"},
-        {"model_kind": "other"},
-        {"utility": "accuracy"},
-        {"original": "o"},
-        {"format": 2},
-    ]
-    configs = [replace(CELL.config, **change) for change in changes]
-    for config in configs:
-        assert CellConfig.from_wire(json.loads(json.dumps(config.to_wire()))) == config
-    assert len({config.key for config in configs}) == len(configs)
-    assert {name for change in changes for name in change} == set(CellConfig.__dataclass_fields__)
-
-
-def test_a_folder_without_weights_is_blamed_on_the_argument_it_was_given_as(tmp_path: Path) -> None:
-    for argument in ("model", "original"):
-        with pytest.raises(SpecdefError, match=f"`{argument}` must be a folder with .safetensors files"):
-            subject_of(tmp_path, argument=argument)

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from specdef.attacks.base import Intervention, RewriteReport
+from specdef.checkpoint.edits import ShardEdits
 from specdef.checkpoint.reader import Checkpoint, open_checkpoint
-from specdef.checkpoint.writer import ShardEdits, changed_index, copy_others, json_bytes, write_shards
+from specdef.checkpoint.small_files import changed_index, copy_others, json_bytes
+from specdef.checkpoint.writer import write_shards
 from specdef.core.folders import new_folder, refuse_target, scratch_folder
 from specdef.locks.manifest import CARD, MANIFEST
 

@@ -150,7 +150,9 @@ def certify_model(
     on_stage: Callable[[str], None] | None = None,
     command: str | None = None,
 ) -> Certificate:
-    """Attack a model under named threat models and write a certificate of what held and what did not.
+    """Attack a model under named threat models and write ``certificate.json``: what held and what did not.
+
+    `write_report` turns the folder into tables, pictures and a page.
 
     Args:
         locked: the model under test: locked by specdef or defended in any other way. The original itself certifies
@@ -183,7 +185,6 @@ def certify_model(
     from specdef.certify.run_cell import check_readable
     from specdef.certify.store import Store
     from specdef.certify.study import WINDOW, make_study
-    from specdef.report.write import write_report
     from specdef.tasks.base import check_task, parse_task
 
     check_threats(threats)
@@ -205,8 +206,6 @@ def certify_model(
     )
     check_readable(study.cell(study.locked))
     store = Store(Path(out), study.identity(), cells=None if cells is None else Path(cells))
-    certificate = certify_study(
+    return certify_study(
         study, store, study.machine.executor(), threats=threats, on_cell=on_cell, on_stage=on_stage, command=command
     )
-    write_report(Path(out))
-    return certificate

@@ -33,6 +33,20 @@ class Subject:
     path: str
     digest: str
 
+    @property
+    def name(self) -> str:
+        """What people call the model: its hub id where it lies in the hub's cache, else its folder's name.
+
+        Example:
+            >>> Subject("/cache/hub/models--org--small/snapshots/0a1b", "").name, Subject("runs/locked", "").name
+            ('org/small', 'locked')
+        """
+        place = Path(self.path).resolve()
+        hub = place.parent.parent.name
+        if place.parent.name == "snapshots" and hub.startswith("models--"):
+            return hub.removeprefix("models--").replace("--", "/")
+        return place.name
+
 
 @dataclass(frozen=True)
 class CellConfig:

@@ -84,13 +84,14 @@ class CellResult:
 
 @dataclass(frozen=True)
 class Measured:
-    """What differs from run to run: time, memory, machine. None where it was not measured."""
+    """What differs from run to run: time, memory, machine, where the model lay. None where it was not measured."""
 
     seconds: float | None = None
     train_seconds: float | None = None
     peak_memory_bytes: int | None = None
     environment: Environment | None = None
     rewrite_seconds: float | None = None
+    subject_name: str | None = None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,8 @@ class Store:
         """Store a finished cell; what another sweep finished in the meantime stays."""
         if (found := self.read(cell)) is not None:
             return found
-        stored = StoredCell(cell.key, cell.identity(), finished.result, finished.measured)
+        measured = replace(finished.measured, subject_name=cell.subject.name)
+        stored = StoredCell(cell.key, cell.identity(), finished.result, measured)
         _write_cell(self.cells / f"{cell.key}.json", stored)
         return stored
 

@@ -14,6 +14,7 @@ from specdef.attacks.base import Attack, Intervention
 from specdef.certify.cell import FIRST_KIND, FIRST_UTILITY, Cell, Subject, digest_of, subject_of
 from specdef.certify.resources import Machine
 from specdef.errors import SpecdefError
+from specdef.locks.base import LOCKS
 from specdef.locks.manifest import MANIFEST, read_manifest
 from specdef.models.base import kind_of
 from specdef.tasks.base import TASKS, Task, TaskSpec, check_kind, make_task
@@ -198,6 +199,5 @@ def _lock_of(folder: Path) -> _Lock:
     if not (folder / MANIFEST).is_file():
         return _Lock("unknown", UNKNOWN_MULTIPLIER, MultiplierSource.DEFAULT)
     manifest, source = read_manifest(folder), MultiplierSource.MANIFEST
-    if manifest.method == "fold":
-        return _Lock("fold", 2.0 ** manifest.strength["exponent"], source)
-    return _Lock("inject", float(manifest.strength["multiplier"]), source, tuple(manifest.strength["matrices"]))
+    facts = LOCKS.get(manifest.method).facts(manifest)
+    return _Lock(manifest.method, facts.multiplier, source, facts.modules)

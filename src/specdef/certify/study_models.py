@@ -16,8 +16,8 @@ from specdef.defences.base import DEFENCES
 from specdef.defences.defend import defend
 from specdef.defences.options import make_options
 from specdef.errors import SpecdefError
-from specdef.locks.presets import lock
-from specdef.locks.presets import make_options as make_lock_options
+from specdef.locks.lock import lock
+from specdef.locks.presets import lock_options
 
 _LOCK, _DEFENCE = "preset", "method"
 
@@ -190,7 +190,4 @@ class Copies:
 
 def _check_lock(preset: str, options: dict[str, Any]) -> None:
     """Refuse options that the lock does not take, before a model is touched."""
-    given = dict(options)
-    common = {name: given.pop(name, None) for name in ("multiplier", "layers", "num_layers")}
-    multiplier = common.pop("multiplier")
-    make_lock_options(preset, multiplier, **common, seed=0, method_options=given)
+    lock_options(preset, options)

@@ -99,6 +99,54 @@ def plot_curves(
     pyplot.close(figure)
 
 
+def plot_run(
+    points: Sequence[tuple[int, float, float]],
+    path: Path,
+    *,
+    title: str,
+    utility: str,
+    best: int | None = None,
+    lost: int | None = None,
+) -> None:
+    """Score and utility of one attack by step.
+
+    Args:
+        points: (step, score, utility) at each evaluation; a utility that is not finite is a cross at the edge.
+        path: the PNG to write.
+        title: shown above both panels; a long one is cut.
+        utility: name of the utility.
+        best: step of the best score within the utility budget; marked.
+        lost: step at which utility was lost; marked.
+    """
+    pyplot = _pyplot()
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    steps = [step for step, _, _ in points]
+    left.plot(steps, [score for _, score, _ in points], marker="o", ms=4, color=BLUE)
+    finite = [(step, value) for step, _, value in points if math.isfinite(value)]
+    if finite:
+        right.plot(*zip(*finite, strict=True), marker="o", ms=4, color=BLUE)
+    gone = [step for step, _, value in points if not math.isfinite(value)]
+    top = right.get_xaxis_transform()
+    right.plot(gone, [0.97] * len(gone), "x", color=RED, transform=top, label="not finite" if gone else None)
+    for step, color, label in ((best, GREY, "best within the budget"), (lost, RED, "utility lost")):
+        if step is not None:
+            for axes in (left, right):
+                axes.axvline(step, color=color, lw=1, ls="--", label=label)
+    left.set(xlabel="step", ylabel="score on the task", ylim=(-0.02, 1.02))
+    values = [value for _, value in finite]
+    wide = bool(values) and min(values) > 0 and max(values) > 10 * min(values)
+    right.set(xlabel="step", ylabel=utility, yscale="log" if wide else "linear")
+    for axes in (left, right):
+        axes.set_xlim(-0.02 * max(1, steps[-1]), 1.02 * max(1, steps[-1]))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3, which="both")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=8)
+    figure.suptitle(title if len(title) <= 110 else title[:109] + "…", fontsize=10)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
 def plot_density(report: CurvatureReport, path: Path) -> None:
     """The spectral density of a curvature on a logarithmic scale, its extreme eigenvalues marked.
 

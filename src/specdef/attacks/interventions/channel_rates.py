@@ -20,7 +20,7 @@ from specdef.training.recipe import Recipe
 if TYPE_CHECKING:
     import torch
 
-    from specdef.locks.plan import Edit
+    from specdef.locks.edits import Edit
 
 RATED_OPTIMIZERS = ("adamw", "lion")
 """Optimizers whose step does not depend on the weights, weight decay apart."""
@@ -79,9 +79,9 @@ def channel_scales(folder: Path) -> list[Edit]:
     Raises:
         SpecdefError: no channel stands out.
     """
-    from specdef.analysis.inspect import resolve_locked
     from specdef.attacks.rewrites.scales import scale_edits
     from specdef.checkpoint.reader import open_checkpoint
+    from specdef.locks.recognise import resolve_locked
 
     checkpoint = open_checkpoint(folder, publishing=False)
     edits = scale_edits(checkpoint, resolve_locked(checkpoint))

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from specdef.attacks.rewriting import RewritePlan, Rewriting
+from specdef.checkpoint.edits import NewTensor, edits_by_shard
 from specdef.checkpoint.reader import Checkpoint
-from specdef.checkpoint.writer import NewTensor, edits_by_shard
 
 if TYPE_CHECKING:
     from specdef.locks.entry import LayerEntry

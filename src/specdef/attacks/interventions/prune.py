@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from specdef.attacks.rewriting import RewritePlan, Rewriting
+from specdef.checkpoint.edits import EditBlock, ShardEdits
 from specdef.checkpoint.reader import Checkpoint
-from specdef.checkpoint.writer import EditBlock, ShardEdits
 from specdef.errors import SpecdefError
 from specdef.linalg.exponent import Stored
 
 if TYPE_CHECKING:
-    from specdef.locks.plan import Edit
+    from specdef.locks.edits import Edit
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Prune(Rewriting):
         Raises:
             SpecdefError: nothing stands out.
         """
-        from specdef.analysis.inspect import resolve_locked
         from specdef.attacks.rewrites.scales import scale_edits
+        from specdef.locks.recognise import resolve_locked
 
         edits = [edit for edit in scale_edits(checkpoint, resolve_locked(checkpoint)) if edit.exponent < 0]
         if not edits:

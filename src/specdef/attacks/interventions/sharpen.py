@@ -46,15 +46,16 @@ class Sharpen(Rewriting):
         Raises:
             SpecdefError: the folder holds injected layers already, or an option is out of range.
         """
-        from specdef.analysis.inspect import resolve_locked
-        from specdef.locks.inject import changed_files, inject_edits, plan_inject
-        from specdef.locks.matrices import InjectOptions, choose_matrices
+        from specdef.locks.kinds.inject.matrices import choose_matrices
+        from specdef.locks.kinds.inject.options import InjectOptions
+        from specdef.locks.kinds.inject.plan import changed_files, inject_edits, plan_inject
+        from specdef.locks.recognise import resolve_locked
 
         if checkpoint.config.get("quantization_config"):
             raise SpecdefError(f"`model` must hold no injected layers; {checkpoint.folder} does. Merge them first.")
         model = resolve_locked(checkpoint)
         options = InjectOptions(
-            multiplier=self.multiplier, top_k=self.rank, num_layers=self.num_matrices, seed=self.seed
+            multiplier=self.multiplier, rank=self.rank, num_matrices=self.num_matrices, seed=self.seed
         )
         names = choose_matrices(model, options, checkpoint.shapes)
         plan = plan_inject(checkpoint, model, options, names, spool)

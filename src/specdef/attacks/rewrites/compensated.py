@@ -6,14 +6,15 @@ from collections.abc import Mapping
 
 import torch
 
-from specdef.analysis.inspect import is_compensation, resolve_locked
 from specdef.checkpoint.header import TensorInfo
 from specdef.checkpoint.reader import Checkpoint
 from specdef.core.dtypes import STORED_NAMES
 from specdef.errors import SpecdefError
 from specdef.linalg.compensation import TENSOR_NAMES
+from specdef.locks.base import is_added
 from specdef.locks.entry import FORMAT_VERSION, QUANT_METHOD, LayerEntry
-from specdef.locks.inject import load_tensor, locked_modules
+from specdef.locks.kinds.inject.plan import load_tensor, locked_modules
+from specdef.locks.recognise import resolve_locked
 
 
 def compensated_modules(checkpoint: Checkpoint) -> dict[str, LayerEntry]:
@@ -41,7 +42,7 @@ def compensated_modules(checkpoint: Checkpoint) -> dict[str, LayerEntry]:
     modules = locked_modules(checkpoint)
     where = checkpoint.locate()
     listed = {f"{module}.{part}" for module, entry in modules.items() for part in TENSOR_NAMES[entry.form]}
-    strangers = sorted(name for name in where if is_compensation(name) and name not in listed)
+    strangers = sorted(name for name in where if is_added(name) and name not in listed)
     if strangers or not modules:
         found = f"tensor {strangers[0]}, which it does not list" if strangers else "none"
         raise SpecdefError(f"`quantization_config.modules` in config.json must list every locked layer; got {found}.")

@@ -20,8 +20,8 @@ from specdef.attacks.factored_linear import FACTORED_VERSION, FactorEntry
 from specdef.attacks.rewrites.compensated import compensated_modules, relative_difference, stored_layer
 from specdef.attacks.rewrites.lazy_tensors import Together
 from specdef.attacks.rewriting import RewritePlan
+from specdef.checkpoint.edits import NewTensor, edits_by_shard
 from specdef.checkpoint.reader import Checkpoint
-from specdef.checkpoint.writer import NewTensor, edits_by_shard
 from specdef.core.dtypes import SHORT_NAMES, STORED_NAMES
 from specdef.linalg.compensation import TENSOR_NAMES, Side, effective_weight
 from specdef.locks.entry import QUANT_METHOD, LayerEntry

@@ -7,16 +7,16 @@ from functools import partial
 
 import torch
 
-from specdef.analysis.inspect import resolve_locked
 from specdef.architectures.resolve import ResolvedPair, ResolvedSlot
 from specdef.attacks.rewrites.compensated import relative_difference
 from specdef.attacks.rewrites.lazy_tensors import Together
 from specdef.attacks.rewrites.scales import plain_pairs
 from specdef.attacks.rewriting import RewritePlan
+from specdef.checkpoint.edits import NewTensor, edits_by_shard
 from specdef.checkpoint.reader import Checkpoint
-from specdef.checkpoint.writer import NewTensor, edits_by_shard
 from specdef.errors import SpecdefError
-from specdef.locks.inject import read_tensor
+from specdef.locks.kinds.inject.plan import read_tensor
+from specdef.locks.recognise import resolve_locked
 
 NUM_PROBES = 16
 

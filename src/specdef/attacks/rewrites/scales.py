@@ -8,15 +8,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from specdef.analysis.inspect import resolve_locked
 from specdef.architectures.channels import Norms, channel_logs, deviation, opposite_deviation, threshold
 from specdef.architectures.resolve import ResolvedModel, ResolvedPair, ResolvedSlot
 from specdef.attacks.rewriting import RewritePlan
 from specdef.checkpoint.reader import Checkpoint
 from specdef.errors import SpecdefError
 from specdef.linalg.exponent import to_float
-from specdef.locks.fold import shard_edits
-from specdef.locks.plan import Edit
+from specdef.locks.edits import Edit, shard_edits
+from specdef.locks.recognise import resolve_locked
 
 SAMPLED_ROWS = 512
 MOST_APART = 14.0

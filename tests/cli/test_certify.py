@@ -94,15 +94,3 @@ def test_runs_and_report_show_what_is_stored(folders: dict[str, Path]) -> None:
     before = [path.read_bytes() for path in pages]
     run("report", folders["lock"])
     assert [path.read_bytes() for path in pages] == before
-
-
-def test_one_attack_is_stored_and_not_repeated(toy_model: Path, folders: dict[str, Path], tmp_path: Path) -> None:
-    arguments = ("--lr", "1e-2", "--steps", "2", "--threads", "1", "--out", tmp_path / "runs")
-    first = run("attack", folders["locked"], "--original", toy_model, *arguments)
-    assert "after 2 steps" in first.stdout or "Broken" in first.stdout
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs" / "cells").iterdir()}
-    again = run("attack", folders["locked"], "--original", toy_model, "--json", *arguments)
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs" / "cells").iterdir()} == files
-    assert json.loads(again.stdout)["key"] == next(iter(files)).stem
-    run("attack", toy_model, "--lora", "r=2,targets=q_proj", "--optimizer", "sgd", *arguments)
-    assert len(list((tmp_path / "runs" / "cells").iterdir())) == 2

@@ -62,14 +62,18 @@ def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Completed
             ["attack", "MODEL", "--out", "OUT", "--max-grad-norm", "much"],
             "`max-grad-norm` must be a number above 0, or none",
         ),
-        (["attack", "MODEL", "--out", "OUT", "--stop", "now"], "`stop` must be budget or paper"),
+        (["attack", "MODEL", "--out", "OUT", "--plot", "run.pdf"], "`plot` must be a file ending in .png"),
+        (
+            ["attack", "MODEL", "--out", "OUT", "--freeze", "v", "--train-smallest-gradients", "0.5"],
+            "`freeze` must be left out with `train-smallest-gradients`",
+        ),
         (["attack", "MODEL", "--out", "OUT", "--freeze", "("], "`freeze` must be a regular expression"),
         (["attack", "MODEL", "--out", "OUT", "--lora", "big"], "`lora` must look like r=8,targets=all"),
         (["attack", "MODEL", "--out", "OUT", "--task", "factz"], "got 'factz'. Did you mean facts"),
         (["attack", "MODEL", "--out", "OUT", "--task", "mcqa"], "`task` mcqa must be given a file: write mcqa:FILE"),
         (["attack", "MODEL", "--out", "OUT", "--task", "mcqa:none.json"], "`path` must be a readable file"),
         (["attack", "MODEL", "--out", "OUT", "--task", "mcqa:QUIZ"], ", line 2: `choices` is missing"),
-        (["attack", "MODEL", "--out", "OUT", "--task", "sft:QUIZ"], "`scorer` must be given for task sft"),
+        (["attack", "MODEL", "--out", "OUT", "--task", "sft:QUIZ"], "`scorer` must be given with task sft"),
         (["attack", "MODEL", "--out", "OUT", "--target", "0.25"], "`target` must lie above chance (0.25)"),
         (["attack", "MODEL", "--out", "OUT", "--text", "none.txt"], "`text` must be a UTF-8 text file"),
         (["attack", "nowhere", "--out", "OUT"], "`model` must be a folder"),
@@ -78,9 +82,20 @@ def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Completed
         (["certify", "MODEL", "--original", "MODEL", "--out", "OUT", "--window", "a,b"], "`window` must be learning"),
         (["certify", "MODEL", "--original", "MODEL", "--out", "OUT", "--window", "1e-4"], "`window` must be two or"),
         (["certify", "MODEL", "--original", "MODEL", "--out", "OUT", "--workers", "0"], "`workers` must be at least 1"),
+        (["certify", "MODEL", "--original", "nowhere", "--out", "OUT", "--multiplier", "2^20"], "`original` must be"),
+        (
+            ["certify", "MODEL", "--original", "MODEL", "--out", "OUT", "--multiplier", "many"],
+            "`multiplier` must be a finite number above 1, such as 2^20",
+        ),
+        (
+            ["certify", "MODEL", "--original", "MODEL", "--out", "OUT", "--find-multiplier", "--multiplier", "4"],
+            "`multiplier` and `cells` must be left out with --find-multiplier",
+        ),
         (["runs", "OUT"], "must hold results of `specdef attack`"),
         (["report", "OUT"], "`folder` must hold certificate.json"),
         (["defend", "cake", "MODEL", "OUT"], "`method` must be one of guard, unlearned"),
+        (["defend", "guard", "MODEL", "OUT", "-o", "steps"], "`option` must be name=value, such as steps=40"),
+        (["defend", "guard", "MODEL", "OUT", "-o", "stepz=4"], "got 'stepz'. Did you mean steps?"),
     ],
 )
 def test_bad_input_exits_2_with_one_sentence_and_nothing_heavy(
@@ -139,6 +154,30 @@ def test_the_whole_path(llama: Path, tmp_path: Path) -> None:
     result = runner.invoke(app, ["unlock", str(locked), str(back), "--key", f"{locked}.specdef-key"])
     assert result.exit_code == 0, result.output
     assert (back / "model.safetensors").read_bytes() == (llama / "model.safetensors").read_bytes()
+
+
+def test_no_name_reaches_the_terminal_as_an_order(llama: Path, tmp_path: Path) -> None:
+    """A folder's name may hold escapes; before, they were printed raw."""
+    strange = Path(shutil.copytree(llama, tmp_path / "red\x1b[31m[bold]"))
+    locked = tmp_path / "lock\x1b]0;title\x07ed"
+    for arguments in (
+        ["lock", strange, locked],
+        ["lock", strange, locked],
+        ["verify", locked, "--original", strange],
+        ["unlock", locked, tmp_path / "back\x9b2J", "--key", f"{locked}.specdef-key"],
+        ["inspect", strange, "--no-spectra"],
+        ["undo", "rebalance", locked, tmp_path / "un\x1bdone"],
+        ["defend", "no\x1b[2Jne", strange, tmp_path / "out"],
+        ["lock", tmp_path / "no\x1bthing", tmp_path / "out"],
+        ["runs", strange],
+        ["report", strange],
+        ["no\x1bverb"],
+    ):
+        result = run(*arguments)
+        printed = result.stdout + result.stderr.replace("HEAVY", "")
+        assert "\\x1b" in printed or "\\x9b" in printed or result.returncode == 0
+        assert not {"\x1b", "\x07", "\x9b"} & set(printed)
+        assert "Traceback" not in printed
 
 
 def test_a_failed_check_exits_1(llama: Path, tmp_path: Path) -> None:

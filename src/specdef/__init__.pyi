@@ -1,0 +1,25 @@
+"""The public names and where they live: the one list of them, for type checkers and for `__init__.py`."""
+
+from specdef.analysis.curvature.measure import CurvatureReport as CurvatureReport
+from specdef.analysis.curvature.measure import measure_curvature as measure_curvature
+from specdef.analysis.inspect import InspectReport as InspectReport
+from specdef.analysis.inspect import inspect_model as inspect_model
+from specdef.certify.api import attack as attack
+from specdef.certify.api import certify_model as certify_model
+from specdef.certify.api import undo as undo
+from specdef.certify.multiplier_search import find_multiplier as find_multiplier
+from specdef.certify.study_run import run_study as run_study
+from specdef.defences.defend import defend as defend
+from specdef.errors import SpecdefError as SpecdefError
+from specdef.locks.in_memory import lock_module as lock_module
+from specdef.locks.in_memory import unlock_module as unlock_module
+from specdef.locks.lock import LockReport as LockReport
+from specdef.locks.lock import lock as lock
+from specdef.locks.unlock import unlock as unlock
+from specdef.locks.verify import VerifyReport as VerifyReport
+from specdef.locks.verify import verify as verify
+from specdef.models.bundled import fetch as fetch
+from specdef.report.study import write_study as write_study
+from specdef.report.write import write_report as write_report
+
+__version__: str

@@ -1,0 +1,123 @@
+"""certify and report: every attack of the named threat models, and what held."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from specdef.cli import options as given
+from specdef.cli import parse
+from specdef.cli.options import Json, Multiplier, Results, option
+from specdef.cli.progress import cells_bar
+from specdef.cli.render import out_console, print_json, safe, say
+from specdef.errors import SpecdefError
+
+
+def certify(
+    locked: Annotated[str, typer.Argument(metavar="LOCKED", help="The model under test, locked or not.")],
+    original: Annotated[str, option("The undefended model.")],
+    out: Annotated[Path, option("Results folder; a killed run goes on where it was.")],
+    threats: Annotated[str, option("Threat models, in order: any of T0,T1,T2,T3,T4.")] = "T0,T1",
+    multiplier: Multiplier = None,
+    find_multiplier: Annotated[
+        bool, option("LOCKED is the unlocked model: find the smallest 2^e that holds.", "--find-multiplier")
+    ] = False,
+    window: Annotated[str | None, option("Ordinary learning rates, such as 3e-5,1e-4,3e-4,1e-3.")] = None,
+    steps: given.Steps = 60,
+    batch_size: given.BatchSize = 8,
+    retain_weight: given.RetainWeight = 0.25,
+    precision: given.Precision = "fp32",
+    task: given.TaskName = None,
+    task_seed: given.TaskSeed = 0,
+    target: given.Target = None,
+    scorer: given.ScorerName = None,
+    text: given.TextFile = None,
+    utility: given.UtilityName = None,
+    utility_factor: given.UtilityFactor = 2.0,
+    eval_every: given.EvalEvery = 10,
+    cells: Annotated[
+        Path | None, option("Folder of finished cells shared by several certificates.", panel=given.RUNNING)
+    ] = None,
+    workers: given.Workers = None,
+    threads: given.Threads = None,
+    device: given.Device = None,
+    ray: Annotated[str | None, option("auto, HOST:PORT of a Ray cluster, or local.", panel=given.RUNNING)] = None,
+    gpus_per_cell: Annotated[float, option("Share of a GPU per attack, on Ray.", panel=given.RUNNING)] = 0.0,
+    json_: Json = False,
+) -> None:
+    """Attack LOCKED under named threat models; write certificate.json, tables, heat maps and one HTML page.
+
+    Example: specdef certify locked --original smollm2-135m --out results --threats T0,T1,T4
+    """
+    from specdef.certify.api import certify_model
+    from specdef.certify.resources import Machine
+    from specdef.linalg.multiplier import parse_multiplier
+    from specdef.report.certificate import verdict_table
+    from specdef.report.write import write_report
+    from specdef.training.recipe import Recipe
+
+    alpha = None if multiplier is None else parse_multiplier(multiplier)
+    if find_multiplier and (alpha is not None or cells is not None):
+        raise SpecdefError("`multiplier` and `cells` must be left out with --find-multiplier: it sets them.")
+    options: dict[str, Any] = {
+        "task": task,
+        "threats": parse.words(threats),
+        "recipe": Recipe(
+            steps=steps,
+            batch_size=batch_size,
+            retain_weight=retain_weight,
+            eval_every=eval_every,
+            precision=precision,  # type: ignore[arg-type]
+        ),
+        "window": parse.rates(window),
+        "text": text,
+        "target": target,
+        "scorer": scorer,
+        "task_seed": task_seed,
+        "utility": utility,
+        "utility_factor": utility_factor,
+        "machine": Machine(workers, threads, device, ray, gpus_per_cell),
+        "command": shlex.join(["specdef", *sys.argv[1:]]),
+    }
+    with cells_bar(quiet=json_) as (on_stage, on_cell):
+        options |= {"on_stage": on_stage, "on_cell": on_cell}
+        if find_multiplier:
+            _find_multiplier(locked, out, options, json_)
+            return
+        certificate = certify_model(locked, out, original=original, multiplier=alpha, cells=cells, **options)
+    write_report(out)
+    if json_:
+        print_json(certificate.content)
+        return
+    out_console.print(verdict_table(certificate.content))
+    say(f"Wrote {out}/certificate.json, certificate.md and index.html")
+
+
+def _find_multiplier(model: str, out: Path, options: dict[str, Any], as_json: bool) -> None:
+    from specdef.certify.multiplier_search import find_multiplier
+    from specdef.report.write import write_report
+
+    found = find_multiplier(model, out, **options)
+    for exponent in found.tried:
+        write_report(out / f"2^{exponent}")
+    if as_json:
+        print_json({**asdict(found), "sentence": found.sentence})
+        return
+    for exponent, verdicts in found.tried.items():
+        say(f"2^{exponent}: " + ", ".join(f"{name} {verdict}" for name, verdict in verdicts.items()))
+    out_console.print(f"[bold]{safe(found.sentence)}[/bold] Wrote {safe(out)}/multiplier.json", soft_wrap=True)
+
+
+def report(folder: Results) -> None:
+    """Write the Markdown tables, heat maps and HTML page of a certificate again, from its stored results.
+
+    Example: specdef report results
+    """
+    from specdef.report.write import write_report
+
+    say(*write_report(folder))

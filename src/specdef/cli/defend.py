@@ -1,0 +1,59 @@
+"""defend: a model with a defence other than a lock."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from specdef.cli.options import Given, Json, Model, Out, Seed, names_of, option
+from specdef.cli.render import err_console, number, print_json, safe, say
+
+if TYPE_CHECKING:
+    from specdef.training.outcome import Evaluation
+
+
+def defend(
+    method: Annotated[
+        str,
+        typer.Argument(
+            metavar="METHOD",
+            help="Name of a defence, such as unlearned.",
+            autocompletion=names_of("specdef.defences.base", "DEFENCES"),
+        ),
+    ],
+    model: Model,
+    out: Out,
+    given: Given = None,
+    seed: Seed = 0,
+    text: Annotated[Path | None, option("General text, UTF-8 (default: the bundled prose).")] = None,
+    json_: Json = False,
+) -> None:
+    """Write a defended copy of MODEL, such as one with facts removed (unlearned).
+
+    Example: specdef defend unlearned smollm2-135m unlearned -o steps=100
+    """
+    from specdef.defences.defend import defend as defend_model
+    from specdef.defences.options import parse_pairs
+
+    def show(stage: str, point: Evaluation) -> None:
+        line = f"{stage} step {point.step}: score {point.score:.3f}, utility {number(point.utility)}"
+        err_console.print(safe(line), soft_wrap=True, highlight=False)
+
+    done = defend_model(
+        method,
+        model,
+        out,
+        options=parse_pairs(given or ()),
+        seed=seed,
+        text=text,
+        progress=None if json_ else show,
+    )
+    if json_:
+        print_json(asdict(done))
+        return
+    for name, change in {**done.scores, done.utility_name: done.utility}.items():
+        say(f"{name}: {number(change.before)} -> {number(change.after)}")
+    say(f"Wrote {out}")

@@ -1,0 +1,145 @@
+"""lock, unlock, verify: a locked copy of a model, the way back, and a check of both."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from specdef.cli import parse
+from specdef.cli.options import Json, Locked, Model, Multiplier, Out, Seed, option
+from specdef.cli.progress import bytes_bar
+from specdef.cli.render import err_console, out_console, plain, print_json, safe, say
+
+if TYPE_CHECKING:
+    from specdef.locks.lock import LockReport
+
+
+def lock(
+    model: Model,
+    out: Out,
+    preset: Annotated[str, option("exact, paper, or a kind of lock by its own name.")] = "exact",
+    multiplier: Multiplier = None,
+    rank: Annotated[int | None, option("paper: singular values scaled per matrix (default 25).")] = None,
+    channels: Annotated[int | None, option("exact: channels scaled per pair (default 1).")] = None,
+    layers: Annotated[str | None, option("Layer numbers, such as 3,7.")] = None,
+    num_layers: Annotated[int | None, option("exact: draw this many layers.")] = None,
+    num_matrices: Annotated[int | None, option("paper: draw this many matrices (default 5).")] = None,
+    components: Annotated[str | None, option("paper: such as v_proj,o_proj.")] = None,
+    pairs: Annotated[str | None, option("exact: any of norm,vo,updown,fc,head (default all).")] = None,
+    direction: Annotated[str | None, option("exact: up or down (default up).")] = None,
+    basis: Annotated[str | None, option("paper: svd or axis (default svd).")] = None,
+    form: Annotated[str | None, option("paper: compensation stored dense or low_rank (default dense).")] = None,
+    seed: Seed = 0,
+    key: Annotated[Path | None, option("Where the private key goes (default OUT.specdef-key).")] = None,
+    dry_run: Annotated[bool, option("Plan and check, write nothing.", "--dry-run")] = False,
+    json_: Json = False,
+) -> None:
+    """Write a locked copy of MODEL and the private key that undoes it.
+
+    Example: specdef lock smollm2-135m locked --multiplier 2^20
+    """
+    from specdef.locks.lock import lock as lock_model
+    from specdef.locks.presets import lock_options
+
+    method_options: dict[str, Any] = {
+        "rank": rank,
+        "channels": channels,
+        "components": parse.words(components),
+        "pairs": parse.words(pairs),
+        "direction": direction,
+        "basis": basis,
+        "form": form,
+    }
+    choice: dict[str, Any] = {"multiplier": multiplier, "layers": parse.whole_numbers(layers, "layers"), "seed": seed}
+    choice |= {"num_layers": num_layers, "num_matrices": num_matrices}
+    lock_options(preset, {**choice, **method_options})  # a typing mistake is answered first
+    folder = _existing_model(model, out, key, dry_run)
+    with bytes_bar("locking", folder, quiet=json_) as progress:
+        report = lock_model(
+            folder,
+            out,
+            preset=preset,
+            key=key,
+            dry_run=dry_run,
+            progress=progress,
+            **choice,
+            **method_options,
+        )
+    if json_:
+        print_json(asdict(report))
+    else:
+        _print_lock(report, model)
+
+
+def unlock(locked: Locked, out: Out, key: Annotated[Path, option("The private key that lock wrote.")]) -> None:
+    """Restore the original files, byte for byte.
+
+    Example: specdef unlock locked restored --key locked.specdef-key
+    """
+    from specdef.core.folders import refuse_target
+    from specdef.locks.unlock import unlock as unlock_model
+
+    refuse_target(out, locked)
+    with bytes_bar("unlocking", locked, quiet=False) as progress:
+        unlock_model(locked, out, key, progress=progress)
+    say(f"Restored to the byte (BLAKE3 of every file checked): {out}")
+
+
+def verify(
+    locked: Locked,
+    original: Annotated[str | None, option("The unlocked model, to compare the function with.")] = None,
+    json_: Json = False,
+) -> None:
+    """Check digests, the lock in the weights and, with --original, the function. Exit 1 if a check fails.
+
+    Example: specdef verify locked --original smollm2-135m
+    """
+    from specdef.locks.verify import verify as verify_model
+
+    with err_console.status("verifying") as status:
+        report = verify_model(locked, original=original, progress=lambda stage: status.update(f"checking {stage}"))
+    if json_:
+        print_json({"passed": report.passed, **asdict(report)})
+    else:
+        marks = {True: "[green]ok[/green]  ", False: "[red]FAIL[/red]", None: "[yellow]--[/yellow]  "}
+        for check in report.checks:
+            out_console.print(f"{marks[check.passed]} {safe(check.name)}: {safe(check.detail)}", soft_wrap=True)
+        if original is None:
+            out_console.print("[dim]--  function: not checked; give --original DIR[/dim]")
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+def _existing_model(model: str, out: Path, key: Path | None, dry_run: bool) -> Path:
+    """The model's folder; what would stop the lock later is refused before anything is unpacked or downloaded."""
+    from specdef.core.folders import refuse_target
+    from specdef.locks.key import default_key_path, refuse_key_path
+    from specdef.models.sources import find_model
+
+    if not dry_run:
+        refuse_target(out, None)
+        refuse_key_path(key or default_key_path(out), out)
+    return find_model(model)
+
+
+def _print_lock(report: LockReport, model: str) -> None:
+    shown = {name: value for name, value in report.strength.items() if name not in ("exponent", "extra_ratio")}
+    strength = ", ".join(f"{name.replace('_', ' ')} {plain(value)}" for name, value in shown.items())
+    out_console.print(f"[bold]{safe(report.lock)} lock[/bold]: {safe(strength)}.", soft_wrap=True)
+    if "extra_ratio" in report.strength:
+        say(f"Compensation adds {report.strength['extra_ratio']:.1%} of the locked matrices' own parameters.")
+        say("Loads in transformers after `import specdef` only.")
+    exact = ", ".join(report.exactness["exact_in"])
+    say(f"Function: {report.exactness['closeness']} in {exact}; {report.num_values:,} weights change.")
+    for pair, reason in list(report.left_out.items())[:3]:
+        out_console.print(f"[yellow]Left out[/yellow] {safe(pair)}: {safe(reason)}", soft_wrap=True)
+    if len(report.left_out) > 3:
+        out_console.print(f"[yellow]Left out[/yellow] {len(report.left_out) - 3} more pairs (see --json).")
+    if report.out is None:
+        say("Dry run: nothing was written.")
+        return
+    say(f"Locked model: {report.out}", f"Private key:  {report.key} (keep it; never publish it)")
+    say(f"Check it:     specdef verify {report.out} --original {model}")

@@ -1,0 +1,131 @@
+"""Options that several commands share, and those of `attack`, declared once with their help and panel."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def option(help: str, *names: str, panel: str | None = None, **more: Any) -> Any:
+    """An option's declaration."""
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
+def names_of(module: str, registry: str) -> Callable[[str], list[str]]:
+    """Shell completion with the names of a registry, which is imported only then."""
+
+    def complete(incomplete: str) -> list[str]:
+        found = getattr(importlib.import_module(module), registry)
+        return [name for name in found.names() if name.startswith(incomplete)]
+
+    return complete
+
+
+TRAINING, PARTS, REWRITING, EVALUATION, OUTPUT = (
+    "Training",
+    "Adapters and freezing",
+    "Rewriting",
+    "Evaluation",
+    "Output",
+)
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, a hub id, or smollm2-135m.")]
+Locked = Annotated[Path, typer.Argument(metavar="LOCKED", help="The locked folder.")]
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="The folder to create.")]
+Results = Annotated[Path, typer.Argument(metavar="DIR", help="Results of attack, certify or run.")]
+Json = Annotated[bool, option("Print one JSON object instead of text.", "--json", panel=OUTPUT)]
+Seed = Annotated[int, option("Decides every random draw.")]
+Given = Annotated[
+    list[str] | None, option("An option of the method, name=value; may be given again.", "--option", "-o")
+]
+Multiplier = Annotated[str | None, option("Alpha, such as 2^20 or 1e4.")]
+
+# Training
+Optimizer = Annotated[str, option("adamw, sgd, adafactor, lion, muon, sophia, and so on.", panel=TRAINING)]
+LearningRate = Annotated[float, option("Learning rate at the top of the schedule.", "--lr", panel=TRAINING)]
+Steps = Annotated[int, option("Optimizer steps: the attacker's budget.", panel=TRAINING)]
+TrainingSeed = Annotated[int, option("Decides the order of samples and every other draw.", "--seed", panel=TRAINING)]
+BatchSize = Annotated[int, option("Task samples per forward pass.", panel=TRAINING)]
+Accumulation = Annotated[
+    int, option("Forward passes per optimizer step.", "--gradient-accumulation-steps", panel=TRAINING)
+]
+Warmup = Annotated[float, option("Share of the steps over which the learning rate rises.", panel=TRAINING)]
+Schedule = Annotated[str, option("linear, cosine or constant.", panel=TRAINING)]
+MaxGradNorm = Annotated[str, option("Largest gradient norm, or none.", panel=TRAINING)]
+ClipEach = Annotated[bool, option("Clip every tensor's gradient by itself.", "--clip-each", panel=TRAINING)]
+WeightDecay = Annotated[float, option("Decoupled weight decay.", panel=TRAINING)]
+Eps = Annotated[float | None, option("Of the optimizer's denominator (default: its own).", panel=TRAINING)]
+Precision = Annotated[str, option("fp32, bf16 (weights too) or bf16-master (float32 weights).", panel=TRAINING)]
+RetainWeight = Annotated[float, option("Weight of general text in the loss.", panel=TRAINING)]
+Threads = Annotated[int | None, option("CPU threads per attack; part of a result's identity.", panel=TRAINING)]
+Device = Annotated[str | None, option("cpu or cuda (default: the GPU where there is one).", panel=TRAINING)]
+
+# Adapters, freezing, rewriting
+Lora = Annotated[str | None, option("Adapters, such as r=8,targets=all.", panel=PARTS)]
+Freeze = Annotated[str | None, option("Regular expression of parameters left untrained.", panel=PARTS)]
+SmallestGradients = Annotated[
+    float | None,
+    option("Train only this share of the tensors, those with the smallest gradients.", metavar="SHARE", panel=PARTS),
+]
+ChannelRates = Annotated[
+    bool, option("A learning rate per channel, from the scales in the weights.", "--channel-rates", panel=PARTS)
+]
+Rewrite = Annotated[
+    str | None,
+    option("Rewrite the weights first: merge, rebalance, inject-layers:factors=2, prune, sharpen.", panel=REWRITING),
+]
+
+Interventions = Annotated[
+    list[str] | None,
+    option(
+        "Anything else an attacker does, NAME[:name=value,...]; may be given again.",
+        "--intervention",
+        panel=REWRITING,
+        autocompletion=names_of("specdef.attacks.base", "INTERVENTIONS"),
+    ),
+]
+
+# Evaluation
+UtilityName = Annotated[
+    str | None,
+    option(
+        "What a useful model is measured by (default: by the kind of model).",
+        "--utility",
+        panel=EVALUATION,
+        autocompletion=names_of("specdef.tasks.utility", "UTILITIES"),
+    ),
+]
+TaskName = Annotated[
+    str | None,
+    option(
+        "What the attacker wants, such as facts or mcqa:FILE (default: by the kind of model).",
+        "--task",
+        panel=EVALUATION,
+        autocompletion=names_of("specdef.tasks.base", "TASKS"),
+    ),
+]
+TaskSeed = Annotated[int, option("Decides the task's draws, such as the train/test split.", panel=EVALUATION)]
+Target = Annotated[float | None, option("Score to reach (default: the task's).", panel=EVALUATION)]
+ScorerName = Annotated[
+    str | None,
+    option("For sft: any:REGEX, none:REGEX or classifier:FOLDER:LABEL.", "--scorer", panel=EVALUATION),
+]
+TextFile = Annotated[
+    Path | None, option("General text, UTF-8 (default: the bundled prose).", "--text", panel=EVALUATION)
+]
+UtilityFactor = Annotated[
+    float, option("How much utility may be lost; of perplexity, how often the start's it may be.", panel=EVALUATION)
+]
+EvalEvery = Annotated[int, option("Steps between evaluations.", panel=EVALUATION)]
+EarlyStop = Annotated[bool, option("Stop when utility is lost, as the paper does.", "--early-stop", panel=EVALUATION)]
+Original = Annotated[str | None, option("The undefended model; step 0 is checked against it.", panel=EVALUATION)]
+
+# Running
+RUNNING = "Running"
+Workers = Annotated[int | None, option("Attacks at once (default: what cores and memory allow).", panel=RUNNING)]
+
+# Output
+Plot = Annotated[Path | None, option("Write a picture of the run, FILE.png.", metavar="FILE", panel=OUTPUT)]

@@ -1,0 +1,45 @@
+"""Text of one option into a value; what does not fit is refused in the option's own name."""
+
+from __future__ import annotations
+
+from specdef.errors import SpecdefError
+
+
+def words(text: str | None) -> list[str] | None:
+    """Names separated by commas.
+
+    Example:
+        >>> words("q_proj, o_proj"), words(None)
+        (['q_proj', 'o_proj'], None)
+    """
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def whole_numbers(text: str | None, name: str) -> list[int] | None:
+    """Numbers separated by commas."""
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise SpecdefError(f"`{name}` must be numbers such as 3,7; got {text!r}.") from None
+
+
+def rates(text: str | None) -> list[float] | None:
+    """The learning rates of --window."""
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise SpecdefError(f"`window` must be learning rates such as 3e-5,1e-4; got {text!r}.") from None
+
+
+def norm(text: str) -> float | None:
+    """The gradient norm of --max-grad-norm; None for ``none``."""
+    if text == "none":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise SpecdefError(f"`max-grad-norm` must be a number above 0, or none; got {text!r}.") from None

@@ -1,0 +1,42 @@
+"""run: a study file of models, defences, attacks and seeds, from the first model made to tables and a page."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from specdef.cli import options as given
+from specdef.cli.options import Workers, option
+from specdef.cli.progress import cells_bar
+from specdef.cli.render import say
+
+
+def run(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="A study file, YAML.")],
+    out: Annotated[Path, option("Folder of the study; the same command resumes or extends it.")],
+    workers: Workers = None,
+    threads: given.Threads = None,
+    device: given.Device = None,
+) -> None:
+    """Run a study file: models, defences, attacks and seeds, to tables, a picture and one page.
+
+    Example: specdef run study.yaml --out results
+    """
+    from specdef.certify.resources import Machine
+    from specdef.certify.study_run import run_study
+    from specdef.report.study import write_study
+
+    with cells_bar(quiet=False) as (on_stage, on_cell):
+        run_study(
+            study,
+            out,
+            machine=Machine(workers, threads, device),
+            on_stage=on_stage,
+            on_cell=on_cell,
+            command=shlex.join(["specdef", *sys.argv[1:]]),
+        )
+    say(*(f"Wrote {path}" for path in write_study(out)))

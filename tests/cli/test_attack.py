@@ -1,0 +1,66 @@
+"""`specdef attack`: one run, stored once, said in a sentence, drawn on request; progress that can be read in a log."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from specdef.cli.main import app
+from specdef.cli.progress import pace
+
+
+def run(*arguments: str | Path) -> Any:
+    result = CliRunner().invoke(app, [*map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def locked(toy_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("attacked") / "locked"
+    run("lock", toy_model, out, "--multiplier", "2^30")
+    return out
+
+
+def test_one_attack_is_stored_drawn_and_not_repeated(toy_model: Path, locked: Path, tmp_path: Path) -> None:
+    out, picture = tmp_path / "runs", tmp_path / "run.png"
+    arguments = ("--lr", "1e-2", "--steps", "2", "--eval-every", "1", "--threads", "1", "--out", out)
+    first = run("attack", locked, "--original", toy_model, "--plot", picture, *arguments)
+    assert "at the end, score" in first.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    lines = [line for line in first.stderr.splitlines() if line.startswith("step ")]
+    assert [line.partition(":")[0] for line in lines] == ["step 0/2", "step 1/2", "step 2/2"]
+    assert "loss" in lines[1]
+    assert "steps/s, " in lines[1]
+    assert lines[2].endswith(" steps/s")
+    files = {path: path.stat().st_mtime_ns for path in (out / "cells").iterdir()}
+    again = run("attack", locked, "--original", toy_model, "--json", *arguments)
+    assert {path: path.stat().st_mtime_ns for path in (out / "cells").iterdir()} == files
+    stored = json.loads(again.stdout)
+    assert stored["cell"] == next(iter(files)).stem
+    assert stored["measured"]["subject_name"] == "locked"
+    run("attack", toy_model, "--lora", "r=2,targets=q_proj", "--optimizer", "sgd", *arguments)
+    assert len(list((out / "cells").iterdir())) == 2
+
+
+def test_early_stop_and_smallest_gradients_have_the_names_of_the_field(toy_model: Path, tmp_path: Path) -> None:
+    options = ("--early-stop", "--train-smallest-gradients", "0.5", "--steps", "2", "--threads", "1")
+    found = json.loads(run("attack", toy_model, "--out", tmp_path / "runs", *options, "--json").stdout)
+    assert (found["config"]["attack"]["stop"], found["config"]["attack"]["freeze"]) == ("paper", "gradients:0.5")
+
+
+@pytest.mark.parametrize(
+    ("done", "seconds", "said"),
+    [
+        (0, 0.0, ""),
+        (1, 2.0, "0.5 steps/s, 18 s left"),
+        (5, 5000.0, "0.001 steps/s, 84 min left"),
+        (10, 4.0, "2.5 steps/s"),
+    ],
+)
+def test_pace(done: int, seconds: float, said: str) -> None:
+    assert pace(done, 10, seconds) == said

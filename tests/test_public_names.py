@@ -1,0 +1,27 @@
+"""`import specdef`: the public names, listed once, each where the list says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import specdef
+
+
+@pytest.mark.parametrize("name", specdef.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    assert getattr(specdef, name) is not None
+    assert name in dir(specdef)
+
+
+def test_another_name_is_refused() -> None:
+    with pytest.raises(AttributeError, match="module 'specdef' has no attribute 'unlok'"):
+        _ = specdef.unlok  # type: ignore[attr-defined]
+
+
+def test_importing_it_is_cheap() -> None:
+    code = "import sys, specdef; dir(specdef); print({'torch', 'numpy', 'transformers', 'typer'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
