@@ -19,7 +19,6 @@ from specdef.errors import PlanError
 from specdef.locks.base import LOCKS, Check, Evidence, LockFacts, LockKind, ModuleLock, PreparedLock, Sign
 from specdef.locks.edits import Edit, inverse, shard_edits
 from specdef.locks.key import Key
-from specdef.locks.manifest import Manifest
 
 NORM = "model.layers.0.input_layernorm.weight"
 
@@ -57,7 +56,7 @@ class Toy(LockKind):
     def claims_hold(self, strength: Mapping[str, Any]) -> bool:
         return bool(strength["multiplier"] == "4")
 
-    def check(self, checkpoint: Checkpoint, manifest: Manifest, original: Checkpoint | None) -> Check:
+    def check(self, checkpoint: Checkpoint, strength: Mapping[str, Any], original: Checkpoint | None) -> Check:
         return Check("lock", self._first(checkpoint) > 1.5, "first number of the first norm")
 
     def recognise(self, evidence: Evidence) -> Sign | None:
@@ -67,7 +66,7 @@ class Toy(LockKind):
         edits = [Edit(**{**edit, "indices": tuple(edit["indices"])}) for edit in key.edits]
         return shard_edits(inverse(edits), checkpoint.locate())
 
-    def facts(self, manifest: Manifest) -> LockFacts:
+    def facts(self, strength: Mapping[str, Any]) -> LockFacts:
         return LockFacts(4.0)
 
     def promise(self, exactness: Mapping[str, Any]) -> str:

@@ -199,5 +199,5 @@ def _lock_of(folder: Path) -> _Lock:
     if not (folder / MANIFEST).is_file():
         return _Lock("unknown", UNKNOWN_MULTIPLIER, MultiplierSource.DEFAULT)
     manifest, source = read_manifest(folder), MultiplierSource.MANIFEST
-    facts = LOCKS.get(manifest.method).facts(manifest)
+    facts = LOCKS.get(manifest.method).facts(manifest.strength)
     return _Lock(manifest.method, facts.multiplier, source, facts.modules)

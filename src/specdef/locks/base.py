@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from specdef.checkpoint.edits import ShardEdits
     from specdef.checkpoint.reader import Checkpoint
     from specdef.locks.key import Key
-    from specdef.locks.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -187,8 +186,8 @@ class LockKind(ABC):
         """Whether a manifest's strength has this kind's entries, of the right types and agreeing with each other."""
 
     @abstractmethod
-    def check(self, checkpoint: Checkpoint, manifest: Manifest, original: Checkpoint | None) -> Check:
-        """Recompute the lock from the weights and compare with the manifest's claims."""
+    def check(self, checkpoint: Checkpoint, strength: Mapping[str, Any], original: Checkpoint | None) -> Check:
+        """Recompute the lock from the weights and compare with what the manifest claims (its `strength`)."""
 
     @abstractmethod
     def recognise(self, evidence: Evidence) -> Sign | None:
@@ -203,7 +202,7 @@ class LockKind(ABC):
         """
 
     @abstractmethod
-    def facts(self, manifest: Manifest) -> LockFacts:
+    def facts(self, strength: Mapping[str, Any]) -> LockFacts:
         """What an attacker's search needs to know."""
 
     @abstractmethod

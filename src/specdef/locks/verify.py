@@ -62,7 +62,7 @@ def verify(
     unlocked = None if source is None else _open_original(source, checkpoint)
     checks = [_integrity(checkpoint, manifest)]
     say("lock in the weights")
-    checks.append(LOCKS.get(manifest.method).check(checkpoint, manifest, unlocked))
+    checks.append(LOCKS.get(manifest.method).check(checkpoint, manifest.strength, unlocked))
     equivalence = None
     if source is not None:
         say("function, against the original")

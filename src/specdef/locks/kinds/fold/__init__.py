@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from specdef.checkpoint.edits import ShardEdits
     from specdef.checkpoint.reader import Checkpoint
     from specdef.locks.key import Key
-    from specdef.locks.manifest import Manifest
 
 
 class Fold(LockKind):
@@ -58,11 +57,11 @@ class Fold(LockKind):
             and strength["multiplier"] == f"2^{exponent}"
         )
 
-    def check(self, checkpoint: Checkpoint, manifest: Manifest, original: Checkpoint | None) -> Check:
+    def check(self, checkpoint: Checkpoint, strength: Mapping[str, Any], original: Checkpoint | None) -> Check:
         """See `LockKind`."""
         from specdef.locks.kinds.fold.check import check
 
-        return check(checkpoint, manifest.strength, original)
+        return check(checkpoint, strength, original)
 
     def recognise(self, evidence: Evidence) -> Sign | None:
         """See `LockKind`."""
@@ -76,9 +75,9 @@ class Fold(LockKind):
 
         return invert(checkpoint, key)
 
-    def facts(self, manifest: Manifest) -> LockFacts:
+    def facts(self, strength: Mapping[str, Any]) -> LockFacts:
         """See `LockKind`."""
-        return LockFacts(2.0 ** manifest.strength["exponent"])
+        return LockFacts(2.0 ** strength["exponent"])
 
     def promise(self, exactness: Mapping[str, Any]) -> str:
         """See `LockKind`."""

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from specdef.checkpoint.edits import ShardEdits
     from specdef.checkpoint.reader import Checkpoint
     from specdef.locks.key import Key
-    from specdef.locks.manifest import Manifest
 
 
 class Inject(LockKind):
@@ -60,11 +59,11 @@ class Inject(LockKind):
         listed = isinstance(names, list) and bool(names) and all(isinstance(name, str) for name in names)
         return listed and float(strength["multiplier"]) > 1 and bool(strength["top_k"] >= 1)
 
-    def check(self, checkpoint: Checkpoint, manifest: Manifest, original: Checkpoint | None) -> Check:
+    def check(self, checkpoint: Checkpoint, strength: Mapping[str, Any], original: Checkpoint | None) -> Check:
         """See `LockKind`."""
         from specdef.locks.kinds.inject.plan import lock_present
 
-        return Check("lock", *lock_present(checkpoint, manifest.strength))
+        return Check("lock", *lock_present(checkpoint, strength))
 
     def recognise(self, evidence: Evidence) -> Sign | None:
         """See `LockKind`."""
@@ -78,9 +77,9 @@ class Inject(LockKind):
 
         return invert(checkpoint, key)
 
-    def facts(self, manifest: Manifest) -> LockFacts:
+    def facts(self, strength: Mapping[str, Any]) -> LockFacts:
         """See `LockKind`."""
-        return LockFacts(float(manifest.strength["multiplier"]), tuple(manifest.strength["matrices"]))
+        return LockFacts(float(strength["multiplier"]), tuple(strength["matrices"]))
 
     def promise(self, exactness: Mapping[str, Any]) -> str:
         """See `LockKind`."""
