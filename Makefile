@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-all test-harness lint types unit packaging bench experiment clean
+.PHONY: demo test test-all packaging test-harness lint types unit bench experiment docs docs-cli clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -55,3 +55,12 @@ experiment: $(STAMP)
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache
+
+# The site in site/; every link is checked. The material theme is no test dependency.
+docs: $(STAMP)
+	$(BIN)/pip install -q -c constraints.txt -e ".[docs]"
+	$(BIN)/mkdocs build -q
+
+# The page of the command line, from its own help.
+docs-cli: $(STAMP)
+	$(BIN)/typer specdef.cli.main utils docs --name specdef --title "Command line" --output docs/cli.md

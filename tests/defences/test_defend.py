@@ -19,7 +19,7 @@ from specdef.defences.base import DEFENCES, Applied, Defence, DefenceReport, Giv
 from specdef.defences.card import CARD, RECORD
 from specdef.defences.defend import defend
 from specdef.errors import SpecdefError
-from specdef.locks.presets import lock
+from specdef.locks.lock import lock
 from specdef.locks.unlock import unlock
 from specdef.locks.verify import verify
 from specdef.tasks.base import make_task, parse_task
