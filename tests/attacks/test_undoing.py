@@ -59,7 +59,7 @@ def test_a_rate_per_channel_trains_as_if_the_lock_were_not_there(toy_model: Path
 
 def test_gradients_of_a_lock_single_its_tensors_out(toy_model: Path, tmp_path: Path) -> None:
     """In an inject lock, the compensation has the largest gradient for its size: it is what is frozen first."""
-    lock(toy_model, tmp_path / "paper", preset="paper", multiplier=1e4, top_k=3, num_layers=2)
+    lock(toy_model, tmp_path / "paper", preset="paper", multiplier=1e4, rank=3, num_matrices=2)
     kind = kind_of(tmp_path / "paper")
     loaded = kind.load(tmp_path / "paper", dtype=torch.float32)
     model = loaded.model
@@ -128,7 +128,7 @@ def test_an_attacks_json_is_what_it_was_before_these_options_existed() -> None:
 
 @pytest.mark.parametrize("preset", ["exact", "paper"])
 def test_the_certificate_says_undone(preset: str, toy_model: Path, tmp_path: Path) -> None:
-    strong = {"multiplier": 1e9, "top_k": 16, "layers": [0, 1], "components": ALL}
+    strong = {"multiplier": 1e9, "rank": 16, "layers": [0, 1], "components": ALL}
     options = {"multiplier": "2^30"} if preset == "exact" else strong
     lock(toy_model, tmp_path / "locked", preset=preset, **options)
     recipe = ["--target", "0.35", "--steps", "40", "--threads", "1", "--window", "1e-2,3e-2", "--workers", "2"]

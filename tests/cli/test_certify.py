@@ -59,7 +59,7 @@ def test_the_lock_is_compared_with_the_same_unlocked_cells(folders: dict[str, Pa
     assert cells == {path.stem for path in folders["cells"].glob("*.json")}
     assert {row["cell"] for row in lock["cells"]} == {path.stem for path in (folders["lock"] / "cells").iterdir()}
     starts = {
-        json.loads(path.read_text())["result"]["evaluations"][0]["perplexity"]
+        json.loads(path.read_text())["result"]["evaluations"][0]["utility"]
         for path in (folders["lock"] / "cells").iterdir()
     }
     assert len(starts) == 1, "an exact lock starts where the original starts, to the bit"
@@ -89,7 +89,7 @@ def test_a_task_that_is_not_learned_measures_nothing(toy_model: Path, tmp_path: 
 
 def test_runs_and_report_show_what_is_stored(folders: dict[str, Path]) -> None:
     listed = json.loads(run("runs", folders["lock"], "--json").stdout)
-    assert {cell["key"] for cell in listed} == {row["cell"] for row in read(folders["lock"])["cells"]}
+    assert {cell["cell"] for cell in listed} == {row["cell"] for row in read(folders["lock"])["cells"]}
     pages = [folders["lock"] / name for name in ("certificate.md", "heatmap.png", "trajectories.png", "index.html")]
     before = [path.read_bytes() for path in pages]
     run("report", folders["lock"])

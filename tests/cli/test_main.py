@@ -68,7 +68,7 @@ def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Completed
             "`freeze` must be left out with `train-smallest-gradients`",
         ),
         (["attack", "MODEL", "--out", "OUT", "--freeze", "("], "`freeze` must be a regular expression"),
-        (["attack", "MODEL", "--out", "OUT", "--lora", "big"], "`lora` must look like r=8,targets=all"),
+        (["attack", "MODEL", "--out", "OUT", "--lora", "big"], "`lora` must look like rank=8,targets=all"),
         (["attack", "MODEL", "--out", "OUT", "--task", "factz"], "got 'factz'. Did you mean facts"),
         (["attack", "MODEL", "--out", "OUT", "--task", "mcqa"], "`task` mcqa must be given a file: write mcqa:FILE"),
         (["attack", "MODEL", "--out", "OUT", "--task", "mcqa:none.json"], "`path` must be a readable file"),
@@ -149,7 +149,7 @@ def test_the_whole_path(llama: Path, tmp_path: Path) -> None:
     result = runner.invoke(app, ["inspect", str(locked), "--json", "--plot", str(tmp_path / "plot.png")])
     assert result.exit_code == 0, result.output
     verdict = json.loads(result.stdout)["verdict"]
-    assert (verdict["locked"], verdict["method"], verdict["exponent"]) == (True, "fold", 30)
+    assert (verdict["sign"]["lock"], verdict["sign"]["exponent"]) == ("fold", 30)
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     result = runner.invoke(app, ["unlock", str(locked), str(back), "--key", f"{locked}.specdef-key"])
     assert result.exit_code == 0, result.output

@@ -12,7 +12,7 @@ import pytest
 from specdef import lock, verify
 from specdef.errors import CheckpointError
 
-PAPER: dict[str, Any] = {"preset": "paper", "top_k": 4}
+PAPER: dict[str, Any] = {"preset": "paper", "rank": 4}
 
 
 def _edit_header(path: Path, change: Callable[[dict[str, Any]], None]) -> None:

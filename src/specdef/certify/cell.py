@@ -109,7 +109,8 @@ class CellConfig:
                     "reference": utility["reference"],
                     "original": utility["original"],
                 }
-            return cls(**{**given, **watched, "attack": attack_from_wire(data["attack"])})
+            shared = {name: given.pop(name) for name in _SHARED}
+            return cls(**shared, **watched, attack=attack_from_wire(given.pop("attack")), **given)
         except (TypeError, KeyError) as error:
             raise SpecdefError(f"`config` must be as this version writes it; it is not ({error}).") from error
 

@@ -14,6 +14,7 @@ from specdef.cli.options import Json, Model, Out, option
 from specdef.cli.progress import steps_bar
 from specdef.cli.render import err_console, print_json, safe, say
 from specdef.cli.runs import plot_run, sentence
+from specdef.errors import SpecdefError
 
 
 def attack(
@@ -65,6 +66,10 @@ def attack(
 
     if plot is not None:
         refuse_plot_path(plot)
+    if freeze is not None and train_smallest_gradients is not None:
+        raise SpecdefError(
+            "`freeze` must be left out with `train-smallest-gradients`, which freezes the other tensors."
+        )
     share = None if train_smallest_gradients is None else f"{train_smallest_gradients:g}"
     flags = {
         "lora": lora,

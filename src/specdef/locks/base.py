@@ -222,6 +222,9 @@ class LockKind(ABC):
         return False
 
 
+QUANT_METHOD = "specdef"
+"""What ``quantization_config`` in config.json says of a folder with layers of ours."""
+
 LOCKS: Registry[LockKind] = Registry("preset", "specdef.locks.kinds", "specdef.locks", error=PlanError)
 
 

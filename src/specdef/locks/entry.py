@@ -10,8 +10,8 @@ from specdef.core.dtypes import STORED_NAMES
 from specdef.errors import SpecdefError
 from specdef.linalg.compensation import TENSOR_NAMES, Basis, Form, Side
 from specdef.linalg.deform import Deformation
+from specdef.locks.base import QUANT_METHOD as QUANT_METHOD
 
-QUANT_METHOD = "specdef"
 FORMAT_VERSION = 1
 
 

@@ -6,8 +6,7 @@ from typing import Any
 
 from specdef.architectures.resolve import ResolvedModel, resolve
 from specdef.checkpoint.reader import Checkpoint
-from specdef.locks.base import without_added
-from specdef.locks.entry import QUANT_METHOD
+from specdef.locks.base import QUANT_METHOD, without_added
 
 
 def resolve_locked(checkpoint: Checkpoint) -> ResolvedModel:

@@ -71,7 +71,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folders(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     place = tmp_path_factory.mktemp("curvature")
     lock(toy, place / "fold", multiplier="2^10")
-    paper = {"preset": "paper", "multiplier": 1e3, "top_k": 3, "form": "low_rank"}
+    paper = {"preset": "paper", "multiplier": 1e3, "rank": 3, "form": "low_rank"}
     lock(toy, place / "inject", layers=[1], components=["attn_c_proj"], **paper)
     return {"unlocked": toy, "fold": place / "fold", "inject": place / "inject"}
 
