@@ -42,7 +42,7 @@ title: Two models, two locks, three attacks
 models: [{first}, {{model: {second}, label: other}}]
 defences:
   - {{preset: exact, multiplier: 2^10}}
-  - {{preset: paper, multiplier: "1e3", top_k: 4, seed: 1}}
+  - {{preset: paper, multiplier: "1e3", rank: 4, seed: 1}}
 tasks: [facts]
 seeds: [{seeds}]
 recipe: {{steps: 4, eval_every: 4, batch_size: 2}}
@@ -173,7 +173,7 @@ def test_killed_resumed_extended_by_a_seed_and_compared(
     page = {path.name: path.read_bytes() for path in write_study(out)}
     assert set(page) == {"study.md", "results.csv", "picture.png", "index.html"}
     html = page["index.html"].decode()
-    for word in ("one, task facts", "other, task facts", "exact 2^10", "paper 1e3, top k 4", "fast", "2 seeds"):
+    for word in ("one, task facts", "other, task facts", "exact 2^10", "paper 1e3, rank 4", "fast", "2 seeds"):
         assert word in html
     assert html.count("<td class=") - html.count('<td class="value"') == 12
 

@@ -67,16 +67,10 @@ def attack(
     if plot is not None:
         refuse_plot_path(plot)
     if freeze is not None and train_smallest_gradients is not None:
-        raise SpecdefError(
-            "`freeze` must be left out with `train-smallest-gradients`, which freezes the other tensors."
-        )
+        raise SpecdefError("`freeze` must be left out with `train-smallest-gradients`; it freezes the other tensors.")
     share = None if train_smallest_gradients is None else f"{train_smallest_gradients:g}"
-    flags = {
-        "lora": lora,
-        "freeze": freeze,
-        "smallest-gradients": share,
-        "channel-rates": "" if channel_rates else None,
-    }
+    rates = "" if channel_rates else None
+    flags = {"lora": lora, "freeze": freeze, "smallest-gradients": share, "channel-rates": rates}
     named = [f"{name}:{value}" for name, value in flags.items() if value is not None]
     named += [] if rewrite is None else [rewrite]
     recipe = Recipe(
