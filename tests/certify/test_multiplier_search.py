@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from specdef.certify.multiplier_search import find_multiplier
-from specdef.certify.verdict import holds
+from specdef.certify.verdict_kinds import holds, verdict_from_wire
 from specdef.errors import SpecdefError
 from specdef.locks.manifest import read_manifest
 
@@ -46,5 +46,5 @@ def test_none_is_said_when_none_holds(llama: Path, tmp_path: Path) -> None:
 
 
 def test_only_held_counts_as_held() -> None:
-    words = ["broken", "slowed x3.0", "not measured", "invalid", "held by stall", "held by collapse"]
-    assert [word for word in words if holds(word)] == ["held by stall", "held by collapse"]
+    words = ["broken", "slowed x3.0", "not measured", "held by stall", "held by collapse"]
+    assert [word for word in words if holds(verdict_from_wire(word))] == ["held by stall", "held by collapse"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from specdef.certify.api import certify_model
 from specdef.certify.store import write_json
-from specdef.certify.verdict import holds
+from specdef.certify.verdict_kinds import holds, verdict_from_wire
 from specdef.errors import SpecdefError
 from specdef.locks.lock import lock
 from specdef.models.sources import find_model
@@ -94,7 +94,7 @@ def find_multiplier(
             shutil.rmtree(locked, ignore_errors=True)
             key.unlink(missing_ok=True)
         tried[exponent] = certificate.verdicts
-        return all(map(holds, certificate.verdicts.values()))
+        return all(holds(verdict_from_wire(text)) for text in certificate.verdicts.values())
 
     smallest = _search(exponents, held)
     result = MultiplierSearch(tuple(threats), smallest, dict(sorted(tried.items())))

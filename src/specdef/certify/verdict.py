@@ -10,15 +10,8 @@ from typing import Any
 from specdef.attacks.base import Attack
 from specdef.certify.findings import best_of, is_broken, is_slowed, is_valid, steps_of, worst_case
 from specdef.certify.result import StoredCell
+from specdef.certify.verdict_kinds import Broken, Held, NotMeasured, Slowed, Undone, Verdict
 from specdef.training.outcome import Outcome
-
-NOT_MEASURED = "not measured"
-UNDONE = "undone"
-
-
-def holds(verdict: str) -> bool:
-    """Whether a verdict says that the defence held; one that was not measured did not."""
-    return verdict in (Outcome.COLLAPSE.value, Outcome.STALL.value)
 
 
 @dataclass(frozen=True)
@@ -44,7 +37,7 @@ class ThreatVerdict:
         not_tried: what was left out and why.
     """
 
-    verdict: str
+    verdict: Verdict
     worst_cell: str | None = None
     cell: str | None = None
     steps: float | None = None
@@ -62,7 +55,7 @@ class ThreatVerdict:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON data."""
-        return {**asdict(self), "not_tried": list(self.not_tried)}
+        return {**asdict(self), "verdict": self.verdict.to_wire(), "not_tried": list(self.not_tried)}
 
 
 def attack_of(cell: StoredCell) -> Attack:
@@ -95,7 +88,7 @@ def judge_threat(
         not_tried = (*not_tried, f"{left_out}; the same command tries them again")
     same = worst_case(cells)
     if not same or (2 * len(crashed) > len(cells) and not any(map(is_broken, same))):
-        return ThreatVerdict(NOT_MEASURED, num_cells=len(cells), num_invalid=invalid, not_tried=tuple(not_tried))
+        return ThreatVerdict(NotMeasured(), num_cells=len(cells), num_invalid=invalid, not_tried=tuple(not_tried))
     broken = [cell for cell in same if is_broken(cell)]
     worst = (broken or same)[0]
     steps = [steps_of(cell) for cell in broken]
@@ -103,7 +96,7 @@ def judge_threat(
     utilities = [_ratio(cell, reference) for cell in (broken or same)]
     lost = sum(cell.result.diverged_at is not None for cell in same)
     return ThreatVerdict(
-        verdict=_word(worst, mean, unlocked_steps, eval_every),
+        verdict=_verdict(worst, mean, unlocked_steps, eval_every),
         worst_cell=attack_of(worst).label,
         cell=worst.key,
         steps=mean,
@@ -121,14 +114,14 @@ def judge_threat(
     )
 
 
-def _word(worst: StoredCell, steps: float | None, unlocked: float | None, eval_every: int) -> str:
+def _verdict(worst: StoredCell, steps: float | None, unlocked: float | None, eval_every: int) -> Verdict:
     if not is_broken(worst):
-        return worst.result.outcome.value
+        return Held(worst.result.outcome)
     if steps is not None and unlocked and is_slowed(steps, unlocked, eval_every):
-        return f"slowed x{steps / unlocked:.1f}"
+        return Slowed(steps / unlocked)
     if worst.attack.undoes:
-        return f"{UNDONE} in {worst.measured.rewrite_seconds or 0.0:.1f} seconds with no training"
-    return Outcome.BROKEN.value
+        return Undone(worst.measured.rewrite_seconds or 0.0)
+    return Broken()
 
 
 def _ratio(cell: StoredCell, reference: float | None) -> float | None:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from specdef.certify.certificate import CERTIFICATE
 from specdef.certify.result import StoredCell, cell_from_wire
+from specdef.certify.verdict_kinds import holds, is_open
 from specdef.core.schema import SchemaError
 from specdef.errors import SpecdefError
 from specdef.report.entries import UNLOCKED, PaperTable, ordinary_attack, paper_tables, rate
@@ -21,13 +22,12 @@ from specdef.report.sentences import (
     VERDICT_COLUMNS,
     command,
     headline,
-    is_held,
-    is_open,
     meaning,
     not_tried,
     plain,
     provenance,
     shortened,
+    verdict_of,
     verdict_rows,
     verdict_sentences,
 )
@@ -115,9 +115,13 @@ def _require_meaning(content: Mapping[str, Any]) -> None:
     except (TypeError, ValueError, SpecdefError) as error:
         raise _malformed("a recipe of this version", str(error)) from error
     for name, entry in ((UNLOCKED, content[UNLOCKED]), *content["threat_models"].items()):
-        if is_open(entry["verdict"]) and entry["steps"] is None:
+        try:
+            verdict = verdict_of(entry)
+        except SpecdefError:
+            raise _malformed(f"a verdict of this version of {name}", entry["verdict"]) from None
+        if is_open(verdict) and entry["steps"] is None:
             raise _malformed(f"the steps of {name}, which is {entry['verdict']}", None)
-        if is_held(entry["verdict"]) and entry["score"] is None:
+        if holds(verdict) and entry["score"] is None:
             raise _malformed(f"the score of {name}, which is {entry['verdict']}", None)
     for row in content["cells"]:
         if row["outcome"] not in [outcome.value for outcome in Outcome]:
@@ -269,7 +273,8 @@ def verdict_table(certificate: Mapping[str, Any]) -> Table:
     table = Table(title=Text(headline(certificate)), title_justify="left")
     for name in VERDICT_COLUMNS:
         table.add_column(name, overflow="fold")
+    opened = {name for name, entry in certificate["threat_models"].items() if is_open(verdict_of(entry))}
     for row in verdict_rows(certificate):
-        style = "bold red" if is_open(row[1]) else ""
+        style = "bold red" if row[0] in opened else ""
         table.add_row(row[0], Text(row[1], style=style), *(Text(value) for value in row[2:]))
     return table

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from specdef.certify.result import StoredCell
+from specdef.certify.verdict_kinds import Slowed, Verdict, holds, is_outright
 from specdef.report.certificate import table_title
 from specdef.report.entries import UNLOCKED, Entry, Kind, PaperTable, Row, number, paper_tables, rate, slowed_from
 from specdef.report.files import write_bytes
@@ -19,8 +20,6 @@ from specdef.report.sentences import (
     VERDICT_COLUMNS,
     command,
     headline,
-    is_held,
-    is_outright,
     label,
     not_tried,
     plain,
@@ -28,6 +27,7 @@ from specdef.report.sentences import (
     recipe_text,
     seconds,
     shortened,
+    verdict_of,
     verdict_rows,
     verdict_sentences,
 )
@@ -103,18 +103,18 @@ def _section(title: str, content: str) -> str:
     return f"<section>\n<h2>{_text(title)}</h2>\n{content}\n</section>" if content else ""
 
 
-def _class(verdict: str) -> str:
+def _class(verdict: Verdict) -> str:
     if is_outright(verdict):
         return "open"
-    return "slow" if verdict.startswith("slowed") else "held" if is_held(verdict) else "none"
+    return "slow" if isinstance(verdict, Slowed) else "held" if holds(verdict) else "none"
 
 
 def _first_words(certificate: Mapping[str, Any]) -> str:
-    verdicts = {name: entry["verdict"] for name, entry in certificate["threat_models"].items()}
+    verdicts = {name: verdict_of(entry) for name, entry in certificate["threat_models"].items()}
     classes = [_class(verdict) for verdict in verdicts.values()]
     worst = next((name for name in ("open", "slow", "held") if name in classes), "none")
     badges = "".join(
-        f'<li class="badge {_class(verdict)}">{_text(name)}: {_text(verdict)}</li>'
+        f'<li class="badge {_class(verdict)}">{_text(name)}: {_text(verdict.to_wire())}</li>'
         for name, verdict in verdicts.items()
     )
     return f'<p class="headline {worst}">{_text(headline(certificate))}</p>\n<ul class="badges">{badges}</ul>'

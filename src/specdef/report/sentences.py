@@ -9,7 +9,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from specdef.certify.threat_model import THREATS
-from specdef.certify.verdict import NOT_MEASURED, UNDONE
+from specdef.certify.verdict_kinds import (
+    Held,
+    NotMeasured,
+    Slowed,
+    Verdict,
+    holds,
+    is_open,
+    is_outright,
+    verdict_from_wire,
+)
 from specdef.report.entries import LOST_ALL, LOST_SOME, REGAINED, UNLOCKED, number, power, rate, spread
 from specdef.training.outcome import Outcome
 
@@ -28,19 +37,9 @@ def meaning(name: str) -> str:
     return THREATS.get(name).title if name in THREATS else name
 
 
-def is_open(verdict: str) -> bool:
-    """Whether the attacker reached the target, late or not."""
-    return verdict == Outcome.BROKEN.value or verdict.startswith(("slowed", UNDONE))
-
-
-def is_outright(verdict: str) -> bool:
-    """Whether the attacker reached the target as fast as on the undefended model."""
-    return is_open(verdict) and not verdict.startswith("slowed")
-
-
-def is_held(verdict: str) -> bool:
-    """Whether every cell that counts stayed below the target."""
-    return verdict.startswith("held")
+def verdict_of(entry: Mapping[str, Any]) -> Verdict:
+    """The verdict of one threat model's entry."""
+    return verdict_from_wire(entry["verdict"])
 
 
 def headline(certificate: Mapping[str, Any]) -> str:
@@ -48,10 +47,10 @@ def headline(certificate: Mapping[str, Any]) -> str:
     models = certificate["threat_models"]
     if certificate["subject"]["digest"] == certificate["original"]["digest"]:
         return f"This model carries no lock: it is the undefended model itself.{_unlocked_cost(certificate)}"
-    opened = [name for name, entry in models.items() if is_open(entry["verdict"])]
+    opened = [name for name, entry in models.items() if is_open(verdict_of(entry))]
     if opened:
         return f"This lock does NOT hold: {_opened(certificate, opened[0])}"
-    held = [name for name, entry in models.items() if is_held(entry["verdict"])]
+    held = [name for name, entry in models.items() if holds(verdict_of(entry))]
     missing = [name for name in THREATS.names() if name not in held]
     if not held:
         return "Nothing can be said about this lock: no cell that counts was measured."
@@ -72,10 +71,11 @@ def _opened(certificate: Mapping[str, Any], name: str) -> str:
         f"under {name} ({meaning(name)}), {attack(entry)} reaches the target within the utility budget "
         f"after {number(entry['steps'])} steps{cost}."
     )
-    if entry["verdict"].startswith("slowed"):
-        sentence += f" The attack is slowed ({entry['verdict'].removeprefix('slowed ')}), not prevented."
+    verdict = verdict_of(entry)
+    if isinstance(verdict, Slowed):
+        sentence += f" The attack is slowed (x{verdict.factor:.1f}), not prevented."
         models = certificate["threat_models"]
-        outright = next((other for other, found in models.items() if is_outright(found["verdict"])), None)
+        outright = next((other for other, found in models.items() if is_outright(verdict_of(found))), None)
         if outright is not None:
             steps = number(models[outright]["steps"])
             sentence += f" Under {outright} it is not even slowed: {attack(models[outright])} needs {steps} steps."
@@ -90,22 +90,22 @@ def _unlocked_cost(certificate: Mapping[str, Any]) -> str:
 def verdict_sentences(certificate: Mapping[str, Any], name: str) -> str:
     """What one threat model came to, in words."""
     entry = certificate["threat_models"][name]
-    verdict, steps = entry["verdict"], certificate["recipe"]["steps"]
+    verdict, steps = verdict_of(entry), certificate["recipe"]["steps"]
     worst = f"The most successful attack, {attack(entry)} (cell {entry['cell']}),"
-    said = [f"{name}, {meaning(name)}: {verdict}"]
+    said = [f"{name}, {meaning(name)}: {entry['verdict']}"]
     if is_open(verdict):
         said[0] += "."
         said.append(
             f"{worst} reached the target with {entry['seeds_broken']} of "
             f"{entry['seeds']} seeds after {steps_text(entry)} steps and {seconds(entry['seconds'])} of training."
         )
-    elif is_held(verdict):
+    elif isinstance(verdict, Held):
         said[0] += f" within {steps} steps."
         said.append(
             f"{worst} scored {number(entry['score'])} within the utility budget; "
             f"the target is {number(certificate['task']['target'])}."
         )
-        if verdict == Outcome.COLLAPSE.value:
+        if verdict.by is Outcome.COLLAPSE:
             said.append("It ended with the model's utility lost: whoever takes smaller steps may fare better.")
         else:
             said.append("It kept the model's utility and was still below the target: more steps may reach it.")
@@ -124,10 +124,9 @@ def verdict_sentences(certificate: Mapping[str, Any], name: str) -> str:
 def verdict_rows(certificate: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The verdict table below `VERDICT_COLUMNS`: the undefended model first, then the threat models."""
     unlocked = certificate[UNLOCKED]
-    rows = [_verdict_row("undefended model", {**unlocked, "verdict": "reaches the target"})]
-    if not is_open(unlocked["verdict"]):
-        rows = [_verdict_row("undefended model", unlocked)]
-    return rows + [_verdict_row(name, entry) for name, entry in certificate["threat_models"].items()]
+    said = "reaches the target" if is_open(verdict_of(unlocked)) else unlocked["verdict"]
+    rows = [_verdict_row("undefended model", unlocked, said)]
+    return rows + [_verdict_row(name, entry, entry["verdict"]) for name, entry in certificate["threat_models"].items()]
 
 
 VERDICT_COLUMNS = (
@@ -141,18 +140,18 @@ VERDICT_COLUMNS = (
 )
 
 
-def _verdict_row(name: str, entry: Mapping[str, Any]) -> tuple[str, ...]:
+def _verdict_row(name: str, entry: Mapping[str, Any], said: str) -> tuple[str, ...]:
     def shown(value: float | None) -> str:
         return "—" if value is None else number(value)
 
     steps = "—"
     if entry["steps"] is not None:
         steps = f"{steps_text(entry)} ({entry['seeds_broken']}/{entry['seeds']} seeds)"
-    elif entry["verdict"] != NOT_MEASURED:
+    elif not isinstance(verdict_of(entry), NotMeasured):
         steps = f"not reached (0/{entry['seeds']} seeds)"
     return (
         name,
-        plain(entry["verdict"]),
+        plain(said),
         attack(entry) if entry["worst_cell"] else "—",
         steps,
         shown(entry["score"]),
