@@ -134,7 +134,7 @@ def certify_model(
     *,
     original: Path | str,
     task: str | None = None,
-    threats: Sequence[str] = ("T0", "T1"),
+    threats: Sequence[str] | None = None,
     recipe: Recipe | None = None,
     window: Sequence[float] | None = None,
     multiplier: float | None = None,
@@ -160,7 +160,8 @@ def certify_model(
         out: results folder; a finished cell in it is not run again.
         original: the undefended model.
         task: such as ``facts`` or ``mcqa:FILE``; the ordinary one for this kind of model when None.
-        threats: any of T0 (default recipes), T1 (learning-rate search in both directions), T2 (other optimizers,
+        threats: those tried by default (T0, T1) when None; any of T0 (default recipes), T1 (learning-rate search in
+            both directions), T2 (other optimizers,
             clipping, batches), T3 (LoRA and freezing), T4 (undoing the lock in the weights, or training around it).
         recipe: steps, batch size and so on of the ordinary attack everything varies from.
         window: ordinary learning rates.
@@ -185,8 +186,10 @@ def certify_model(
     from specdef.certify.run_cell import check_readable
     from specdef.certify.store import Store
     from specdef.certify.study import WINDOW, make_study
+    from specdef.certify.threat_model import default_threats
     from specdef.tasks.base import check_task, parse_task
 
+    threats = default_threats() if threats is None else threats
     check_threats(threats)
     if task is not None:
         check_task(parse_task(task, scorer=scorer))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from specdef.certify.api import certify_model
 from specdef.certify.store import write_json
+from specdef.certify.threat_model import THREATS
 from specdef.certify.verdict_kinds import holds, verdict_from_wire
 from specdef.errors import SpecdefError
 from specdef.locks.lock import lock
@@ -50,7 +51,7 @@ def find_multiplier(
     model: Path | str,
     out: Path | str,
     *,
-    threats: Sequence[str] = ("T0",),
+    threats: Sequence[str] | None = None,
     exponents: Sequence[int] = COARSE,
     certify: Certify = certify_model,
     **options: Any,
@@ -63,7 +64,7 @@ def find_multiplier(
     Args:
         model: the unlocked model.
         out: folder for certificates (one per exponent, their cells shared) and ``multiplier.json``.
-        threats: threat models that must all hold.
+        threats: threat models that must all hold; the weakest when None.
         exponents: first exponents to try, ascending.
         certify: what measures; another function only in tests.
         **options: of `certify_model`.
@@ -71,6 +72,7 @@ def find_multiplier(
     Raises:
         SpecdefError: bad input, or a task the unlocked model does not learn.
     """
+    threats = THREATS.names()[:1] if threats is None else threats
     original, folder = find_model(str(model)), Path(out)
     if not exponents or list(exponents) != sorted(set(exponents)) or not all(1 <= e <= 60 for e in exponents):
         raise SpecdefError(f"`exponents` must ascend between 1 and 60; got {', '.join(map(str, exponents))}.")

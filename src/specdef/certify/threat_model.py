@@ -28,11 +28,13 @@ class ThreatModel(ABC):
         title: what is tried, in a few words.
         reads: names of the threat models this attacker also has the means of: their cells count in its verdict too, and
             they run before it.
+        by_default: whether it is tried when the user names no threat model.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     reads: ClassVar[tuple[str, ...]] = ()
+    by_default: ClassVar[bool] = False
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -76,3 +78,8 @@ def in_order(names: Sequence[str]) -> list[ThreatModel]:
 def _place(name: str) -> int:
     known = THREATS.names()
     return known.index(name) if name in known else len(known)
+
+
+def default_threats() -> tuple[str, ...]:
+    """The threat models that are tried when the user names none."""
+    return tuple(threat.name for threat in THREATS if threat.by_default)

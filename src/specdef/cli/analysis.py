@@ -13,7 +13,7 @@ from specdef.cli.render import err_console, print_json, say
 
 def curvature(
     model: Model,
-    task: TaskName = "facts",
+    task: TaskName = None,
     params: Annotated[str | None, option("Regular expression of the parameters (default: all).")] = None,
     k: Annotated[int, option("Eigenvalues at each end of the spectrum.")] = 1,
     kind: Annotated[str, option("hessian or gauss-newton.")] = "hessian",

@@ -22,7 +22,7 @@ def certify(
     locked: Annotated[str, typer.Argument(metavar="LOCKED", help="The model under test, locked or not.")],
     original: Annotated[str, option("The undefended model.")],
     out: Annotated[Path, option("Results folder; a killed run goes on where it was.")],
-    threats: Annotated[str, option("Threat models, in order: any of T0,T1,T2,T3,T4.")] = "T0,T1",
+    threats: Annotated[str | None, option("Threat models, such as T0,T1,T4 (default: T0,T1).")] = None,
     multiplier: Multiplier = None,
     find_multiplier: Annotated[
         bool, option("LOCKED is the unlocked model: find the smallest 2^e that holds.", "--find-multiplier")

@@ -16,6 +16,7 @@ class DefaultRecipes(ThreatModel):
     """The learning rates of the ordinary window at which the undefended model learns the task."""
 
     name: ClassVar[str] = "T0"
+    by_default: ClassVar[bool] = True
     title: ClassVar[str] = "ordinary fine-tuning at the usual learning rates"
 
     def cells(self, study: Study, findings: Findings) -> Plan:

@@ -21,6 +21,7 @@ class LearningRateSearch(ThreatModel):
     """Learning rates down to the ordinary ones over the multiplier and ten times below, then around the best."""
 
     name: ClassVar[str] = "T1"
+    by_default: ClassVar[bool] = True
     title: ClassVar[str] = f"{T0.name} and a search for the learning rate"
     reads: ClassVar[tuple[str, ...]] = (T0.name,)
 
