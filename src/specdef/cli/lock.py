@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from specdef.cli import parse
-from specdef.cli.options import Json, Locked, Model, Multiplier, Out, Seed, option
+from specdef.cli.options import Json, Locked, Model, Multiplier, Out, option
 from specdef.cli.progress import bytes_bar
 from specdef.cli.render import err_console, out_console, plain, print_json, safe, say
 
@@ -32,7 +32,7 @@ def lock(
     direction: Annotated[str | None, option("exact: up or down (default up).")] = None,
     basis: Annotated[str | None, option("paper: svd or axis (default svd).")] = None,
     form: Annotated[str | None, option("paper: compensation stored dense or low_rank (default dense).")] = None,
-    seed: Seed = 0,
+    seed: Annotated[int | None, option("Decides every random draw (default 0).")] = None,
     key: Annotated[Path | None, option("Where the private key goes (default OUT.specdef-key).")] = None,
     dry_run: Annotated[bool, option("Plan and check, write nothing.", "--dry-run")] = False,
     json_: Json = False,
