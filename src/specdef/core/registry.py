@@ -6,13 +6,23 @@ import difflib
 import importlib
 import importlib.metadata
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, Generic, TypeVar, cast
 
 from specdef.core.text import shown
 from specdef.errors import SpecdefError
 
 Kind = TypeVar("Kind")
+
+
+@lru_cache(maxsize=64)
+def _entry_points(
+    group: str, ask: Callable[..., Any], path: tuple[str, ...]
+) -> tuple[importlib.metadata.EntryPoint, ...]:
+    """What packages on a path offer; asking reads every package's metadata, some 20 ms, so it is asked once."""
+    return tuple(ask(group=group))
 
 
 class Registry(Generic[Kind]):
@@ -76,7 +86,7 @@ class Registry(Generic[Kind]):
 
     def _foreign(self) -> dict[str, list[importlib.metadata.EntryPoint]]:
         found: dict[str, list[importlib.metadata.EntryPoint]] = {}
-        for point in importlib.metadata.entry_points(group=self.group):
+        for point in _entry_points(self.group, importlib.metadata.entry_points, tuple(sys.path)):
             places = found.setdefault(point.name, [])
             if point.value not in [other.value for other in places]:  # one package seen twice on the path
                 places.append(point)
