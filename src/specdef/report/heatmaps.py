@@ -26,7 +26,7 @@ from specdef.report.entries import (
     slowed_from,
     spread,
 )
-from specdef.report.plots import _pyplot
+from specdef.report.plots import load_pyplot
 from specdef.report.sentences import plain, shortened
 
 COLORS = {
@@ -82,7 +82,7 @@ def heat_map(certificates: Sequence[Mapping[str, Any]], path: Path) -> None:
     columns = _columns(certificates)
     names = sorted(columns)
     rates = sorted({entry.lr for entries in columns.values() for entry in entries})
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     size = (1.2 + 1.3 * max(len(names), 3), 3.1 + 0.5 * max(len(rates), 2))
     figure, axes = pyplot.subplots(figsize=size, layout="constrained")
     for x, name in enumerate(names):
@@ -178,7 +178,7 @@ def trajectories(certificate: Mapping[str, Any], cells: Iterable[StoredCell], pa
     """
     rows = {row["cell"]: row for row in certificate["cells"]}
     shown = {cell.key: cell for cell in cells if cell.key in rows}
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     groups = [UNLOCKED, "locked"]
     same = certificate["subject"]["digest"] == certificate["original"]["digest"]
     figure, panels = pyplot.subplots(

@@ -31,7 +31,7 @@ def plot_inspection(report: InspectReport, path: Path) -> None:
         report: what `inspect_model` measured.
         path: the PNG to write.
     """
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.6), layout="constrained")
     _plot_spectra(left, report)
     _plot_scales(right, report)
@@ -83,7 +83,7 @@ def plot_curves(
         title: shown above both panels.
         left_label: name of the quantity.
     """
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for (label, points), color in zip(curves.items(), (BLUE, RED, GREY), strict=False):
         for axes, column in ((left, 1), (right, 2)):
@@ -118,7 +118,7 @@ def plot_run(
         best: step of the best score within the utility budget; marked.
         lost: step at which utility was lost; marked.
     """
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     steps = [step for step, _, _ in points]
     left.plot(steps, [score for _, score, _ in points], marker="o", ms=4, color=BLUE)
@@ -155,7 +155,7 @@ def plot_density(report: CurvatureReport, path: Path) -> None:
         path: the PNG to write.
     """
     assert report.density is not None
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     figure, axes = pyplot.subplots(figsize=(8, 4.2), layout="constrained")
     grid, density = report.density
     axes.semilogy(grid, [max(value, 1e-12) for value in density], color=BLUE, lw=1.2)
@@ -171,10 +171,15 @@ def plot_density(report: CurvatureReport, path: Path) -> None:
 
 def require_matplotlib() -> None:
     """Raise SpecdefError when plots cannot be drawn."""
-    _pyplot()
+    load_pyplot()
 
 
-def _pyplot() -> Any:
+def load_pyplot() -> Any:
+    """matplotlib's pyplot, drawing into files.
+
+    Raises:
+        SpecdefError: it is not installed.
+    """
     try:
         import matplotlib
     except ImportError as error:

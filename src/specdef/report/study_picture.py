@@ -9,7 +9,7 @@ from typing import Any
 from specdef.certify.study_results import Entry, StudyResults, Table
 from specdef.report.entries import Kind
 from specdef.report.heatmaps import COLORS, LIGHT_TEXT, SHORT
-from specdef.report.plots import _pyplot
+from specdef.report.plots import load_pyplot
 from specdef.report.sentences import plain
 from specdef.report.study_view import grid, kind_of, table_title
 
@@ -24,7 +24,7 @@ def draw_study(results: StudyResults, path: Path) -> None:
         results: with at least one table that has attacks.
         path: the PNG to write.
     """
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     shapes = [grid(table, results.rows) for table in results.tables]
     heights = [1.6 + 0.62 * len(names) for _, names, _ in shapes]
     width = 3.2 + 1.25 * max(len(columns) for columns, _, _ in shapes)
