@@ -17,7 +17,7 @@ from specdef.checkpoint.header import TensorInfo
 from specdef.checkpoint.reader import Checkpoint, open_checkpoint
 from specdef.errors import CheckpointError
 from specdef.linalg.exponent import NUMPY_DTYPES, all_finite, to_float
-from specdef.locks.base import LOCKS, Evidence, Sign, is_added
+from specdef.locks.base import LOCKS, Evidence, Sign, without_added
 from specdef.locks.recognise import resolve_locked
 
 if TYPE_CHECKING:
@@ -145,14 +145,12 @@ def _recognised(
 
 
 def _matrices(checkpoint: Checkpoint) -> list[tuple[str, TensorInfo]]:
+    own = set(without_added(checkpoint.shapes))
     return [
         (shard, tensor)
         for shard, header in checkpoint.shards.items()
         for tensor in header.tensors
-        if len(tensor.shape) == 2
-        and min(tensor.shape) > 1
-        and tensor.dtype in NUMPY_DTYPES
-        and not is_added(tensor.name)
+        if len(tensor.shape) == 2 and min(tensor.shape) > 1 and tensor.dtype in NUMPY_DTYPES and tensor.name in own
     ]
 
 

@@ -161,8 +161,8 @@ def certify_model(
         original: the undefended model.
         task: such as ``facts`` or ``mcqa:FILE``; the ordinary one for this kind of model when None.
         threats: those tried by default (T0, T1) when None; any of T0 (default recipes), T1 (learning-rate search in
-            both directions), T2 (other optimizers,
-            clipping, batches), T3 (LoRA and freezing), T4 (undoing the lock in the weights, or training around it).
+            both directions), T2 (other optimizers, clipping, batches), T3 (LoRA and freezing), T4 (undoing the lock in
+            the weights, or training around it).
         recipe: steps, batch size and so on of the ordinary attack everything varies from.
         window: ordinary learning rates.
         multiplier: alpha, where no manifest names it.

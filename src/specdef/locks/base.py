@@ -228,12 +228,7 @@ QUANT_METHOD = "specdef"
 LOCKS: Registry[LockKind] = Registry("preset", "specdef.locks.kinds", "specdef.locks", error=PlanError)
 
 
-def is_added(name: str) -> bool:
-    """Whether a tensor is one that a lock adds beside the architecture's own."""
-    return any(kind.owns_tensor(name) for kind in LOCKS)
-
-
 def without_added(names: Iterable[str]) -> list[str]:
-    """Tensor names of the architecture itself."""
+    """Tensor names of the architecture itself, without those that a lock adds beside them."""
     kinds = list(LOCKS)
     return [name for name in names if not any(kind.owns_tensor(name) for kind in kinds)]

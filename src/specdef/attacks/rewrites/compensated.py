@@ -8,10 +8,10 @@ import torch
 
 from specdef.checkpoint.header import TensorInfo
 from specdef.checkpoint.reader import Checkpoint
-from specdef.core.dtypes import STORED_NAMES
+from specdef.core.dtypes import TORCH_NAMES
 from specdef.errors import SpecdefError
 from specdef.linalg.compensation import TENSOR_NAMES
-from specdef.locks.base import is_added
+from specdef.locks.base import without_added
 from specdef.locks.entry import FORMAT_VERSION, QUANT_METHOD, LayerEntry
 from specdef.locks.kinds.inject.plan import load_tensor, locked_modules
 from specdef.locks.recognise import resolve_locked
@@ -42,7 +42,7 @@ def compensated_modules(checkpoint: Checkpoint) -> dict[str, LayerEntry]:
     modules = locked_modules(checkpoint)
     where = checkpoint.locate()
     listed = {f"{module}.{part}" for module, entry in modules.items() for part in TENSOR_NAMES[entry.form]}
-    strangers = sorted(name for name in where if is_added(name) and name not in listed)
+    strangers = sorted(where.keys() - set(without_added(where)) - listed)
     if strangers or not modules:
         found = f"tensor {strangers[0]}, which it does not list" if strangers else "none"
         raise SpecdefError(f"`quantization_config.modules` in config.json must list every locked layer; got {found}.")
@@ -62,24 +62,17 @@ def _check_layer(where: Mapping[str, tuple[str, TensorInfo]], module: str, entry
             f"`quantization_config.modules[{module!r}]` must describe a matrix of this family; "
             f"its weight has shape {list(weight.shape)}, transposed is {entry.transposed}. Get the folder whole."
         )
-    out, inner = reversed(weight.shape) if transposed else weight.shape
-    side, rank = out if entry.side == "output" else inner, entry.rank
-    shapes: dict[str, list[tuple[int, ...]]] = {
-        "dense": [(side, side)],
-        "low_rank": [(side, rank), (rank,)],
-        "diagonal": [(rank,), (rank,)],
-    }
-    for part, shape in zip(TENSOR_NAMES[entry.form], shapes[entry.form], strict=True):
-        found = where[f"{module}.{part}"][1]
-        wanted = entry.dtype if part != "compensation_index" else "int64"
-        if found.shape != shape or found.dtype != STORED_NAMES[wanted]:
+    (name, (dtype, _)), *beside = entry.tensors(module, weight.shape).items()
+    for part, (stored, shape) in beside:
+        found = where[part][1]
+        if (found.dtype, found.shape) != (stored, shape):
             raise SpecdefError(
-                f"Tensor {found.name} must be {wanted} of shape {list(shape)}, as config.json says; it is "
+                f"Tensor {part} must be {TORCH_NAMES[stored]} of shape {list(shape)}, as config.json says; it is "
                 f"{found.dtype} of shape {list(found.shape)}. Get the folder whole."
             )
-    if weight.dtype != STORED_NAMES[entry.weight_dtype]:
+    if weight.dtype != dtype:
         raise SpecdefError(
-            f"Tensor {weight.name} must be {entry.weight_dtype}, as config.json says; it is {weight.dtype}. "
+            f"Tensor {name} must be {TORCH_NAMES[dtype]}, as config.json says; it is {weight.dtype}. "
             "Get the folder whole."
         )
 
