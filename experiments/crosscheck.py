@@ -10,20 +10,25 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from experiments.locked import HERE, WORK, locked_copy
+from specdef.attacks.base import Attack
+from specdef.attacks.interventions.lora import Lora
+from specdef.certify.certificate import Certificate
+from specdef.certify.certificate_file import read_certificate
 from specdef.certify.environment import environment
 from specdef.certify.store import write_json
+from specdef.certify.verdict_kinds import is_open
 from specdef.core.schema import plain
 from specdef.models.bundled import BUNDLED
 from specdef.models.sources import find_model
 from specdef.tasks.kinds.facts import facts
 from specdef.tasks.text.prose import bundled_prose, split_text
 from specdef.tasks.text.scoring import MultipleChoice
+from specdef.training.outcome import Outcome
 
 MODELS: dict[str, dict[str, str] | None] = {
     "unlocked": None,
@@ -62,7 +67,7 @@ def run(name: str) -> Path:
 
 def _row(model: str, folder: Path, data: Path, lora: float | None) -> dict[str, Any]:
     """One recipe on one model, by both: the independent runs (one seed, three where it is close) and the cells."""
-    certificate = json.loads((HERE / "results" / "certificates" / f"{model}.json").read_text())
+    certificate = read_certificate(HERE / "results" / "certificates", name=f"{model}.json")
     recipe = "full" if lora is None else f"lora-{lora:g}"
     runs: list[dict[str, Any]] = []
     for seed in SEEDS:
@@ -105,13 +110,16 @@ def _independent(folder: Path, data: Path, out: Path, lora: float | None, seed: 
     return dict(json.loads(out.read_text()))
 
 
-def _harness(certificate: Mapping[str, Any], lora: float | None) -> bool | None:
+def _harness(certificate: Certificate, lora: float | None) -> bool | None:
     """Whether the certificate's cells say broken; None when the cell was not run."""
     if lora is None:
-        return str(certificate["threat_models"]["T0"]["verdict"]).startswith(("broken", "slowed"))
-    rows = [row for row in certificate["cells"] if row["threat_model"] == "T3" and row["seed"] == 0]
-    cells = [row for row in rows if row["lr"] == lora and row["attack"].endswith("lora r=8 on all")]
-    return any(row["outcome"] == "broken" for row in cells) if cells else None
+        return is_open(certificate.verdicts["T0"])
+    wanted = [row for row in certificate.cells if row.threat_model == "T3" and _is(row.attack, lora)]
+    return any(row.outcome is Outcome.BROKEN for row in wanted) if wanted else None
+
+
+def _is(attack: Attack, lora: float) -> bool:
+    return (attack.recipe.lr, attack.recipe.seed, attack.interventions) == (lora, 0, (Lora(rank=8),))
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

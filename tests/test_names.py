@@ -64,7 +64,7 @@ def test_no_file_names_another_files_kind(registry: Registry[object]) -> None:
 
 
 def test_nothing_compares_with_the_words_of_a_verdict() -> None:
-    """But `verdict_kinds`, which writes and reads them."""
+    """Words are for people; what a verdict or an outcome is, its type says."""
     wrong = []
     for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -7,6 +7,8 @@ from specdef.analysis.inspect import inspect_model as inspect_model
 from specdef.certify.api import attack as attack
 from specdef.certify.api import certify_model as certify_model
 from specdef.certify.api import undo as undo
+from specdef.certify.certificate import Certificate as Certificate
+from specdef.certify.certificate_file import read_certificate as read_certificate
 from specdef.certify.multiplier_search import find_multiplier as find_multiplier
 from specdef.certify.study_run import run_study as run_study
 from specdef.defences.defend import defend as defend
@@ -19,6 +21,7 @@ from specdef.locks.unlock import unlock as unlock
 from specdef.locks.verify import VerifyReport as VerifyReport
 from specdef.locks.verify import verify as verify
 from specdef.models.bundled import fetch as fetch
+from specdef.report.compare import write_comparison as write_comparison
 from specdef.report.study import write_study as write_study
 from specdef.report.write import write_report as write_report
 

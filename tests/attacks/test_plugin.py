@@ -11,7 +11,7 @@ from attacks import toys
 from specdef.attacks.base import parse_intervention
 from specdef.certify.api import attack
 from specdef.certify.cell import Cell
-from specdef.certify.certificate import certify_study
+from specdef.certify.certify_study import certify_study
 from specdef.certify.result import FinishedCell
 from specdef.certify.run_cell import measure_cell
 from specdef.certify.store import Store, stored_cells
@@ -45,15 +45,15 @@ def test_a_threat_model_of_another_package(toy_model: Path, tmp_path: Path, monk
     task, recipe = TaskSpec("facts", target=0.35), Recipe(steps=40)
     study = make_study(toy_model, toy_model, task, recipe=recipe, window=(1e-2, 3e-2))
     certificate = certify_study(study, Store(tmp_path), InThisProcess(), threats=["T9"])
-    rows = certificate.content["cells"]
+    rows = certificate.cells
     assert list(certificate.verdicts) == ["T9"]
-    tried = [row for row in rows if row["threat_model"] == "T9"]
+    tried = [row for row in rows if row.threat_model == "T9"]
     assert len(tried) == 1
-    assert "norms-only" in tried[0]["attack"]
-    assert any(row["threat_model"] == "T0" for row in rows), "what it reads ran before it"
-    ordinary = [row["cell"] for row in rows if row["threat_model"] == "T0"]
-    assert certificate.content["threat_models"]["T9"]["num_cells"] == len({*ordinary, tried[0]["cell"]})
-    assert "threat model T0" in certificate.content["not_tried"]
+    assert "norms-only" in tried[0].attack.label
+    assert any(row.threat_model == "T0" for row in rows), "what it reads ran before it"
+    ordinary = [row.cell for row in rows if row.threat_model == "T0"]
+    assert certificate.threat_models["T9"].num_cells == len({*ordinary, tried[0].cell})
+    assert "threat model T0" in certificate.not_tried
 
 
 def test_a_kind_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

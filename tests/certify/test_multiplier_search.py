@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from specdef.certify.multiplier_search import find_multiplier
-from specdef.certify.verdict_kinds import holds, verdict_from_wire
+from specdef.certify.verdict_kinds import Broken, Held, HeldBy, NotMeasured, Slowed, Undone, holds
 from specdef.errors import SpecdefError
 from specdef.locks.manifest import read_manifest
 
@@ -21,7 +21,7 @@ def certifier(threshold: int, seen: list[int]) -> Any:
     def certify(locked: Path, out: Path, **options: Any) -> Any:
         exponent = read_manifest(locked).strength["exponent"]
         seen.append(exponent)
-        return SimpleNamespace(verdicts={"T0": "held by collapse" if exponent >= threshold else "slowed x2.0"})
+        return SimpleNamespace(verdicts={"T0": Held(HeldBy.COLLAPSE) if exponent >= threshold else Slowed(2.0)})
 
     return certify
 
@@ -34,6 +34,7 @@ def test_the_smallest_that_holds_is_found(llama: Path, tmp_path: Path, threshold
     assert list(found.tried) == sorted(seen)
     stored = json.loads((tmp_path / "multiplier.json").read_text())
     assert stored["smallest"] == threshold
+    assert stored["tried"][str(threshold)] == {"T0": {"kind": "held", "by": "collapse"}}
     assert [path.name for path in tmp_path.iterdir()] == ["multiplier.json"]
 
 
@@ -46,5 +47,5 @@ def test_none_is_said_when_none_holds(llama: Path, tmp_path: Path) -> None:
 
 
 def test_only_held_counts_as_held() -> None:
-    words = ["broken", "slowed x3.0", "not measured", "held by stall", "held by collapse"]
-    assert [word for word in words if holds(verdict_from_wire(word))] == ["held by stall", "held by collapse"]
+    held = [Held(HeldBy.STALL), Held(HeldBy.COLLAPSE)]
+    assert [verdict for verdict in (Broken(), Slowed(3.0), Undone(0.1), NotMeasured(), *held) if holds(verdict)] == held

@@ -5,25 +5,29 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from specdef.attacks.wire import recipe_from_wire
 from specdef.certify.cell import Cell, CellConfig, Subject, digest_of
-from specdef.certify.certificate import Certificate, certify_study
+from specdef.certify.certificate import Certificate
+from specdef.certify.certificate_file import read_cells, read_certificate
+from specdef.certify.certify_study import certify_study
 from specdef.certify.result import FinishedCell
 from specdef.certify.store import Store
 from specdef.certify.study import MultiplierSource, Study
+from specdef.certify.verdict_kinds import Broken, Held, HeldBy, Undone, Verdict
+from specdef.errors import SpecdefError
 from specdef.tasks.base import TaskSpec, make_task
 
 COMMITTED = Path(__file__).parents[2] / "experiments" / "results" / "certificates"
 NAMES = ("exact", "paper", "unlocked")
-VERDICTS = {
-    "exact": ["held by collapse", "broken", "broken", "broken", "undone in 1.0 seconds with no training"],
-    "paper": ["held by collapse", "broken", "broken", "broken", "undone in 0.6 seconds with no training"],
-    "unlocked": ["broken"] * 5,
+FALLS: list[Verdict] = [Held(HeldBy.COLLAPSE), Broken(), Broken(), Broken()]
+VERDICTS: dict[str, list[Verdict]] = {
+    "exact": [*FALLS, Undone(1.0)],
+    "paper": [*FALLS, Undone(0.6)],
+    "unlocked": [Broken()] * 5,
 }
 
 
@@ -35,69 +39,75 @@ class Refusing:
         raise AssertionError(f"cells that are not committed: {asked}")
 
 
-def committed(name: str) -> dict[str, Any]:
-    return dict(json.loads((COMMITTED / f"{name}.json").read_text()))
-
-
-def study_of(certificate: dict[str, Any]) -> Study:
+def study_of(certificate: Certificate) -> Study:
     """The study behind a certificate; its models are known by their digests alone."""
-    spec = TaskSpec(certificate["task"]["name"])
+    spec = TaskSpec(certificate.task.name)
     task = make_task(spec)
-    assert digest_of(task.fingerprint()) == certificate["task"]["digest"]
-    names = ("original", "subject")
-    original, locked = (Subject(certificate[part]["name"], certificate[part]["digest"]) for part in names)
+    assert digest_of(task.fingerprint()) == certificate.task.digest
+    subject = certificate.subject
     return Study(
-        original=original,
-        locked=locked,
-        method=certificate["subject"]["method"],
-        multiplier=certificate["multiplier"],
-        multiplier_source=MultiplierSource(certificate["multiplier_source"]),
-        locked_modules=("model.layers.0.mlp.up_proj",) if certificate["subject"]["method"] == "inject" else (),
+        original=Subject(certificate.original.name, certificate.original.digest),
+        locked=Subject(subject.name, subject.digest),
+        method=subject.method,
+        multiplier=certificate.multiplier,
+        multiplier_source=MultiplierSource(certificate.multiplier_source),
+        locked_modules=("model.layers.0.mlp.up_proj",) if subject.method == "inject" else (),
         spec=spec,
         task=task,
-        task_digest=certificate["task"]["digest"],
+        task_digest=certificate.task.digest,
         text=None,
-        text_digest=certificate["utility"]["text_digest"],
-        recipe=recipe_from_wire(certificate["recipe"]),
-        utility_factor=certificate["utility"]["factor"],
+        text_digest=certificate.utility.text_digest,
+        recipe=certificate.ordinary,
+        utility_factor=certificate.utility.factor,
     )
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any, Certificate]:
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Certificate, Certificate]:
     """(name, the certificate as committed, the one derived again)."""
-    old = committed(request.param)
+    old = read_certificate(COMMITTED, name=f"{request.param}.json")
     folder = tmp_path_factory.mktemp(request.param)
     shutil.copytree(COMMITTED / "cells", folder / "shared")
     store = Store(folder / "out", cells=folder / "shared")
-    return request.param, old, certify_study(study_of(old), store, Refusing(), threats=list(old["threat_models"]))
+    new = certify_study(study_of(old), store, Refusing(), threats=list(old.threat_models))
+    assert read_certificate(folder / "out") == new
+    return request.param, old, new
 
 
-def test_the_verdicts_come_out_the_same(pair: tuple[str, Any, Certificate]) -> None:
+def test_the_verdicts_come_out_the_same(pair: tuple[str, Certificate, Certificate]) -> None:
     name, old, new = pair
-    assert list(new.verdicts.values()) == VERDICTS[name]
-    for threat, entry in old["threat_models"].items():
-        found = new.content["threat_models"][threat]
-        numbers = (
-            "cell",
-            "steps",
-            "steps_std",
-            "score",
-            "utility",
-            "seeds",
-            "seeds_broken",
-            "num_cells",
-            "num_invalid",
-        )
-        assert {key: found[key] for key in numbers} == {key: entry[key] for key in numbers}, threat
-        assert list(found["not_tried"]) == entry["not_tried"], threat
+    found = list(new.verdicts.values())
+    assert [_rounded(verdict) for verdict in found] == list(old.verdicts.values()) == VERDICTS[name]
+    for threat, entry in old.threat_models.items():
+        again = new.threat_models[threat]
+        assert replace(again, verdict=entry.verdict) == entry, threat
+    assert (new.unlocked.steps, new.unlocked.working_learning_rates) == (
+        old.unlocked.steps,
+        old.unlocked.working_learning_rates,
+    )
 
 
-def test_every_stage_asks_for_the_committed_cells_in_their_order(pair: tuple[str, Any, Certificate]) -> None:
+def _rounded(verdict: Verdict) -> Verdict:
+    """Version 1 has one decimal place."""
+    return Undone(round(verdict.seconds, 1)) if isinstance(verdict, Undone) else verdict
+
+
+def test_every_stage_asks_for_the_committed_cells_in_their_order(pair: tuple[str, Certificate, Certificate]) -> None:
     _, old, new = pair
-    assert [(row["threat_model"], row["cell"]) for row in new.content["cells"]] == [
-        (row["threat_model"], row["cell"]) for row in old["cells"]
-    ]
+    assert new.cells == old.cells
+
+
+def test_a_committed_certificate_and_its_cells_agree(pair: tuple[str, Certificate, Certificate]) -> None:
+    _, old, _ = pair
+    assert {cell.key for cell in read_cells(COMMITTED, old)} == {row.cell for row in old.cells}
+
+
+def test_a_certificate_of_version_1_needs_its_cells(tmp_path: Path) -> None:
+    shutil.copyfile(COMMITTED / "exact.json", tmp_path / "certificate.json")
+    with pytest.raises(SpecdefError, match="Expected the result file of every cell beside a certificate of version 1"):
+        read_certificate(tmp_path)
 
 
 def test_every_committed_cell_is_named_by_its_configuration() -> None:

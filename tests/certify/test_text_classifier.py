@@ -11,6 +11,7 @@ import torch
 import transformers
 
 from specdef import attack, certify_model, lock, unlock, verify
+from specdef.certify.certificate_file import read_cells
 from specdef.certify.resources import Machine
 from specdef.certify.result import StoredCell
 from specdef.errors import SpecdefError
@@ -94,14 +95,15 @@ def test_a_classifier_is_certified_and_reported(folders: Folders, tmp_path: Path
         machine=Machine(workers=2, threads=1, device="cpu"),
     )
     assert set(found.verdicts) == set(threats)
-    subject, undefended = (found.content[name]["digest"] for name in ("subject", "original"))
+    cells = read_cells(tmp_path / "out", found)
+    subject, undefended = found.subject.digest, found.original.digest
     outcomes = {
-        digest: {cell.result.outcome for cell in found.cells if cell.config["model"] == digest}
+        digest: {cell.result.outcome for cell in cells if cell.config["model"] == digest}
         for digest in (subject, undefended)
     }
     assert Outcome.BROKEN in outcomes[undefended]
     assert Outcome.COLLAPSE in outcomes[subject]
-    for cell in found.cells:
+    for cell in cells:
         assert cell.config["model_kind"] == "text-classifier"
         assert cell.config["utility"]["name"] == "accuracy"
         assert cell.config["utility"]["original"] == undefended

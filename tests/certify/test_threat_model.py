@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import synthetic
 
-from specdef.certify.certificate import check_threats
+from specdef.certify.certify_study import check_threats
 from specdef.certify.findings import Findings
 from specdef.certify.threat_model import THREATS, Plan, ThreatModel, in_order
+from specdef.certify.verdict_kinds import Broken
 from specdef.errors import SpecdefError
 
 
@@ -49,7 +50,7 @@ def test_a_model_that_ordinary_training_breaks_is_searched_no_further(
     threat: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     certificate = synthetic.certify(tmp_path_factory.mktemp("open"), synthetic.unlocked, ("T0", threat))
-    assert certificate.verdicts == {"T0": "broken", threat: "broken"}
-    assert not [row for row in certificate.content["cells"] if row["threat_model"] == threat]
-    (reason,) = certificate.content["threat_models"][threat]["not_tried"]
+    assert certificate.verdicts == {"T0": Broken(), threat: Broken()}
+    assert not [row for row in certificate.cells if row.threat_model == threat]
+    (reason,) = certificate.threat_models[threat].not_tried
     assert "break" in reason

@@ -11,8 +11,11 @@ import synthetic
 from specdef.attacks.base import INTERVENTIONS
 from specdef.attacks.interventions.lora import Lora
 from specdef.certify.cell import Cell
-from specdef.certify.findings import UNCOUNTED
+from specdef.certify.certificate_file import read_cells
+from specdef.certify.findings import CONTROLS, UNCOUNTED
 from specdef.certify.threats.t2 import ORDINARY_LR
+from specdef.certify.verdict_kinds import Broken, holds
+from specdef.training.outcome import Outcome
 
 EXACT = 2.0**20
 
@@ -43,24 +46,24 @@ def test_a_window_narrower_than_the_grid_is_found(
     """The grid alone steps over it, as ours did over LoRA at 1e-7 on the fold lock."""
     threats = ("T0", "T1", threat)
     found = synthetic.certify(tmp_path / "found", behaviour, threats, multiplier=EXACT)
-    assert found.verdicts[threat] == "broken"
-    assert found.verdicts["T1"].startswith("held")
+    assert found.verdicts[threat] == Broken()
+    assert holds(found.verdicts["T1"])
     monkeypatch.setattr("specdef.certify.stages.GAP", float("inf"))
     overlooked = synthetic.certify(tmp_path / "overlooked", behaviour, threats, multiplier=EXACT)
-    assert overlooked.verdicts[threat].startswith("held")
+    assert holds(overlooked.verdicts[threat])
 
 
 def test_a_lock_that_holds_is_searched_to_the_end(tmp_path: Path) -> None:
     """Of no optimizer are two neighbouring rates left, a stall and a collapse, with more than a factor of 5 between."""
     certificate = synthetic.certify(tmp_path, synthetic.holds, ("T2",), multiplier=EXACT)
-    assert certificate.verdicts["T2"].startswith("held")
+    assert holds(certificate.verdicts["T2"])
     for name in ORDINARY_LR:
-        rows = [r for r in certificate.content["cells"] if r["optimizer"] == name and r["threat_model"] != "controls"]
-        rates = sorted((row["lr"], row["outcome"]) for row in rows)
+        rows = [row for row in certificate.cells if row.threat_model != CONTROLS]
+        found = {row.attack.recipe.lr: row.outcome for row in rows if row.attack.recipe.optimizer == name}
         edges = [
             high / low
-            for (low, before), (high, after) in pairwise(rates)
-            if (before, after) == ("held by stall", "held by collapse")
+            for low, high in pairwise(sorted(found))
+            if (found[low], found[high]) == (Outcome.STALL, Outcome.COLLAPSE)
         ]
         assert all(ratio <= 5 for ratio in edges), name
 
@@ -68,9 +71,10 @@ def test_a_lock_that_holds_is_searched_to_the_end(tmp_path: Path) -> None:
 def test_the_undefended_model_is_not_asked_to_undo_a_lock(tmp_path: Path) -> None:
     """There is nothing to undo in it: its control is the same training without what needs a lock."""
     certificate = synthetic.certify(tmp_path, synthetic.holds, ("T0", "T4"), multiplier=EXACT)
-    assert certificate.verdicts["T4"].startswith("held")
-    original = [cell for cell in certificate.cells if cell.config["model"] == "a" * 64]
-    locked = [cell for cell in certificate.cells if cell.config["model"] != "a" * 64]
+    assert holds(certificate.verdicts["T4"])
+    cells = read_cells(tmp_path, certificate)
+    original = [cell for cell in cells if cell.config["model"] == "a" * 64]
+    locked = [cell for cell in cells if cell.config["model"] != "a" * 64]
     assert not any(one.needs_lock for cell in original for one in cell.attack.interventions)
     kinds = {one.name for cell in locked for one in cell.attack.interventions if one.needs_lock}
     assert kinds == {kind.name for kind in INTERVENTIONS if kind.needs_lock}
@@ -80,9 +84,9 @@ def test_the_undefended_model_is_not_asked_to_undo_a_lock(tmp_path: Path) -> Non
 def test_an_attack_that_fails_without_a_lock_counts_for_nothing(tmp_path: Path) -> None:
     """The undefended model of these results withstands adapters at every rate but 1e-4, 3e-4 and 1e-3."""
     certificate = synthetic.certify(tmp_path, synthetic.holds, ("T0", "T3"), multiplier=EXACT)
-    groups = {row["cell"]: row["threat_model"] for row in certificate.content["cells"]}
-    uncounted = [cell for cell in certificate.cells if groups[cell.key] == UNCOUNTED]
+    groups = {row.cell: row.threat_model for row in certificate.cells}
+    uncounted = [cell for cell in read_cells(tmp_path, certificate) if groups[cell.key] == UNCOUNTED]
     assert uncounted
     assert all(cell.config["model"] != "a" * 64 for cell in uncounted)
-    reasons = certificate.content["threat_models"]["T3"]["not_tried"]
+    reasons = certificate.threat_models["T3"].not_tried
     assert any(reason.endswith("fails on the undefended model as well, so it says nothing") for reason in reasons)

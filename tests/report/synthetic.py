@@ -11,7 +11,8 @@ from typing import Any
 
 from specdef.attacks.run import AttackResult
 from specdef.certify.cell import Cell, Subject
-from specdef.certify.certificate import Certificate, certify_study
+from specdef.certify.certificate import Certificate
+from specdef.certify.certify_study import certify_study
 from specdef.certify.result import FinishedCell, Measured, crashed
 from specdef.certify.run_cell import cell_result
 from specdef.certify.store import Store

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,20 +14,32 @@ import pytest
 from rich.console import Console
 from synthetic import certify, change_certificate, holds
 
+from specdef.attacks.base import Attack
+from specdef.attacks.wire import attack_to_wire
+from specdef.certify.certificate import Certificate, CertifiedCell
+from specdef.certify.certificate_file import read_cells, read_certificate
+from specdef.certify.result import Point
+from specdef.certify.verdict_kinds import NotMeasured
 from specdef.errors import SpecdefError
-from specdef.report.certificate import markdown, read_cells, read_certificate, verdict_table
-from specdef.report.entries import Entry, Kind, paper_tables
+from specdef.report.entries import Entry, paper_tables
 from specdef.report.heatmaps import heat_map
+from specdef.report.kind import Kind
+from specdef.report.markdown import markdown, verdict_table
 from specdef.report.outside import outside_budget
 from specdef.report.page import page
 from specdef.report.sentences import headline, verdict_sentences
 from specdef.report.write import write_report
+from specdef.training.outcome import Outcome
 
 WRITTEN = {"certificate.md", "heatmap.png", "trajectories.png", "index.html"}
 
 
 def _entries(folder: Path) -> dict[str, dict[tuple[str, float], Entry]]:
-    return {table.name: table.entries for table in paper_tables(read_certificate(folder))}
+    """Table -> (attack in words, learning rate) -> entry."""
+    return {
+        table.name: {(attack.label_without_rate, lr): entry for (attack, lr), entry in table.entries.items()}
+        for table in paper_tables(read_certificate(folder))
+    }
 
 
 def test_the_synthetic_certificate_has_every_outcome(opened: Path) -> None:
@@ -51,26 +65,27 @@ def test_entries_have_the_papers_form(opened: Path, name: str, attack: str, lr: 
     assert _entries(opened)[name][attack, lr].text == text
 
 
-def _row(**changes: Any) -> dict[str, Any]:
-    row = {"outcome": "held by stall", "step": None, "best_score": 0.4, "diverged_at": None, "recovered": False}
-    return {**row, **changes}
+def _row(outcome: Outcome = Outcome.STALL, score: float | None = 0.4, **changes: Any) -> CertifiedCell:
+    best = None if score is None else Point(10, score, 40.0)
+    given: dict[str, Any] = {"step": None, "diverged_at": None, "recovered": False, "note": "", **changes}
+    return CertifiedCell(
+        "T0", "0" * 16, attack_to_wire(Attack()), outcome, best=best, best_at_any_cost=best, last=best, **given
+    )
 
 
 def test_one_dagger_when_some_seeds_lost_utility_and_two_when_all_did() -> None:
-    lost = _row(outcome="held by collapse", diverged_at=10)
-    assert Entry("adamw", 1e-4, (_row(), lost)).text == "— (0.4)†"
-    assert Entry("adamw", 1e-4, (lost, lost)).text == "— (0.4)‡"
-    assert Entry("adamw", 1e-4, (_row(diverged_at=10, recovered=True), _row())).text == "— (0.4)†§"
-    assert Entry("adamw", 1e-4, (_row(), _row())).marks == ""
+    lost = _row(Outcome.COLLAPSE, diverged_at=10)
+    assert Entry((_row(), lost)).text == "— (0.4)†"
+    assert Entry((lost, lost)).text == "— (0.4)‡"
+    assert Entry((_row(diverged_at=10, recovered=True), _row())).text == "— (0.4)†§"
+    assert Entry((_row(), _row())).marks == ""
 
 
 def test_one_broken_seed_makes_an_entry_broken() -> None:
-    broken = _row(outcome="broken", step=20, best_score=0.7)
-    assert Entry("adamw", 1e-4, (_row(best_score=0.9), broken), 21.0).kind == Kind.BROKEN
-    assert Entry("adamw", 1e-4, (broken,), 20.0).kind == Kind.SLOWED
-    assert (
-        Entry("adamw", 1e-4, (_row(outcome="invalid"), _row(outcome="crashed", best_score=None))).kind == Kind.INVALID
-    )
+    broken = _row(Outcome.BROKEN, 0.7, step=20)
+    assert Entry((_row(score=0.9), broken), 21.0).kind == Kind.BROKEN
+    assert Entry((broken,), 20.0).kind == Kind.SLOWED
+    assert Entry((_row(Outcome.INVALID), _row(Outcome.CRASHED, None))).kind == Kind.INVALID
 
 
 def test_tables_of_a_threat_model_hold_every_cell_its_verdict_is_read_from(opened: Path) -> None:
@@ -78,7 +93,7 @@ def test_tables_of_a_threat_model_hold_every_cell_its_verdict_is_read_from(opene
     for table in paper_tables(certificate):
         if table.name != "unlocked":
             cells = sum(len(entry.rows) for entry in table.entries.values())
-            assert cells == certificate["threat_models"][table.name]["num_cells"]
+            assert cells == certificate.threat_models[table.name].num_cells
 
 
 def test_the_unfavourable_reading_comes_first(opened: Path) -> None:
@@ -90,7 +105,7 @@ def test_the_unfavourable_reading_comes_first(opened: Path) -> None:
     assert "slowed (x1.8), not prevented" in said
     assert "Under T2 it is not even slowed: sgd, lr 3.12e-3 needs 20 steps" in said
     assert markdown(certificate, []).index("does NOT hold") < markdown(certificate, []).index("T0")
-    worst = certificate["threat_models"]["T0"]["cell"]
+    worst = certificate.threat_models["T0"].cell
     assert f"adamw, lr 3e-5 (cell {worst}), scored 0.45" in verdict_sentences(certificate, "T0")
     assert "1 of 6 cells count for nothing" in verdict_sentences(certificate, "T0")
     assert "more steps may reach it" in verdict_sentences(certificate, "T0")
@@ -100,7 +115,7 @@ def test_targets_reached_outside_the_budget_are_told(opened: Path, held: Path) -
     certificate = read_certificate(opened)
     cells = read_cells(opened, certificate)
     found = outside_budget(certificate, cells)
-    key = next(row["cell"] for row in certificate["cells"] if row["threat_model"] == "T0" and row["lr"] == 1e-3)
+    key = next(row.cell for row in certificate.cells if (row.threat_model, row.attack.recipe.lr) == ("T0", 1e-3))
     expected = f"T0: adamw, lr 1e-3, seed 0 (cell {key}): score 0.683 at step 40, perplexity not finite"
     assert found == [expected]
     assert expected in page(certificate, cells, {})
@@ -121,14 +136,15 @@ def test_held_names_its_limits(held: Path) -> None:
 
 def test_an_unlocked_model_and_no_measurement_are_called_so(copy: Path) -> None:
     certificate = read_certificate(copy)
-    same = {**certificate, "subject": certificate["original"] | {"method": "none"}, "multiplier": 1.0}
-    assert headline(same).startswith("This model carries no lock")
-    nothing = {name: {**entry, "verdict": "not measured"} for name, entry in certificate["threat_models"].items()}
-    assert headline({**certificate, "threat_models": nothing}).startswith("Nothing can be said about this lock")
-    assert headline({**certificate, "threat_models": {}}).startswith("Nothing can be said about this lock")
+    subject = replace(certificate.subject, digest=certificate.original.digest)
+    assert headline(replace(certificate, subject=subject)).startswith("This model carries no lock")
+    nothing = {name: replace(found, verdict=NotMeasured()) for name, found in certificate.threat_models.items()}
+    for threats in (nothing, {}):
+        said = headline(replace(certificate, threat_models=threats))
+        assert said.startswith("Nothing can be said about this lock")
 
 
-def _printed(certificate: dict[str, Any]) -> str:
+def _printed(certificate: Certificate) -> str:
     console = Console(width=400, file=io.StringIO(), record=True)
     console.print(verdict_table(certificate))
     return console.export_text()
@@ -192,14 +208,14 @@ def test_the_page_is_whole_and_loads_nothing(copy: Path) -> None:
             assert attributes["scope"] in ("row", "col")
     assert names.count("table") == names.count("caption")
     assert names.count("h1") == 1
-    rows = len(read_certificate(copy)["cells"])
+    rows = len(read_certificate(copy).cells)
     assert names.count("details") == rows
     assert "not finite" in found.words
     assert str(copy) not in text
     assert "/nowhere" not in text
 
 
-HOSTILE = "<script>alert(1)</script> | `x` [y](http://e.xample) $z_1$ \u202e\ud800\x1b[31m\n# no heading"
+HOSTILE = "<script>alert(1)</script> | `x` [y](http://e.xample) $z_1$ \u202e\x1b[31m]\n# no heading"
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
@@ -207,13 +223,13 @@ def test_names_are_shown_and_never_obeyed(copy: Path) -> None:
     def change(content: dict[str, Any]) -> None:
         content["subject"]["name"] = content["environment"]["hardware"] = HOSTILE
         content["not_tried"].append(HOSTILE)
-        for entry in (*content["threat_models"].values(), *content["cells"]):
-            key = "worst_cell" if "worst_cell" in entry else "attack"
-            entry[key] = f"adamw, lr 1e-05, frozen {HOSTILE}"
+        for row in content["cells"]:
+            row["config"] |= {"adapter": None, "freeze": HOSTILE}
         content["cells"][0]["note"] = HOSTILE
-        content["command"] = ["specdef", "certify", HOSTILE]
+        content["command"] = f"specdef certify {HOSTILE}"
 
     change_certificate(copy, change)
+    shutil.rmtree(copy / "cells")
     write_report(copy)
     found = _Page((copy / "index.html").read_text())
     assert "script" not in [name for name, _ in found.tags]
@@ -237,14 +253,14 @@ def test_heat_maps_combine_multipliers_and_refuse_what_cannot_be_compared(
     other = tmp_path_factory.mktemp("other")
     certify(other, holds, threats=("T0",), multiplier=16.0)
     first, second = read_certificate(opened), read_certificate(other)
-    twin = {**second, "subject": {**second["subject"], "digest": "f" * 64}}
+    twin = replace(second, subject=replace(second.subject, digest="f" * 64))
     heat_map([first, second, twin], tmp_path / "both.png")
     assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(SpecdefError, match="`certificates` must hold at least one certificate"):
         heat_map([], tmp_path / "none.png")
-    second["task"]["digest"] = "e" * 64
+    stranger = replace(second, task=replace(second.task, digest="e" * 64))
     with pytest.raises(SpecdefError, match="`certificates` must be of one undefended model, task and recipe"):
-        heat_map([first, second], tmp_path / "none.png")
+        heat_map([first, stranger], tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
-    heat_map([{**first, "cells": []}], tmp_path / "empty.png")
+    heat_map([replace(first, cells=())], tmp_path / "empty.png")
     assert (tmp_path / "empty.png").exists()

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 
 from specdef.attacks.options import changed_options, check_options, fit_options, read_options
 from specdef.core.registry import Registry
+from specdef.core.text import rate
 from specdef.errors import SpecdefError
 from specdef.models.base import Batch, LoadedModel
 from specdef.training.recipe import Recipe
@@ -199,6 +200,10 @@ class Attack:
             one.check(self.recipe)
         object.__setattr__(self, "interventions", tuple(sorted(self.interventions, key=_stage)))
 
+    def __hash__(self) -> int:
+        """Of everything but the interventions, whose options may be dictionaries."""
+        return hash((self.recipe, self.early_stop, self.utility_factor, len(self.interventions)))
+
     @property
     def rewrites(self) -> tuple[Intervention, ...]:
         """What is done to the model's files, in order."""
@@ -216,10 +221,18 @@ class Attack:
 
     @property
     def label(self) -> str:
-        """Short text for tables."""
+        """Short text for tables; never an identity."""
+        return self._words([self.recipe.optimizer, f"lr {rate(self.recipe.lr)}"])
+
+    @property
+    def label_without_rate(self) -> str:
+        """The same for tables that give the learning rate elsewhere."""
+        return self._words([self.recipe.optimizer])
+
+    def _words(self, head: Sequence[str]) -> str:
         first = "".join(f"{one.label}, then " for one in self.rewrites)
         others = [one.label for one in self.interventions if not one.rewrites]
-        return first + ", ".join([*_recipe_words(self.recipe), *others])
+        return first + ", ".join([*head, *_unusual(self.recipe), *others])
 
 
 def _check_together(interventions: Sequence[Intervention]) -> None:
@@ -245,12 +258,10 @@ def _stage(intervention: Intervention) -> int:
     return 1 if type(intervention).modify is not Intervention.modify else 2
 
 
-def _recipe_words(recipe: Recipe) -> list[str]:
-    """A recipe's optimizer, rate, and what else differs from the default."""
+def _unusual(recipe: Recipe) -> list[str]:
+    """What differs from the default in a recipe, besides optimizer and learning rate."""
     default = Recipe()
-    parts = [recipe.optimizer, f"lr {recipe.lr:.3g}"]
-    if recipe.max_grad_norm is None:
-        parts.append("no clipping")
+    parts = ["no clipping"] if recipe.max_grad_norm is None else []
     unusual = (
         "batch_size",
         "gradient_accumulation_steps",

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from specdef.attacks.base import INTERVENTIONS, Attack, Intervention
+from specdef.core.schema import SchemaError, convert
 from specdef.errors import SpecdefError
 from specdef.training.recipe import Recipe
 
@@ -37,9 +38,11 @@ def recipe_from_wire(data: Mapping[str, Any]) -> Recipe:
     Raises:
         SpecdefError: the data does not fit.
     """
+    named = {_FIELD.get(name, name): value for name, value in data.items()}
     try:
-        return Recipe(**{_FIELD.get(name, name): value for name, value in data.items()})
-    except TypeError as error:
+        convert(named, Recipe)  # for the types alone: it would make 1 a 1.0, which is another identity
+        return Recipe(**named)
+    except (TypeError, SchemaError) as error:
         raise SpecdefError(f"`recipe` must hold the fields this version knows; it does not ({error}).") from error
 
 

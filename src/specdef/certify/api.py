@@ -181,7 +181,7 @@ def certify_model(
     Raises:
         SpecdefError: bad input, or a task that the undefended model does not learn; finished cells are kept.
     """
-    from specdef.certify.certificate import certify_study, check_threats
+    from specdef.certify.certify_study import certify_study, check_threats
     from specdef.certify.resources import Machine
     from specdef.certify.run_cell import check_readable
     from specdef.certify.store import Store

@@ -1,223 +1,248 @@
-"""`certify_model`: run the threat models against a model and write the certificate."""
+"""The certificate as a type: what was certified, what every threat model came to, and a row for every cell."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
-from specdef.attacks.wire import recipe_to_wire
-from specdef.certify.calibration import calibrate
-from specdef.certify.environment import environment
-from specdef.certify.executors.local import Executor
-from specdef.certify.findings import UNLOCKED, Findings
-from specdef.certify.result import StoredCell, evaluation_to_wire
-from specdef.certify.store import Store, write_json
-from specdef.certify.study import Study
-from specdef.certify.sweep import OnCell, sweep
-from specdef.certify.threat_model import THREATS, Plan, in_order
-from specdef.certify.verdict import ThreatVerdict, attack_of, judge_threat
-from specdef.core.schema import plain
-from specdef.errors import SpecdefError
-from specdef.training.outcome import Evaluation
+from specdef.attacks.base import Attack
+from specdef.attacks.wire import attack_from_wire, recipe_from_wire
+from specdef.certify.environment import Environment
+from specdef.certify.findings import UNLOCKED
+from specdef.certify.result import Point, RewriteFacts, StoredCell, point_of
+from specdef.certify.verdict import ThreatVerdict
+from specdef.certify.verdict_kinds import Verdict
+from specdef.training.outcome import Outcome
+from specdef.training.recipe import Recipe
 
-CERTIFICATE = "certificate.json"
-UNTRIED = (
-    "more steps, larger batches and longer data than the budget above",
-    "stopping between two evaluations: a target reached and lost again within that many steps is not seen",
-    "sampling attacks, prompting, activation steering, distillation",
-)
+VERSION = 2
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A model: its folder's name, and the digest of every file that decides its function."""
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class SubjectFacts(ModelFacts):
+    """The model under test, with the kind of its lock: ``none`` without one, ``unknown`` without a manifest."""
+
+    method: str = "unknown"
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What was trained and scored.
+
+    Attributes:
+        name: as users type it.
+        digest: of everything the task was made of.
+        target: score at which an attack has reached its aim.
+        chance: what guessing scores.
+        samples: number of training samples; None where it was not recorded.
+    """
+
+    name: str
+    digest: str
+    target: float
+    chance: float
+    samples: int | None = None
+
+
+@dataclass(frozen=True)
+class UtilityFacts:
+    """What a useful model must keep.
+
+    Attributes:
+        name: of the utility.
+        unit: what its number is, in words.
+        higher_is_better: which way it moves when a model is ruined.
+        text_digest: of the general data.
+        reference: utility of the undefended model; None where it was not measured.
+        factor: the budget, as the user gave it.
+        limit: the worst utility within the budget, from `reference` on; None without one.
+    """
+
+    name: str
+    unit: str
+    higher_is_better: bool
+    text_digest: str
+    reference: float | None
+    factor: float
+    limit: float | None
+
+
+@dataclass(frozen=True)
+class Calibration(ThreatVerdict):
+    """What the undefended model came to, and the learning rates of the window at which it reached the target."""
+
+    working_learning_rates: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class RewriteCost:
+    """What rewriting weights cost, and a training step afterwards. None where it was not measured."""
+
+    seconds: float | None
+    seconds_per_step: float | None
+    peak_memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class CertifiedCell:
+    """One cell: the attack, and what it came to.
+
+    Attributes:
+        threat_model: the threat model it was run for, or ``unlocked``, ``controls``, ``uncounted``.
+        cell: key of its result file.
+        config: the attack as `specdef.attacks.wire` writes it.
+        outcome: how it ended.
+        step: where the target was first reached within the utility budget; None when it was not.
+        best: the evaluation with the highest score within the budget.
+        best_at_any_cost: the evaluation with the highest score, whatever became of utility.
+        last: the last evaluation.
+        diverged_at: first evaluation with utility outside the budget.
+        recovered: utility was lost and later regained.
+        note: why the cell does not count, or "".
+        rewrites: what was done to the weights before training.
+        cost: of that; None where nothing was rewritten.
+    """
+
+    threat_model: str
+    cell: str
+    config: dict[str, Any]
+    outcome: Outcome
+    step: int | None
+    best: Point | None
+    best_at_any_cost: Point | None
+    last: Point | None
+    diverged_at: int | None
+    recovered: bool
+    note: str
+    rewrites: tuple[RewriteFacts, ...] = ()
+    cost: RewriteCost | None = None
+
+    @cached_property
+    def attack(self) -> Attack:
+        """The attack."""
+        return attack_from_wire(self.config)
+
+    @property
+    def undefended(self) -> bool:
+        """Whether it is an ordinary attack on the undefended model."""
+        return self.threat_model == UNLOCKED
+
+
+@dataclass(frozen=True)
+class CellEnvironment(Environment):
+    """The machine a certificate was made on, and the threads every cell had."""
+
+    threads_per_cell: int | None = None
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """A finished certificate: `content` is what ``certificate.json`` holds."""
+    """A finished certificate, as ``certificate.json`` holds it.
 
-    content: dict[str, Any]
-    cells: list[StoredCell]
+    Attributes:
+        specdef_certificate: version of this form.
+        subject: the model under test.
+        original: the undefended model; the same digest where an unlocked model is certified.
+        multiplier: alpha of the lock.
+        multiplier_source: who says so.
+        task: what was trained and scored.
+        utility: what had to be kept.
+        recipe: the ordinary recipe every attack varies from, as `specdef.attacks.wire` writes it.
+        unlocked: what the undefended model came to.
+        threat_models: threat model -> what it came to.
+        cells: every cell, in the order of first use.
+        not_tried: what no threat model tried.
+        seeds: training seeds used.
+        environment: where the certificate was made.
+        seconds: wall time of this run; finished cells cost nothing.
+        cell_seconds: time of all cells together.
+        cell_environments: the machines, libraries and commits the cells come from.
+        command: how it was made; None where it was not recorded.
+    """
+
+    specdef_certificate: Literal[2]
+    subject: SubjectFacts
+    original: ModelFacts
+    multiplier: float
+    multiplier_source: str
+    task: TaskFacts
+    utility: UtilityFacts
+    recipe: dict[str, Any]
+    unlocked: Calibration
+    threat_models: dict[str, ThreatVerdict]
+    cells: tuple[CertifiedCell, ...]
+    not_tried: tuple[str, ...]
+    seeds: tuple[int, ...]
+    environment: CellEnvironment
+    seconds: float
+    cell_seconds: float
+    cell_environments: tuple[Environment, ...] = ()
+    command: str | None = None
 
     @property
-    def verdicts(self) -> dict[str, str]:
+    def verdicts(self) -> dict[str, Verdict]:
         """Threat model -> verdict."""
-        return {name: str(entry["verdict"]) for name, entry in self.content["threat_models"].items()}
+        return {name: found.verdict for name, found in self.threat_models.items()}
+
+    @property
+    def is_unlocked(self) -> bool:
+        """Whether the model under test is the undefended model itself."""
+        return self.subject.digest == self.original.digest
+
+    @cached_property
+    def ordinary(self) -> Recipe:
+        """The ordinary recipe."""
+        return recipe_from_wire(self.recipe)
+
+    @cached_property
+    def by_key(self) -> Mapping[str, CertifiedCell]:
+        """Key of a result file -> its row, the first of it."""
+        return {row.cell: row for row in reversed(self.cells)}
+
+    def worst(self, found: ThreatVerdict) -> Attack | None:
+        """The most successful attack of a threat model; None where nothing that counts was run."""
+        return None if found.cell is None else self.by_key[found.cell].attack
 
 
-Stage = Callable[[str], None]
-
-
-def certify_study(
-    study: Study,
-    store: Store,
-    executor: Executor,
-    *,
-    threats: Sequence[str] | None = None,
-    on_cell: OnCell | None = None,
-    on_stage: Stage | None = None,
-    command: str | None = None,
-) -> Certificate:
-    """Run the threat models in order and judge them.
-
-    Args:
-        study: what is certified.
-        store: finished cells; those it holds are not run again.
-        executor: where cells run.
-        threats: which threat models, all when None; a stronger one uses what the weaker ones found.
-        on_cell: called after every cell.
-        on_stage: called with the name of each stage.
-        command: noted in the certificate.
-
-    Raises:
-        SpecdefError: unknown threat model, or the task measures nothing: the undefended model does not reach the
-            target within the utility budget at two learning rates of the window.
-    """
-    threats = THREATS.names() if threats is None else threats
-    check_threats(threats)
-    started = time.perf_counter()
-    findings = Findings()
-
-    def follow(name: str, plan: Plan) -> None:
-        if on_stage is not None:
-            on_stage(name)
-        found: list[StoredCell] | None = None
-        while True:
-            try:
-                cells = next(plan) if found is None else plan.send(found)
-            except StopIteration:
-                return
-            found = sweep(cells, store, executor, on_cell=on_cell)
-            findings.results.setdefault(name, []).extend(found)
-
-    follow(UNLOCKED, calibrate(study, findings))
-    _require_calibrated(study, findings)
-    for threat in in_order(threats):
-        follow(threat.name, threat.cells(study, findings))
-    seconds = time.perf_counter() - started
-    content = {**_content(study, findings, threats, seconds), "command": command}
-    cells = _all_cells(findings)
-    for cell in cells:
-        store.keep(cell)
-    write_json(store.folder / CERTIFICATE, content)
-    return Certificate(content, cells)
-
-
-def check_threats(threats: Sequence[str]) -> None:
-    """Raise SpecdefError unless every name is a threat model's and there is at least one."""
-    unknown = sorted(set(threats) - set(THREATS.names()))
-    if unknown or not threats:
-        raise SpecdefError(
-            f"`threats` must be any of {', '.join(THREATS.names())}; got {', '.join(unknown) or 'none'}."
-        )
-
-
-def _require_calibrated(study: Study, findings: Findings) -> None:
-    if len(findings.working) >= 2:
-        return
-    outcomes = ", ".join(
-        f"lr {cell.attack.recipe.lr:g}: {cell.result.note or cell.result.outcome.value}"
-        for cell in findings.results[UNLOCKED]
-    )
-    raise SpecdefError(
-        f"Task {study.spec.name} measures nothing on this model: undefended, it must reach {study.task.target:g} "
-        f"within the utility budget at two learning rates or more ({outcomes}). Give more steps or another task."
+def certified(threat_model: str, cell: StoredCell) -> CertifiedCell:
+    """The row of a finished cell."""
+    result = cell.result
+    points = [point_of(evaluation) for evaluation in result.evaluations]
+    return CertifiedCell(
+        threat_model=threat_model,
+        cell=cell.key,
+        config=cell.config["attack"],
+        outcome=result.outcome,
+        step=result.step,
+        best=None if result.best is None else point_of(result.best),
+        best_at_any_cost=max(points, key=lambda point: point.score, default=None),
+        last=points[-1] if points else None,
+        diverged_at=result.diverged_at,
+        recovered=result.recovered,
+        note=result.note,
+        rewrites=result.rewrites,
+        cost=_cost(cell) if result.rewrites else None,
     )
 
 
-def _content(study: Study, findings: Findings, threats: Sequence[str], seconds: float) -> dict[str, Any]:
-    unlocked = judge_threat(findings.results[UNLOCKED], unlocked_steps=None, reference=findings.reference)
-    verdicts: dict[str, ThreatVerdict] = {}
-    for name in threats:
-        cells = [cell for part in THREATS.get(name).parts for cell in findings.results.get(part, [])]
-        verdicts[name] = judge_threat(
-            cells,
-            unlocked_steps=unlocked.steps,
-            reference=findings.reference,
-            not_tried=findings.not_tried.get(name, ()),
-            eval_every=study.recipe.eval_every,
-        )
-    return {
-        "specdef_certificate": 1,
-        "subject": {"name": Path(study.locked.path).name, "digest": study.locked.digest, "method": study.method},
-        "multiplier": study.multiplier,
-        "multiplier_source": study.multiplier_source,
-        "original": {"name": Path(study.original.path).name, "digest": study.original.digest},
-        "task": {
-            "name": study.spec.name,
-            "digest": study.task_digest,
-            "target": study.task.target,
-            "chance": study.task.chance,
-            "samples": len(study.task.samples),
-        },
-        "utility": {
-            "text_digest": study.text_digest,
-            "reference_perplexity": findings.reference,
-            "factor": study.utility_factor,
-        },
-        "recipe": recipe_to_wire(study.recipe),
-        UNLOCKED: {"working_learning_rates": list(findings.working), **unlocked.to_json()},
-        "threat_models": {name: verdict.to_json() for name, verdict in verdicts.items()},
-        "cells": [_row(name, cell) for name, found in findings.results.items() for cell in _unique(found)],
-        "not_tried": [*(f"threat model {name}" for name in THREATS.names() if name not in threats), *UNTRIED],
-        "seeds": sorted({c.attack.recipe.seed for found in findings.results.values() for c in found}),
-        "environment": plain(environment(study.machine.device or "cpu")) | {"threads_per_cell": study.machine.threads},
-        "seconds": round(seconds, 1),
-        "cell_seconds": round(sum(cell.measured.seconds or 0 for cell in _all_cells(findings)), 1),
-        "cell_environments": _environments(_all_cells(findings)),
-    }
+def environments(cells: Iterable[StoredCell]) -> tuple[Environment, ...]:
+    """The different machines, libraries and commits that cells come from: they may be older than the certificate."""
+    found = [cell.measured.environment for cell in cells]
+    known = [where for where in found if where is not None]
+    return tuple(where for index, where in enumerate(known) if where not in known[:index])
 
 
-def _row(name: str, cell: StoredCell) -> dict[str, Any]:
-    result, recipe = cell.result, cell.attack.recipe
-    return {
-        "threat_model": name,
-        "cell": cell.key,
-        "attack": attack_of(cell).label,
-        "optimizer": recipe.optimizer,
-        "lr": recipe.lr,
-        "seed": recipe.seed,
-        "outcome": result.outcome.value,
-        "step": result.step,
-        "best_score": result.best and result.best.score,
-        "best_at_any_cost": _best_at_any_cost(result.evaluations),
-        "last": _point(result.evaluations[-1]) if result.evaluations else None,
-        "diverged_at": result.diverged_at,
-        "recovered": result.recovered,
-        "note": result.note,
-        **({"rewrite": {**plain(result.rewrites[0]), **_cost(cell)}} if result.rewrites else {}),
-    }
-
-
-def _cost(cell: StoredCell) -> dict[str, Any]:
-    """What an attack that rewrites weights cost: the rewriting, and a training step afterwards."""
-    steps = cell.result.steps
-    return {
-        "seconds": cell.measured.rewrite_seconds,
-        "seconds_per_step": round((cell.measured.train_seconds or 0.0) / steps, 4) if steps else None,
-        "peak_memory_bytes": cell.measured.peak_memory_bytes,
-    }
-
-
-def _all_cells(findings: Findings) -> list[StoredCell]:
-    """Every cell once, in order of first use."""
-    return _unique([cell for found in findings.results.values() for cell in found])
-
-
-def _environments(cells: Sequence[StoredCell]) -> list[dict[str, Any]]:
-    """The different machines, libraries and commits the cells come from: finished cells may be older than this run."""
-    found = [plain(cell.measured.environment) for cell in cells]
-    return [entry for index, entry in enumerate(found) if entry not in found[:index]]
-
-
-def _best_at_any_cost(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
-    """The evaluation with the highest score, whatever became of utility: what `held by collapse` may hide."""
-    found = max(evaluations, key=lambda point: point.score, default=None)
-    return None if found is None else _point(found)
-
-
-def _point(point: Evaluation) -> dict[str, Any]:
-    return {("perplexity" if k == "utility" else k): v for k, v in evaluation_to_wire(point).items()}
-
-
-def _unique(cells: Sequence[StoredCell]) -> list[StoredCell]:
-    return list({cell.key: cell for cell in cells}.values())
+def _cost(cell: StoredCell) -> RewriteCost:
+    steps, measured = cell.result.steps, cell.measured
+    each = round((measured.train_seconds or 0.0) / steps, 4) if steps else None
+    return RewriteCost(measured.rewrite_seconds, each, measured.peak_memory_bytes)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specdef.certify.api import certify_model
 from specdef.certify.store import write_json
 from specdef.certify.threat_model import THREATS
-from specdef.certify.verdict_kinds import holds, verdict_from_wire
+from specdef.certify.verdict_kinds import Verdict, holds
+from specdef.core.schema import plain
 from specdef.errors import SpecdefError
 from specdef.locks.lock import lock
 from specdef.models.sources import find_model
@@ -36,7 +37,7 @@ class MultiplierSearch:
 
     threats: tuple[str, ...]
     smallest: int | None
-    tried: dict[int, dict[str, str]]
+    tried: dict[int, dict[str, Verdict]]
 
     @property
     def sentence(self) -> str:
@@ -45,6 +46,10 @@ class MultiplierSearch:
         if self.smallest is None:
             return f"No multiplier from 2^{min(self.tried)} to 2^{max(self.tried)} holds {names}."
         return f"2^{self.smallest} is the smallest multiplier tried that holds {names}."
+
+    def to_wire(self) -> dict[str, Any]:
+        """As JSON data."""
+        return {**plain(self), "sentence": self.sentence}
 
 
 def find_multiplier(
@@ -80,7 +85,7 @@ def find_multiplier(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SpecdefError(f"`out` must be a folder; {folder} cannot be used ({error.strerror}).") from error
-    tried: dict[int, dict[str, str]] = {}
+    tried: dict[int, dict[str, Verdict]] = {}
 
     def held(exponent: int) -> bool:
         locked = folder / f"locked-2^{exponent}"
@@ -96,11 +101,11 @@ def find_multiplier(
             shutil.rmtree(locked, ignore_errors=True)
             key.unlink(missing_ok=True)
         tried[exponent] = certificate.verdicts
-        return all(holds(verdict_from_wire(text)) for text in certificate.verdicts.values())
+        return all(map(holds, certificate.verdicts.values()))
 
     smallest = _search(exponents, held)
     result = MultiplierSearch(tuple(threats), smallest, dict(sorted(tried.items())))
-    write_json(folder / RESULT, {**asdict(result), "sentence": result.sentence})
+    write_json(folder / RESULT, result.to_wire())
     return result
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
@@ -141,17 +141,28 @@ class _Point1:
 
 
 @dataclass(frozen=True)
-class _Point2:
+class Point:
+    """An evaluation in a file: a utility or loss that was no finite number is None.
+
+    Attributes: as those of `Evaluation`.
+    """
+
     step: int
     score: float
     utility: float | None
     loss: float | None = None
 
     def typed(self) -> Evaluation:
+        """The evaluation."""
         return Evaluation(self.step, self.score, math.inf if self.utility is None else self.utility, self.loss)
 
 
-PointT = TypeVar("PointT", _Point1, _Point2)
+def point_of(found: Evaluation) -> Point:
+    """An evaluation as it stands in files."""
+    return Point(found.step, found.score, found.utility if math.isfinite(found.utility) else None, found.loss)
+
+
+PointT = TypeVar("PointT", _Point1, Point)
 
 
 @dataclass(frozen=True)
@@ -192,7 +203,7 @@ class _Result1(_Result[_Point1]):
 
 
 @dataclass(frozen=True)
-class _Result2(_Result[_Point2]):
+class _Result2(_Result[Point]):
     rewrites: tuple[RewriteFacts, ...] = ()
 
 
@@ -269,13 +280,8 @@ def cell_to_wire(cell: StoredCell) -> dict[str, Any]:
         "config": cell.config,
         "result": {
             **plain(cell.result),
-            "best": None if cell.result.best is None else evaluation_to_wire(cell.result.best),
-            "evaluations": [evaluation_to_wire(point) for point in cell.result.evaluations],
+            "best": None if cell.result.best is None else plain(point_of(cell.result.best)),
+            "evaluations": [plain(point_of(found)) for found in cell.result.evaluations],
         },
         "measured": plain(cell.measured),
     }
-
-
-def evaluation_to_wire(point: Evaluation) -> dict[str, Any]:
-    """An evaluation as JSON data: a utility that is not finite becomes null."""
-    return {**asdict(point), "utility": point.utility if math.isfinite(point.utility) else None}

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from specdef.attacks.base import Attack, Intervention, parse_intervention
-from specdef.certify.certificate import check_threats
+from specdef.certify.certify_study import check_threats
 from specdef.certify.study_faults import at, refuse_twins
 from specdef.certify.study_file import AttackEntry, StudyFile, TaskEntry, changes, study_recipe
 from specdef.certify.study_models import DefencePlan, ModelPlan, plan_defences, plan_models

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from specdef.certify.environment import Environment
-from specdef.certify.result import StoredCell
+from specdef.certify.result import Point, StoredCell, point_of
 from specdef.core.schema import SchemaError, convert, plain, read_object
 from specdef.errors import SpecdefError
 from specdef.training.outcome import Outcome
@@ -29,16 +29,6 @@ class Cost:
     trained_parameters: int | None
     seconds_per_step: float | None
     peak_memory_bytes: int | None
-
-
-@dataclass(frozen=True)
-class Point:
-    """One measurement; utility and loss are None where they were no finite number."""
-
-    step: int
-    score: float
-    utility: float | None
-    loss: float | None
 
 
 @dataclass(frozen=True)
@@ -161,7 +151,7 @@ def summarise(label: str, cells: Sequence[StoredCell]) -> Entry:
         seeds_recovered=sum(cell.result.recovered for cell in counting),
         note=next((cell.result.note for cell in cells if cell.result.note), ""),
         cost=_cost(cells[0]),
-        curve=tuple(_point(point) for point in cells[0].result.evaluations),
+        curve=tuple(point_of(found) for found in cells[0].result.evaluations),
         cells=tuple(cell.key for cell in cells),
     )
 
@@ -227,10 +217,6 @@ def _cost(cell: StoredCell) -> Cost:
         seconds_per_step=seconds,
         peak_memory_bytes=measured.peak_memory_bytes,
     )
-
-
-def _point(found: Any) -> Point:
-    return Point(found.step, found.score, found.utility if math.isfinite(found.utility) else None, found.loss)
 
 
 def _mean(values: Sequence[float]) -> float | None:

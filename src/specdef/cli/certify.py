@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,9 +54,10 @@ def certify(
     Example: specdef certify locked --original smollm2-135m --out results --threats T0,T1,T4
     """
     from specdef.certify.api import certify_model
+    from specdef.certify.certificate_file import certificate_to_wire
     from specdef.certify.resources import Machine
     from specdef.linalg.multiplier import parse_multiplier
-    from specdef.report.certificate import verdict_table
+    from specdef.report.markdown import verdict_table
     from specdef.report.write import write_report
     from specdef.training.recipe import Recipe
 
@@ -92,25 +92,39 @@ def certify(
         certificate = certify_model(locked, out, original=original, multiplier=alpha, cells=cells, **options)
     write_report(out)
     if json_:
-        print_json(certificate.content)
+        print_json(certificate_to_wire(certificate))
         return
-    out_console.print(verdict_table(certificate.content))
+    out_console.print(verdict_table(certificate))
     say(f"Wrote {out}/certificate.json, certificate.md and index.html")
 
 
 def _find_multiplier(model: str, out: Path, options: dict[str, Any], as_json: bool) -> None:
     from specdef.certify.multiplier_search import find_multiplier
+    from specdef.report import phrases
     from specdef.report.write import write_report
 
     found = find_multiplier(model, out, **options)
     for exponent in found.tried:
         write_report(out / f"2^{exponent}")
     if as_json:
-        print_json({**asdict(found), "sentence": found.sentence})
+        print_json(found.to_wire())
         return
     for exponent, verdicts in found.tried.items():
-        say(f"2^{exponent}: " + ", ".join(f"{name} {verdict}" for name, verdict in verdicts.items()))
+        say(f"2^{exponent}: " + ", ".join(f"{name} {phrases.verdict(verdict)}" for name, verdict in verdicts.items()))
     out_console.print(f"[bold]{safe(found.sentence)}[/bold] Wrote {safe(out)}/multiplier.json", soft_wrap=True)
+
+
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Results folders of `specdef certify`.")],
+    out: Annotated[Path, option("The HTML file to write.")],
+) -> None:
+    """Set several certificates side by side in one page: verdicts, costs, heat maps, and what differs.
+
+    Example: specdef compare exact paper --out compared.html
+    """
+    from specdef.report.compare import write_comparison
+
+    say(write_comparison(folders, out))
 
 
 def report(folder: Results) -> None:

@@ -58,7 +58,15 @@ def _options(
 
 GROUPS = {
     "Lock": (lock.lock, lock.unlock, lock.verify),
-    "Attack and certify": (attack.attack, attack.undo, runs.runs, certify.certify, certify.report, run.run),
+    "Attack and certify": (
+        attack.attack,
+        attack.undo,
+        runs.runs,
+        certify.certify,
+        certify.report,
+        certify.compare,
+        run.run,
+    ),
     "Defend": (defend.defend,),
     "Analyse": (inspect.inspect, analysis.curvature, analysis.harness),
     "Models": (model.fetch, model.demo),

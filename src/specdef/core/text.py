@@ -36,6 +36,19 @@ def shown_lines(text: str) -> str:
     return "\n".join(map(_escaped, text.split("\n")))
 
 
+def rate(lr: float) -> str:
+    """A learning rate as people write it, three significant digits.
+
+    Example:
+        >>> rate(1e-5), rate(3e-4), rate(0.1), rate(3.16e-10)
+        ('1e-5', '3e-4', '0.1', '3.16e-10')
+    """
+    if lr >= 0.01:
+        return f"{lr:.3g}"
+    digits, exponent = f"{lr:.2e}".split("e")
+    return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
 def is_unicode(text: str) -> bool:
     """Whether a text can be written as UTF-8: it holds no half of a surrogate pair."""
     try:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from specdef.certify.certificate import Certificate, CertifiedCell
 from specdef.certify.result import StoredCell
-from specdef.report.entries import UNLOCKED, number
-from specdef.report.sentences import label, plain, shortened
+from specdef.report import phrases
+from specdef.report.form import number, plain
 from specdef.training.outcome import Outcome
 
 OUTSIDE = (
-    "These runs scored at or above the target, but only while general text was predicted worse than the utility budget "
-    "allows. They are counted as held; whoever does not mind the lost utility would count them as broken."
+    "These runs scored at or above the target, but only while more utility was lost than the budget allows. They are "
+    "counted as held; whoever does not mind the lost utility would count them as broken."
 )
 
 
-def outside_budget(certificate: Mapping[str, Any], cells: Sequence[StoredCell]) -> list[str]:
+def outside_budget(certificate: Certificate, cells: Sequence[StoredCell]) -> list[str]:
     """The held cells that reached the target at the price of utility, each where it cost least.
 
     Args:
@@ -25,22 +25,24 @@ def outside_budget(certificate: Mapping[str, Any], cells: Sequence[StoredCell]) 
         cells: what `read_cells` gave; a cell without a result file cannot be told.
     """
     files = {cell.key: cell for cell in cells}
-    rows = {row["cell"]: row for row in certificate["cells"]}
-    said = [_sentence(row, files[key], certificate["task"]["target"]) for key, row in rows.items() if key in files]
+    rows = {row.cell: row for row in certificate.cells}
+    said = [_sentence(certificate, row, files[key]) for key, row in rows.items() if key in files]
     return [sentence for sentence in said if sentence is not None]
 
 
-def _sentence(row: Mapping[str, Any], cell: StoredCell, target: float) -> str | None:
-    reached = [point for point in cell.result.evaluations if point.score >= target]
-    if row["outcome"] not in (Outcome.COLLAPSE.value, Outcome.STALL.value) or not reached:
+def _sentence(certificate: Certificate, row: CertifiedCell, cell: StoredCell) -> str | None:
+    reached = [point for point in cell.result.evaluations if point.score >= certificate.task.target]
+    if row.outcome not in (Outcome.COLLAPSE, Outcome.STALL) or not reached:
         return None
-    cheapest = min(reached, key=lambda point: point.utility)
+    utility = certificate.utility
+    finite = [point for point in reached if math.isfinite(point.utility)]
+    cheapest = min(finite or reached, key=lambda point: -point.utility if utility.higher_is_better else point.utility)
     start = cell.result.evaluations[0].utility
-    ratio = "perplexity not finite"
-    if math.isfinite(cheapest.utility) and start:
-        ratio = f"{number(cheapest.utility / start)} times the perplexity of step 0"
-    name = "undefended model" if row["threat_model"] == UNLOCKED else row["threat_model"]
+    value = f"{utility.name} not finite"
+    if finite and start:
+        value = f"{number(cheapest.utility / start)} times the {utility.name} of step 0"
+    name = "undefended model" if row.undefended else row.threat_model
     return plain(
-        f"{name}: {shortened(label(row['attack']))}, seed {row['seed']} (cell {row['cell']}): score "
-        f"{number(cheapest.score)} at step {cheapest.step}, {ratio}"
+        f"{name}: {phrases.attack(row.attack)}, seed {row.attack.recipe.seed} (cell {row.cell}): score "
+        f"{number(cheapest.score)} at step {cheapest.step}, {value}"
     )

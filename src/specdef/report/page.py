@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import base64
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from specdef.certify.certificate import Certificate, CertifiedCell
+from specdef.certify.findings import UNLOCKED
 from specdef.certify.result import StoredCell
 from specdef.certify.verdict_kinds import Slowed, Verdict, holds, is_outright
-from specdef.report.certificate import table_title
-from specdef.report.entries import UNLOCKED, Entry, Kind, PaperTable, Row, number, paper_tables, rate, slowed_from
+from specdef.core.text import rate
+from specdef.report import phrases
+from specdef.report.entries import Entry, PaperTable, paper_tables, slowed_from
 from specdef.report.files import write_bytes
+from specdef.report.form import number, plain, seconds
+from specdef.report.html import document, facts, figure, grid, listing, row, section, table, text
+from specdef.report.kind import LOOKS, Kind
+from specdef.report.markdown import table_title
 from specdef.report.outside import OUTSIDE, outside_budget
+from specdef.report.provenance import provenance, recipe_text
 from specdef.report.sentences import (
     LEGEND,
-    VERDICT_COLUMNS,
+    cell_group,
     command,
     headline,
-    label,
     not_tried,
-    plain,
-    provenance,
-    recipe_text,
-    seconds,
-    shortened,
-    verdict_of,
+    verdict_columns,
     verdict_rows,
     verdict_sentences,
 )
-from specdef.report.style import CSS
 
 HEATMAP, TRAJECTORIES = "heatmap.png", "trajectories.png"
 CAPTIONS = {
@@ -43,24 +41,12 @@ CAPTIONS = {
     TRAJECTORIES: (
         "Score against utility for every cell",
         "Each line is a cell, from step 0 at ratio 1. An attack succeeds in the upper left: score at or above the "
-        "target, perplexity within the budget.",
+        "target, utility within the budget.",
     ),
 }
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-KIND_CLASS = {
-    Kind.BROKEN: "open",
-    Kind.REGAINED: "open",
-    Kind.SLOWED: "slow",
-    Kind.COLLAPSE: "held",
-    Kind.STALL: "held",
-    Kind.INVALID: "none",
-    Kind.CRASHED: "none",
-}
 
 
-def write_page(
-    certificate: Mapping[str, Any], cells: Sequence[StoredCell], pngs: Mapping[str, bytes], path: Path
-) -> None:
+def write_page(certificate: Certificate, cells: Sequence[StoredCell], pngs: Mapping[str, bytes], path: Path) -> None:
     """Write the report page, whole or not at all.
 
     Args:
@@ -72,156 +58,132 @@ def write_page(
     write_bytes(path, page(certificate, cells, pngs).encode())
 
 
-def page(certificate: Mapping[str, Any], cells: Sequence[StoredCell], pngs: Mapping[str, bytes]) -> str:
+def page(certificate: Certificate, cells: Sequence[StoredCell], pngs: Mapping[str, bytes]) -> str:
     """The report page as text; arguments as in `write_page`."""
-    title = f"Certificate: {certificate['subject']['name']}"
+    title = f"Certificate: {certificate.subject.name}"
     sections = [
-        f"<header><h1>{_text(title)}</h1>{_first_words(certificate)}</header>",
-        _section("Verdict", _verdict(certificate)),
-        _section("Target reached outside the utility budget", _outside(certificate, cells)),
-        _section("Steps to the target by learning rate", _papers(certificate)),
-        _section("Pictures", "\n".join(_figure(name, png) for name, png in pngs.items())),
-        _section("All cells", _all_cells(certificate, cells)),
-        _section("What was not tried", _list(not_tried(certificate))),
-        _section("How to reproduce", _reproduce(certificate)),
-        _section("Provenance", _provenance(certificate)),
+        section("Verdict", _verdict(certificate)),
+        section("Target reached outside the utility budget", _outside(certificate, cells)),
+        section("Steps to the target by learning rate", _papers(certificate)),
+        section("Pictures", "\n".join(figure(png, *CAPTIONS.get(name, (name, ""))) for name, png in pngs.items())),
+        section("All cells", _all_cells(certificate, cells)),
+        section("What was not tried", listing(not_tried(certificate))),
+        section("How to reproduce", _reproduce(certificate)),
+        section("Provenance", facts(provenance(certificate), "What was measured, where and with what")),
     ]
-    body = "\n".join(filter(None, sections))
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_text(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    return document(title, _first_words(certificate), sections)
 
 
-def _text(value: object) -> str:
-    return escape(plain(value))
+def picture_words(name: str) -> str:
+    """What a picture of a certificate shows."""
+    return CAPTIONS[name][1]
 
 
-def _section(title: str, content: str) -> str:
-    return f"<section>\n<h2>{_text(title)}</h2>\n{content}\n</section>" if content else ""
-
-
-def _class(verdict: Verdict) -> str:
+def look(verdict: Verdict) -> str:
+    """The style sheet's class of a verdict."""
     if is_outright(verdict):
         return "open"
     return "slow" if isinstance(verdict, Slowed) else "held" if holds(verdict) else "none"
 
 
-def _first_words(certificate: Mapping[str, Any]) -> str:
-    verdicts = {name: verdict_of(entry) for name, entry in certificate["threat_models"].items()}
-    classes = [_class(verdict) for verdict in verdicts.values()]
+def _first_words(certificate: Certificate) -> str:
+    verdicts = certificate.verdicts
+    classes = [look(verdict) for verdict in verdicts.values()]
     worst = next((name for name in ("open", "slow", "held") if name in classes), "none")
     badges = "".join(
-        f'<li class="badge {_class(verdict)}">{_text(name)}: {_text(verdict.to_wire())}</li>'
+        f'<li class="badge {look(verdict)}">{text(name)}: {text(phrases.verdict(verdict))}</li>'
         for name, verdict in verdicts.items()
     )
-    return f'<p class="headline {worst}">{_text(headline(certificate))}</p>\n<ul class="badges">{badges}</ul>'
+    return f'<p class="headline {worst}">{text(headline(certificate))}</p>\n<ul class="badges">{badges}</ul>'
 
 
-def _verdict(certificate: Mapping[str, Any]) -> str:
-    sentences = _list(verdict_sentences(certificate, name) for name in certificate["threat_models"])
+def _verdict(certificate: Certificate) -> str:
+    sentences = listing(verdict_sentences(certificate, name) for name in certificate.threat_models)
     caption = "The most successful attack of every threat model, beside the undefended model"
-    return sentences + _table(VERDICT_COLUMNS, verdict_rows(certificate), caption, look="verdict")
+    return sentences + table(verdict_columns(certificate), verdict_rows(certificate), caption, look="verdict")
 
 
-def _outside(certificate: Mapping[str, Any], cells: Sequence[StoredCell]) -> str:
+def _outside(certificate: Certificate, cells: Sequence[StoredCell]) -> str:
     found = outside_budget(certificate, cells)
-    return f"<p>{_text(OUTSIDE)}</p>\n{_list(found)}" if found else ""
+    return f"<p>{text(OUTSIDE)}</p>\n{listing(found)}" if found else ""
 
 
-def _papers(certificate: Mapping[str, Any]) -> str:
+def _papers(certificate: Certificate) -> str:
     tables = [_paper(table) for table in paper_tables(certificate)]
-    return f'<p class="legend">{_text(LEGEND)}</p>\n' + "\n".join(tables)
+    return f'<p class="legend">{text(LEGEND)}</p>\n' + "\n".join(tables)
 
 
-def _paper(table: PaperTable) -> str:
-    heading = f"<h3>{_text(table_title(table))}</h3>\n"
-    if not table.entries:
+def _paper(found: PaperTable) -> str:
+    heading = f"<h3>{text(table_title(found))}</h3>\n"
+    if not found.entries:
         return f"{heading}<p>No cells were run.</p>"
-    head = "".join(f'<th scope="col">{rate(lr)}</th>' for lr in table.rates)
     rows = []
-    for attack in table.attacks:
-        found = [table.entries.get((attack, lr)) for lr in table.rates]
-        values = "".join(_paper_entry(entry, undefended=table.name == UNLOCKED) for entry in found)
-        rows.append(f'<tr><th scope="row">{_text(shortened(plain(attack)))}</th>{values}</tr>')
-    caption = "Rows: attacks. Columns: learning rates."
-    return (
-        f'{heading}<div class="scroll" tabindex="0"><table class="paper"><caption><span>{caption}</span></caption>'
-        f'<thead><tr><th scope="col">attack</th>{head}</tr></thead>\n<tbody>'
-        + "\n".join(rows)
-        + "</tbody></table></div>"
-    )
+    for attack in found.attacks:
+        entries = [found.entries.get((attack, lr)) for lr in found.rates]
+        cells = [_paper_entry(entry, undefended=found.name == UNLOCKED) for entry in entries]
+        rows.append(row(phrases.attack_without_rate(attack), cells))
+    columns = ("attack", *map(rate, found.rates))
+    return heading + grid(columns, rows, "Rows: attacks. Columns: learning rates.", look="paper")
 
 
 def _paper_entry(entry: Entry | None, *, undefended: bool) -> str:
     if entry is None:
         return "<td></td>"
     words = {Kind.REGAINED: "broken, utility regained"}
-    word, look = words.get(entry.kind, entry.kind.value), KIND_CLASS[entry.kind]
+    word, look = words.get(entry.kind, phrases.kind(entry.kind)), LOOKS[entry.kind]
     if undefended and entry.valid:
         word, look = "reached" if entry.broken else "not reached", "none"
     small = ", ".join([*([word] if entry.valid else []), *entry.notes])
-    return f'<td class="{look}">{_text(entry.main)}<small>{_text(small)}</small></td>'
+    return f'<td class="{look}">{text(entry.main)}<small>{text(small)}</small></td>'
 
 
-def _figure(name: str, png: bytes) -> str:
-    title, caption = CAPTIONS.get(name, (name, ""))
-    data = base64.b64encode(png).decode("ascii")
-    return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{_text(title)}">'
-        f"<figcaption><strong>{_text(title)}.</strong> {_text(caption)}</figcaption></figure>"
-    )
-
-
-def _all_cells(certificate: Mapping[str, Any], cells: Sequence[StoredCell]) -> str:
+def _all_cells(certificate: Certificate, cells: Sequence[StoredCell]) -> str:
     files = {cell.key: cell for cell in cells}
-    groups: dict[str, list[Row]] = {}
-    for row in certificate["cells"]:
-        groups.setdefault(row["threat_model"], []).append(row)
+    groups: dict[str, list[CertifiedCell]] = {}
+    for one in certificate.cells:
+        groups.setdefault(one.threat_model, []).append(one)
     parts = []
-    missing = len({row["cell"] for row in certificate["cells"]} - set(files))
+    missing = len({one.cell for one in certificate.cells} - set(files))
     if missing:
         parts.append(f'<p class="note">The result files of {missing} cells are not in this folder; their evaluations '
                      "are missing below.</p>")  # fmt: skip
     for name, rows in groups.items():
-        heading = "Undefended model" if name == UNLOCKED else name
         compared = slowed_from(certificate, name)
-        parts.append(f"<h3>{_text(heading)} ({len(rows)} cells)</h3>")
-        parts += [_cell(row, files.get(row["cell"]), compared) for row in rows]
+        parts.append(f"<h3>{text(cell_group(name))} ({len(rows)} cells)</h3>")
+        parts += [_cell(certificate, one, files.get(one.cell), compared) for one in rows]
     return "\n".join(parts)
 
 
-def _cell(row: Row, cell: StoredCell | None, compared: float | None) -> str:
-    kind = Entry("", row["lr"], (row,), compared).kind
-    word, look = kind.name.lower(), KIND_CLASS[kind]
-    if row["threat_model"] == UNLOCKED and row["step"] is not None:
+def _cell(certificate: Certificate, found: CertifiedCell, cell: StoredCell | None, compared: float | None) -> str:
+    kind = Entry((found,), compared).kind
+    word, look = phrases.SHORT[kind], LOOKS[kind]
+    if found.undefended and found.step is not None:
         word, look = "reached", "none"
-    summary = f"{shortened(label(row['attack']), 90)}, seed {row['seed']}"
-    facts = [f"Cell {row['cell']}.", f"Attack: {label(row['attack'])}."]
-    if row["step"] is not None:
-        facts.append(f"Target reached at step {row['step']}.")
-    elif row["best_score"] is not None:
-        facts.append(f"Best score within the utility budget: {number(row['best_score'])}.")
-    if row["diverged_at"] is not None:
-        facts.append(f"Utility lost at step {row['diverged_at']}{', regained later' if row['recovered'] else ''}.")
-    if row["note"]:
-        facts.append(f"Note: {row['note']}.")
+    attack = phrases.attack(found.attack)
+    summary = f"{attack}, seed {found.attack.recipe.seed}"
+    said = [f"Cell {found.cell}.", f"Attack: {plain(found.attack.label)}."]
+    if found.step is not None:
+        said.append(f"Target reached at step {found.step}.")
+    elif found.best is not None:
+        said.append(f"Best score within the utility budget: {number(found.best.score)}.")
+    if found.diverged_at is not None:
+        said.append(f"Utility lost at step {found.diverged_at}{', regained later' if found.recovered else ''}.")
+    if found.note:
+        said.append(f"Note: {found.note}.")
     rest = ""
     if cell is not None:
-        facts.append(
+        said.append(
             f"Ended: {cell.result.reason.value if cell.result.reason else cell.result.note}. "
             f"Training took {seconds(cell.measured.train_seconds)}."
         )
-        rest = _evaluations(cell)
+        rest = _evaluations(certificate, cell)
     return (
-        f'<details><summary><span class="badge {look}">{_text(word)}</span> {_text(summary)}'
-        f"</summary>\n<p>{_text(' '.join(facts))}</p>\n{rest}</details>"
+        f'<details><summary><span class="badge {look}">{text(word)}</span> {text(summary)}'
+        f"</summary>\n<p>{text(' '.join(said))}</p>\n{rest}</details>"
     )
 
 
-def _evaluations(cell: StoredCell) -> str:
+def _evaluations(certificate: Certificate, cell: StoredCell) -> str:
     if not cell.result.evaluations:
         return "<p>No evaluations.</p>"
 
@@ -237,39 +199,14 @@ def _evaluations(cell: StoredCell) -> str:
         )
         for point in cell.result.evaluations
     ]
-    return _table(("step", "score", "perplexity", "loss of the step"), rows, "Evaluations")
+    return table(("step", "score", certificate.utility.name, "loss of the step"), rows, "Evaluations")
 
 
-def _reproduce(certificate: Mapping[str, Any]) -> str:
+def _reproduce(certificate: Certificate) -> str:
     found = command(certificate)
     said = (
-        f"<pre><code>{_text(found)}</code></pre>"
+        f"<pre><code>{text(found)}</code></pre>"
         if found
         else "<p>The command was not recorded; the recipe and the digests below decide every result.</p>"
     )
-    return f"{said}\n<p>Ordinary recipe: {_text(recipe_text(certificate))}. Attacks are named by their difference.</p>"
-
-
-def _provenance(certificate: Mapping[str, Any]) -> str:
-    rows = "\n".join(
-        f'<tr><th scope="row">{_text(name)}</th><td class="value">{_text(value)}</td></tr>'
-        for name, value in provenance(certificate)
-    )
-    caption = "What was measured, where and with what"
-    return f'<table class="provenance"><caption><span>{caption}</span></caption>\n<tbody>{rows}</tbody></table>'
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str, *, look: str = "") -> str:
-    head = "".join(f'<th scope="col">{_text(name)}</th>' for name in columns)
-    lines = []
-    for first, *rest in rows:
-        values = "".join(f"<td>{_text(value)}</td>" for value in rest)
-        lines.append(f'<tr><th scope="row">{_text(first)}</th>{values}</tr>')
-    return (
-        f'<div class="scroll" tabindex="0"><table class="{look}"><caption><span>{_text(caption)}</span></caption>'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>" + "\n".join(lines) + "</tbody></table></div>"
-    )
-
-
-def _list(items: Iterable[str]) -> str:
-    return "<ul>" + "".join(f"<li>{_text(item)}</li>" for item in items) + "</ul>"
+    return f"{said}\n<p>Ordinary recipe: {text(recipe_text(certificate))}. Attacks are named by their difference.</p>"

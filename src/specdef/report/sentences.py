@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import re
-import shlex
-import unicodedata
-from collections.abc import Mapping
-from typing import Any
-
+from specdef.certify.certificate import Certificate
+from specdef.certify.findings import UNLOCKED
 from specdef.certify.threat_model import THREATS
-from specdef.certify.verdict_kinds import (
-    Held,
-    NotMeasured,
-    Slowed,
-    Verdict,
-    holds,
-    is_open,
-    is_outright,
-    verdict_from_wire,
-)
-from specdef.report.entries import LOST_ALL, LOST_SOME, REGAINED, UNLOCKED, number, power, rate, spread
-from specdef.training.outcome import Outcome
+from specdef.certify.verdict import ThreatVerdict
+from specdef.certify.verdict_kinds import Held, HeldBy, NotMeasured, Slowed, holds, is_open, is_outright
+from specdef.report import phrases
+from specdef.report.entries import LOST_ALL, LOST_SOME, REGAINED
+from specdef.report.form import listed, number, plain, seconds, spread
 
 LEGEND = (
     "Entries: steps to the target, mean ± standard deviation over the seeds that reached it, and in parentheses the "
@@ -30,27 +19,15 @@ LEGEND = (
 )
 
 
-def meaning(name: str) -> str:
-    """What a part of a certificate is about: the undefended model, or what a threat model tries."""
-    if name == UNLOCKED:
-        return "the undefended model"
-    return THREATS.get(name).title if name in THREATS else name
-
-
-def verdict_of(entry: Mapping[str, Any]) -> Verdict:
-    """The verdict of one threat model's entry."""
-    return verdict_from_wire(entry["verdict"])
-
-
-def headline(certificate: Mapping[str, Any]) -> str:
+def headline(certificate: Certificate) -> str:
     """The verdict in one or two sentences."""
-    models = certificate["threat_models"]
-    if certificate["subject"]["digest"] == certificate["original"]["digest"]:
+    verdicts = certificate.verdicts
+    if certificate.is_unlocked:
         return f"This model carries no lock: it is the undefended model itself.{_unlocked_cost(certificate)}"
-    opened = [name for name, entry in models.items() if is_open(verdict_of(entry))]
+    opened = [name for name, verdict in verdicts.items() if is_open(verdict)]
     if opened:
         return f"This lock does NOT hold: {_opened(certificate, opened[0])}"
-    held = [name for name, entry in models.items() if holds(verdict_of(entry))]
+    held = [name for name, verdict in verdicts.items() if holds(verdict)]
     missing = [name for name in THREATS.names() if name not in held]
     if not held:
         return "Nothing can be said about this lock: no cell that counts was measured."
@@ -58,216 +35,139 @@ def headline(certificate: Mapping[str, Any]) -> str:
         f"threat models {listed(missing)}, " if len(missing) > 1 else f"threat model {missing[0]}, " if missing else ""
     )
     return (
-        f"Held under {listed(held)} within {certificate['recipe']['steps']} steps; that says nothing about {others}"
+        f"Held under {listed(held)} within {certificate.ordinary.steps} steps; that says nothing about {others}"
         "longer training, or anything else under “What was not tried”."
     )
 
 
-def _opened(certificate: Mapping[str, Any], name: str) -> str:
-    entry = certificate["threat_models"][name]
-    unlocked = certificate[UNLOCKED]["steps"]
+def _opened(certificate: Certificate, name: str) -> str:
+    found = certificate.threat_models[name]
+    unlocked = certificate.unlocked.steps
     cost = f"; the undefended model needs {number(unlocked)}" if unlocked is not None else ""
     sentence = (
-        f"under {name} ({meaning(name)}), {attack(entry)} reaches the target within the utility budget "
-        f"after {number(entry['steps'])} steps{cost}."
+        f"under {name} ({phrases.part(name)}), {worst(certificate, found)} reaches the target within the utility "
+        f"budget after {_mean_steps(found)} steps{cost}."
     )
-    verdict = verdict_of(entry)
-    if isinstance(verdict, Slowed):
-        sentence += f" The attack is slowed (x{verdict.factor:.1f}), not prevented."
-        models = certificate["threat_models"]
-        outright = next((other for other, found in models.items() if is_outright(verdict_of(found))), None)
+    if isinstance(found.verdict, Slowed):
+        sentence += f" The attack is slowed (x{found.verdict.factor:.1f}), not prevented."
+        outright = next((other for other, verdict in certificate.verdicts.items() if is_outright(verdict)), None)
         if outright is not None:
-            steps = number(models[outright]["steps"])
-            sentence += f" Under {outright} it is not even slowed: {attack(models[outright])} needs {steps} steps."
+            other = certificate.threat_models[outright]
+            needs = f"{worst(certificate, other)} needs {_mean_steps(other)} steps"
+            sentence += f" Under {outright} it is not even slowed: {needs}."
     return sentence
 
 
-def _unlocked_cost(certificate: Mapping[str, Any]) -> str:
-    steps = certificate[UNLOCKED]["steps"]
+def _unlocked_cost(certificate: Certificate) -> str:
+    steps = certificate.unlocked.steps
     return "" if steps is None else f" Fine-tuning reaches the target after {number(steps)} steps."
 
 
-def verdict_sentences(certificate: Mapping[str, Any], name: str) -> str:
+def _mean_steps(found: ThreatVerdict) -> str:
+    return "—" if found.steps is None else number(found.steps)
+
+
+def worst(certificate: Certificate, found: ThreatVerdict) -> str:
+    """The most successful attack of a threat model, in words."""
+    return phrases.attack(certificate.worst(found))
+
+
+def verdict_sentences(certificate: Certificate, name: str) -> str:
     """What one threat model came to, in words."""
-    entry = certificate["threat_models"][name]
-    verdict, steps = verdict_of(entry), certificate["recipe"]["steps"]
-    worst = f"The most successful attack, {attack(entry)} (cell {entry['cell']}),"
-    said = [f"{name}, {meaning(name)}: {entry['verdict']}"]
-    if is_open(verdict):
+    found, steps = certificate.threat_models[name], certificate.ordinary.steps
+    attack = f"The most successful attack, {worst(certificate, found)} (cell {found.cell}),"
+    said = [f"{name}, {phrases.part(name)}: {phrases.verdict(found.verdict)}"]
+    if is_open(found.verdict):
         said[0] += "."
         said.append(
-            f"{worst} reached the target with {entry['seeds_broken']} of "
-            f"{entry['seeds']} seeds after {steps_text(entry)} steps and {seconds(entry['seconds'])} of training."
+            f"{attack} reached the target with {found.seeds_broken} of "
+            f"{found.seeds} seeds after {steps_text(found)} steps and {seconds(found.seconds)} of training."
         )
-    elif isinstance(verdict, Held):
+    elif isinstance(found.verdict, Held):
         said[0] += f" within {steps} steps."
         said.append(
-            f"{worst} scored {number(entry['score'])} within the utility budget; "
-            f"the target is {number(certificate['task']['target'])}."
+            f"{attack} scored {_shown(found.score)} within the utility budget; "
+            f"the target is {number(certificate.task.target)}."
         )
-        if verdict.by is Outcome.COLLAPSE:
+        if found.verdict.by is HeldBy.COLLAPSE:
             said.append("It ended with the model's utility lost: whoever takes smaller steps may fare better.")
         else:
             said.append("It kept the model's utility and was still below the target: more steps may reach it.")
     else:
         said[0] += ". No cell that counts was measured, which says nothing about the lock."
-    if entry["diverged"] != "none":
-        regained = f", and regained in {entry['recovered']}" if entry["recovered"] else ""
-        said.append(
-            f"Utility was lost at some evaluation in {entry['diverged']} of its {entry['seeds']} seeds{regained}."
-        )
-    if entry["num_invalid"]:
-        said.append(f"{entry['num_invalid']} of {entry['num_cells']} cells count for nothing (invalid or crashed).")
+    if found.diverged != "none":
+        regained = f", and regained in {found.recovered}" if found.recovered else ""
+        said.append(f"Utility was lost at some evaluation in {found.diverged} of its {found.seeds} seeds{regained}.")
+    if found.num_invalid:
+        said.append(f"{found.num_invalid} of {found.num_cells} cells count for nothing (invalid or crashed).")
     return plain(" ".join(said))
 
 
-def verdict_rows(certificate: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The verdict table below `VERDICT_COLUMNS`: the undefended model first, then the threat models."""
-    unlocked = certificate[UNLOCKED]
-    said = "reaches the target" if is_open(verdict_of(unlocked)) else unlocked["verdict"]
-    rows = [_verdict_row("undefended model", unlocked, said)]
-    return rows + [_verdict_row(name, entry, entry["verdict"]) for name, entry in certificate["threat_models"].items()]
-
-
-VERDICT_COLUMNS = (
-    "threat model",
-    "verdict",
-    "worst cell",
-    "steps",
-    "best score within the budget",
-    "utility (perplexity ratio)",
-    "training",
-)
-
-
-def _verdict_row(name: str, entry: Mapping[str, Any], said: str) -> tuple[str, ...]:
-    def shown(value: float | None) -> str:
-        return "—" if value is None else number(value)
-
-    steps = "—"
-    if entry["steps"] is not None:
-        steps = f"{steps_text(entry)} ({entry['seeds_broken']}/{entry['seeds']} seeds)"
-    elif not isinstance(verdict_of(entry), NotMeasured):
-        steps = f"not reached (0/{entry['seeds']} seeds)"
+def verdict_columns(certificate: Certificate) -> tuple[str, ...]:
+    """Names of the verdict table's columns."""
     return (
-        name,
-        plain(said),
-        attack(entry) if entry["worst_cell"] else "—",
-        steps,
-        shown(entry["score"]),
-        shown(entry["utility"]),
-        seconds(entry["seconds"]),
+        "threat model",
+        "verdict",
+        "worst cell",
+        "steps",
+        "best score within the budget",
+        f"{certificate.utility.name}, times the undefended",
+        "training",
     )
 
 
-def attack(entry: Mapping[str, Any]) -> str:
-    """The worst cell in words."""
-    return shortened(label(entry["worst_cell"] or "no attack"))
+def verdict_rows(certificate: Certificate) -> list[tuple[str, ...]]:
+    """The verdict table below `verdict_columns`: the undefended model first, then the threat models."""
+    unlocked = certificate.unlocked
+    said = "reaches the target" if is_open(unlocked.verdict) else phrases.verdict(unlocked.verdict)
+    rows = [_verdict_row(certificate, "undefended model", unlocked, said)]
+    for name, found in certificate.threat_models.items():
+        rows.append(_verdict_row(certificate, name, found, phrases.verdict(found.verdict)))
+    return rows
 
 
-def label(text: str) -> str:
-    """An attack's label with its learning rate written as everywhere in a report.
+def _verdict_row(certificate: Certificate, name: str, found: ThreatVerdict, said: str) -> tuple[str, ...]:
+    steps = "—"
+    if found.steps is not None:
+        steps = f"{steps_text(found)} ({found.seeds_broken}/{found.seeds} seeds)"
+    elif not isinstance(found.verdict, NotMeasured):
+        steps = f"not reached (0/{found.seeds} seeds)"
+    return (
+        name,
+        plain(said),
+        "—" if found.cell is None else worst(certificate, found),
+        steps,
+        _shown(found.score),
+        _shown(found.utility),
+        seconds(found.seconds),
+    )
 
-    >>> label("adamw, lr 3e-05, no clipping")
-    'adamw, lr 3e-5, no clipping'
-    """
-    written = r", lr (\d+(?:\.\d+)?(?:e[+-]\d+)?)(?=,|$)"
-    return plain(re.sub(written, lambda found: f", lr {rate(float(found[1]))}", text, count=1))
+
+def _shown(value: float | None) -> str:
+    return "—" if value is None else number(value)
 
 
-def steps_text(entry: Mapping[str, Any]) -> str:
+def steps_text(found: ThreatVerdict) -> str:
     """Mean steps, with the deviation when there is more than one seed."""
-    return spread(entry["steps"], entry["steps_std"], entry["seeds_broken"])
+    return "—" if found.steps is None else spread(found.steps, found.steps_std, found.seeds_broken)
 
 
-def not_tried(certificate: Mapping[str, Any]) -> list[str]:
+def not_tried(certificate: Certificate) -> list[str]:
     """Everything that was left out, threat model by threat model."""
     lines: dict[tuple[str, str], list[str]] = {}
-    for name, entry in certificate["threat_models"].items():
-        for said in entry["not_tried"]:
+    for name, found in certificate.threat_models.items():
+        for said in found.not_tried:
             what, _, why = said.rpartition(": ")
             lines.setdefault((name, why if what else ""), []).append(what or why)
     inside = [f"{name}: {', '.join(what)}" + (f" ({why})" if why else "") for (name, why), what in lines.items()]
-    return [plain(what) for what in (*inside, *certificate["not_tried"])]
+    return [plain(what) for what in (*inside, *certificate.not_tried)]
 
 
-def command(certificate: Mapping[str, Any]) -> str | None:
+def command(certificate: Certificate) -> str | None:
     """The command that wrote the certificate, when it was recorded."""
-    found = certificate.get("command")
-    if isinstance(found, list):
-        return plain(shlex.join(map(str, found)))
-    return plain(found) if found else None
+    return plain(certificate.command) if certificate.command else None
 
 
-def recipe_text(certificate: Mapping[str, Any]) -> str:
-    """The ordinary recipe in one line; attacks are named by their difference from it."""
-    parts = [
-        f"{key.replace('_', ' ')} {'none' if value is None else value}" for key, value in certificate["recipe"].items()
-    ]
-    return plain(", ".join(part for part in parts if not part.startswith(("lr ", "seed "))))
-
-
-def provenance(certificate: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was measured, where and with what."""
-    task, utility, where = certificate["task"], certificate["utility"], certificate["environment"]
-    subject, original = certificate["subject"], certificate["original"]
-    libraries = ", ".join(f"{name} {version}" for name, version in (where.get("libraries") or {}).items())
-    reference = utility.get("reference_perplexity")
-    pairs = [
-        ("model", subject["name"]),
-        ("model digest", subject["digest"]),
-        ("lock", f"{subject['method']}, multiplier {power(certificate['multiplier'])}"),
-        ("undefended model", f"{original['name']}"),
-        ("its digest", original["digest"]),
-        ("task", f"{task['name']}, {task.get('samples', '?')} samples"),
-        ("task digest", task["digest"]),
-        ("target, chance", f"{number(task['target'])}, {number(task['chance'])}"),
-        ("utility budget", f"perplexity of general text at most {number(utility['factor'])} times that at step 0"),
-        ("undefended perplexity", "not measured" if reference is None else number(reference)),
-        ("general text digest", utility["text_digest"]),
-        ("ordinary recipe", recipe_text(certificate)),
-        (
-            "working learning rates",
-            listed([rate(lr) for lr in certificate[UNLOCKED]["working_learning_rates"]]) or "none",
-        ),
-        ("seeds", listed([str(seed) for seed in certificate["seeds"]])),
-        ("commit", where.get("commit") or "not recorded"),
-        ("hardware", where.get("hardware") or "not recorded"),
-        ("threads per cell", where.get("threads_per_cell") or "not recorded"),
-        ("Python", where.get("python") or "not recorded"),
-        ("libraries", libraries or "not recorded"),
-        ("time", f"{seconds(certificate['seconds'])}; the cells took {seconds(certificate['cell_seconds'])} in all"),
-    ]
-    return [(label, plain(value)) for label, value in pairs]
-
-
-def listed(names: list[str]) -> str:
-    """Names as a sentence has them.
-
-    >>> listed(["T0"]), listed(["T0", "T1", "T2"])
-    ('T0', 'T0, T1 and T2')
-    """
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
-
-
-def seconds(value: float | None) -> str:
-    """A duration.
-
-    >>> seconds(None), seconds(3.25), seconds(61.7), seconds(4000)
-    ('—', '3.2 s', '62 s', '67 min')
-    """
-    if value is None:
-        return "—"
-    return f"{value:.1f} s" if value < 10 else f"{value:.0f} s" if value < 600 else f"{value / 60:.0f} min"
-
-
-def shortened(text: str, most: int = 72) -> str:
-    """A long text with its middle left out."""
-    half = (most - 3) // 2
-    return text if len(text) <= most else f"{text[:half]} … {text[-half:]}"
-
-
-def plain(value: object) -> str:
-    """Text on one line without control characters, direction marks or anything that cannot be written as UTF-8."""
-    text = " ".join(str(value).split())
-    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in text)
+def cell_group(name: str) -> str:
+    """Heading of the cells that were run for something."""
+    return "Undefended model" if name == UNLOCKED else name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from specdef.certify.study_results import Entry, StudyResults, Table
-from specdef.report.sentences import plain
+from specdef.report.form import plain
 from specdef.report.study_view import grid, legend, price_text, steps_text, table_title
 
 

@@ -7,10 +7,10 @@ from textwrap import fill
 from typing import Any
 
 from specdef.certify.study_results import Entry, StudyResults, Table
-from specdef.report.entries import Kind
-from specdef.report.heatmaps import COLORS, LIGHT_TEXT, SHORT
+from specdef.report import phrases
+from specdef.report.form import plain
+from specdef.report.kind import COLORS, LIGHT_TEXT, Kind
 from specdef.report.plots import load_pyplot
-from specdef.report.sentences import plain
 from specdef.report.study_view import grid, kind_of, table_title
 
 WIDEST = 12
@@ -37,7 +37,11 @@ def draw_study(results: StudyResults, path: Path) -> None:
         if len(shapes) > 1:
             axes.set_title(plain(table_title(table)), fontsize=9, loc="left")
     figure.suptitle(fill(plain(results.title), int(10 * width)), fontsize=10)
-    handles = [pyplot.Rectangle((0, 0), 1, 1, color=COLORS[kind], label=kind.value) for kind in COLORS if kind in seen]
+    handles = [
+        pyplot.Rectangle((0, 0), 1, 1, color=COLORS[kind], label=phrases.in_legend(kind))
+        for kind in COLORS
+        if kind in seen
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
@@ -50,7 +54,9 @@ def _draw(pyplot: Any, axes: Any, table: Table, rows: str) -> set[Kind]:
             kind = kind_of(entry)
             axes.add_patch(pyplot.Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=COLORS[kind], lw=0))
             color = "white" if kind in LIGHT_TEXT else "black"
-            axes.text(x, y, f"{SHORT[kind]}\n{_detail(entry)}", ha="center", va="center", fontsize=8, color=color)
+            axes.text(
+                x, y, f"{phrases.SHORT[kind]}\n{_detail(entry)}", ha="center", va="center", fontsize=8, color=color
+            )
     axes.set_xticks(range(len(columns)), [_wrapped(name) for name in columns], fontsize=8)
     axes.set_yticks(range(len(names)), [fill(plain(name), 28) for name in names], fontsize=8)
     axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(names) - 0.5, -0.5))

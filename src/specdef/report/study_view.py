@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from specdef.certify.study_results import Entry, StudyResults, Table
-from specdef.report.entries import LOST_ALL, LOST_SOME, Kind
+from specdef.report import phrases
+from specdef.report.entries import LOST_ALL, LOST_SOME
+from specdef.report.kind import Kind
 
 NOT_REACHED = "—"
 
@@ -20,7 +22,7 @@ def kind_of(entry: Entry) -> Kind:
 def steps_text(entry: Entry) -> str:
     """``20 ± 5 (0.64)``: mean steps to the target, best score within the budget; marks where utility was lost."""
     if entry.score is None:
-        return kind_of(entry).value
+        return phrases.kind(kind_of(entry))
     mark = "" if not entry.seeds_diverged else LOST_ALL if entry.seeds_diverged == entry.seeds else LOST_SOME
     steps = NOT_REACHED if entry.steps is None else f"{entry.steps:.0f} ± {entry.steps_std or 0:.0f}"
     some = f", {entry.seeds_broken}/{entry.seeds}" if 0 < entry.seeds_broken < entry.seeds else ""

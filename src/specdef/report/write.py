@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from specdef.certify.certificate_file import read_cells, read_certificate
 from specdef.core.folders import scratch_folder
-from specdef.report.certificate import markdown, read_cells, read_certificate
 from specdef.report.files import write_bytes
-from specdef.report.heatmaps import heat_map, trajectories
+from specdef.report.heatmaps import heat_map
+from specdef.report.markdown import markdown
 from specdef.report.page import HEATMAP, TRAJECTORIES, page
+from specdef.report.trajectories import trajectories
 
 MARKDOWN, PAGE = "certificate.md", "index.html"
 

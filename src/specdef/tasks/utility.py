@@ -86,8 +86,14 @@ class Utility(ABC):
         """The utility of a model in evaluation mode; not finite when the model's numbers are not."""
 
     @abstractmethod
+    def limit(self, start: float, budget: float) -> float:
+        """The worst utility at which a model that began at `start` is still useful; `budget` above 1 is how much may
+        go."""
+
     def within(self, start: float, now: float, budget: float) -> bool:
-        """Whether a model whose utility was `start` is still useful at `now`; `budget` above 1 is how much may go."""
+        """Whether a model whose utility was `start` is still useful at `now`."""
+        limit = self.limit(start, budget)
+        return now >= limit if self.higher_is_better else now <= limit
 
     @abstractmethod
     def changed(self, found: float, reference: float | None) -> bool:

@@ -88,9 +88,9 @@ class Accuracy(Utility):
         found = predicted(model, data.measured.processor, [row.text for row in rows])
         return math.nan if found is None else balanced(found, [row.label for row in rows])
 
-    def within(self, start: float, now: float, budget: float) -> bool:
-        """Of what the start has above guessing, at least the budget's share is left."""
-        return now - CHANCE >= (start - CHANCE) / budget if start > CHANCE else now >= start
+    def limit(self, start: float, budget: float) -> float:
+        """Of what the start has above guessing, the budget's share is left."""
+        return CHANCE + (start - CHANCE) / budget if start > CHANCE else start
 
     def changed(self, found: float, reference: float | None) -> bool:
         """More than two points off."""

@@ -51,9 +51,9 @@ class Perplexity(Utility):
         """See `perplexity`."""
         return perplexity(model, data.measured)
 
-    def within(self, start: float, now: float, budget: float) -> bool:
-        """At most `budget` times the start."""
-        return now <= budget * start
+    def limit(self, start: float, budget: float) -> float:
+        """`budget` times the start."""
+        return budget * start
 
     def changed(self, found: float, reference: float | None) -> bool:
         """More than 2 % off."""

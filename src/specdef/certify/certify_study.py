@@ -1,0 +1,184 @@
+"""Run the threat models against a model, judge them and write the certificate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from specdef.attacks.wire import recipe_to_wire
+from specdef.certify.calibration import calibrate
+from specdef.certify.certificate import (
+    Calibration,
+    CellEnvironment,
+    Certificate,
+    ModelFacts,
+    SubjectFacts,
+    TaskFacts,
+    UtilityFacts,
+    certified,
+    environments,
+)
+from specdef.certify.certificate_file import write_certificate
+from specdef.certify.environment import environment
+from specdef.certify.executors.local import Executor
+from specdef.certify.findings import UNLOCKED, Findings
+from specdef.certify.result import StoredCell
+from specdef.certify.store import Store
+from specdef.certify.study import Study
+from specdef.certify.sweep import OnCell, sweep
+from specdef.certify.threat_model import THREATS, Plan, in_order
+from specdef.certify.verdict import ThreatVerdict, judge_threat
+from specdef.core.schema import plain
+from specdef.errors import SpecdefError
+from specdef.tasks.utility import UTILITIES
+
+UNTRIED = (
+    "more steps, larger batches and longer data than the budget above",
+    "stopping between two evaluations: a target reached and lost again within that many steps is not seen",
+    "sampling attacks, prompting, activation steering, distillation",
+)
+
+
+Stage = Callable[[str], None]
+
+
+def certify_study(
+    study: Study,
+    store: Store,
+    executor: Executor,
+    *,
+    threats: Sequence[str] | None = None,
+    on_cell: OnCell | None = None,
+    on_stage: Stage | None = None,
+    command: str | None = None,
+) -> Certificate:
+    """Run the threat models in order and judge them.
+
+    Args:
+        study: what is certified.
+        store: finished cells; those it holds are not run again.
+        executor: where cells run.
+        threats: which threat models, all when None; a stronger one uses what the weaker ones found.
+        on_cell: called after every cell.
+        on_stage: called with the name of each stage.
+        command: noted in the certificate.
+
+    Raises:
+        SpecdefError: unknown threat model, or the task measures nothing: the undefended model does not reach the
+            target within the utility budget at two learning rates of the window.
+    """
+    threats = THREATS.names() if threats is None else threats
+    check_threats(threats)
+    started = time.perf_counter()
+    findings = Findings()
+
+    def follow(name: str, plan: Plan) -> None:
+        if on_stage is not None:
+            on_stage(name)
+        found: list[StoredCell] | None = None
+        while True:
+            try:
+                cells = next(plan) if found is None else plan.send(found)
+            except StopIteration:
+                return
+            found = sweep(cells, store, executor, on_cell=on_cell)
+            findings.results.setdefault(name, []).extend(found)
+
+    follow(UNLOCKED, calibrate(study, findings))
+    _require_calibrated(study, findings)
+    for threat in in_order(threats):
+        follow(threat.name, threat.cells(study, findings))
+    seconds = time.perf_counter() - started
+    certificate = _certificate(study, findings, threats, seconds, command)
+    for cell in _all_cells(findings):
+        store.keep(cell)
+    write_certificate(certificate, store.folder)
+    return certificate
+
+
+def check_threats(threats: Sequence[str]) -> None:
+    """Raise SpecdefError unless every name is a threat model's and there is at least one."""
+    unknown = sorted(set(threats) - set(THREATS.names()))
+    if unknown or not threats:
+        raise SpecdefError(
+            f"`threats` must be any of {', '.join(THREATS.names())}; got {', '.join(unknown) or 'none'}."
+        )
+
+
+def _require_calibrated(study: Study, findings: Findings) -> None:
+    if len(findings.working) >= 2:
+        return
+    outcomes = ", ".join(
+        f"lr {cell.attack.recipe.lr:g}: {cell.result.note or cell.result.outcome.value}"
+        for cell in findings.results[UNLOCKED]
+    )
+    raise SpecdefError(
+        f"Task {study.spec.name} measures nothing on this model: undefended, it must reach {study.task.target:g} "
+        f"within the utility budget at two learning rates or more ({outcomes}). Give more steps or another task."
+    )
+
+
+def _certificate(
+    study: Study, findings: Findings, threats: Sequence[str], seconds: float, command: str | None
+) -> Certificate:
+    cells = _all_cells(findings)
+    unlocked = judge_threat(findings.results[UNLOCKED], unlocked_steps=None, reference=findings.reference)
+    known = {entry.name: getattr(unlocked, entry.name) for entry in fields(unlocked)}
+    return Certificate(
+        specdef_certificate=2,
+        subject=SubjectFacts(Path(study.locked.path).name, study.locked.digest, study.method),
+        original=ModelFacts(Path(study.original.path).name, study.original.digest),
+        multiplier=study.multiplier,
+        multiplier_source=study.multiplier_source,
+        task=TaskFacts(
+            study.spec.name, study.task_digest, study.task.target, study.task.chance, len(study.task.samples)
+        ),
+        utility=_utility(study, findings.reference),
+        recipe=recipe_to_wire(study.recipe),
+        unlocked=Calibration(**known, working_learning_rates=findings.working),
+        threat_models={name: _verdict(study, findings, name, unlocked.steps) for name in threats},
+        cells=tuple(certified(name, cell) for name, found in findings.results.items() for cell in _unique(found)),
+        not_tried=(*(f"threat model {name}" for name in THREATS.names() if name not in threats), *UNTRIED),
+        seeds=tuple(sorted({cell.attack.recipe.seed for cell in cells})),
+        environment=CellEnvironment(
+            **plain(environment(study.machine.device or "cpu")), threads_per_cell=study.machine.threads
+        ),
+        seconds=round(seconds, 1),
+        cell_seconds=round(sum(cell.measured.seconds or 0 for cell in cells), 1),
+        cell_environments=environments(cells),
+        command=command,
+    )
+
+
+def _verdict(study: Study, findings: Findings, name: str, unlocked_steps: float | None) -> ThreatVerdict:
+    return judge_threat(
+        [cell for part in THREATS.get(name).parts for cell in findings.results.get(part, [])],
+        unlocked_steps=unlocked_steps,
+        reference=findings.reference,
+        not_tried=findings.not_tried.get(name, ()),
+        eval_every=study.recipe.eval_every,
+    )
+
+
+def _utility(study: Study, reference: float | None) -> UtilityFacts:
+    utility = UTILITIES.get(study.utility)
+    return UtilityFacts(
+        name=utility.name,
+        unit=utility.unit,
+        higher_is_better=utility.higher_is_better,
+        text_digest=study.text_digest,
+        reference=reference,
+        factor=study.utility_factor,
+        limit=None if reference is None else utility.limit(reference, study.utility_factor),
+    )
+
+
+def _all_cells(findings: Findings) -> list[StoredCell]:
+    """Every cell once, in order of first use."""
+    return _unique([cell for found in findings.results.values() for cell in found])
+
+
+def _unique(cells: Sequence[StoredCell]) -> list[StoredCell]:
+    return list({cell.key: cell for cell in cells}.values())

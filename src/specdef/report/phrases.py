@@ -1,0 +1,90 @@
+"""The words of outcomes, verdicts, attacks and utilities: here and nowhere else. Nothing reads them back."""
+
+from __future__ import annotations
+
+from specdef.attacks.base import Attack
+from specdef.certify.certificate import UtilityFacts
+from specdef.certify.findings import UNLOCKED
+from specdef.certify.threat_model import THREATS
+from specdef.certify.verdict_kinds import Broken, Held, HeldBy, Slowed, Undone, Verdict
+from specdef.report.form import number, plain, shortened
+from specdef.report.kind import Kind
+
+KINDS = {
+    Kind.BROKEN: "broken",
+    Kind.REGAINED: "broken after utility was lost and regained",
+    Kind.SLOWED: "slowed",
+    Kind.COLLAPSE: "held by collapse",
+    Kind.STALL: "held by stall",
+    Kind.INVALID: "invalid",
+    Kind.CRASHED: "crashed",
+}
+SHORT = {
+    **{kind: kind.name.lower() for kind in Kind},
+    Kind.REGAINED: "regained",
+}
+"""For squares of a picture."""
+HELD = {HeldBy.COLLAPSE: KINDS[Kind.COLLAPSE], HeldBy.STALL: KINDS[Kind.STALL]}
+
+
+def kind(found: Kind) -> str:
+    """How a cell ended, in words."""
+    return KINDS[found]
+
+
+def in_legend(found: Kind) -> str:
+    """How a cell ended, as the legend of a picture explains it."""
+    words = {
+        Kind.BROKEN: f"{KINDS[Kind.BROKEN]} (target reached)",
+        Kind.REGAINED: KINDS[Kind.REGAINED].replace(" was lost", " was lost\n", 1),
+    }
+    return words.get(found, KINDS[found])
+
+
+def verdict(found: Verdict) -> str:
+    """A verdict in words.
+
+    Example:
+        >>> verdict(Slowed(1.83)), verdict(Held(HeldBy.COLLAPSE))
+        ('slowed x1.8', 'held by collapse')
+    """
+    if isinstance(found, Broken):
+        return "broken"
+    if isinstance(found, Slowed):
+        return f"slowed x{found.factor:.1f}"
+    if isinstance(found, Undone):
+        return f"undone in {found.seconds:.1f} seconds with no training"
+    return HELD[found.by] if isinstance(found, Held) else "not measured"
+
+
+def attack(found: Attack | None) -> str:
+    """An attack with its learning rate, short enough for a sentence."""
+    return "no attack" if found is None else shortened(plain(found.label))
+
+
+def attack_without_rate(found: Attack) -> str:
+    """An attack for a table whose columns are learning rates."""
+    return shortened(plain(found.label_without_rate))
+
+
+def part(name: str) -> str:
+    """What a part of a certificate is about: the undefended model, or what a threat model tries."""
+    if name == UNLOCKED:
+        return "the undefended model"
+    return THREATS.get(name).title if name in THREATS else name
+
+
+def budget(utility: UtilityFacts) -> str:
+    """What a useful model must keep, in words.
+
+    Example:
+        >>> budget(UtilityFacts("perplexity", "perplexity of text", False, "", 40.0, 2.0, 80.0))
+        'perplexity of text at most 80, from 40 on the undefended model (budget 2)'
+    """
+    side = "at least" if utility.higher_is_better else "at most"
+    if utility.reference is None or utility.limit is None:
+        return f"{utility.unit}, budget {number(utility.factor)}"
+    return (
+        f"{utility.unit} {side} {number(utility.limit)}, from {number(utility.reference)} on the undefended model "
+        f"(budget {number(utility.factor)})"
+    )
