@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from specdef.errors import SpecdefError
 from specdef.models.base import kind_of
@@ -102,29 +102,29 @@ def attack(
         raise
 
 
-def undo(kind: str, locked: Path | str, out: Path | str, **options: Any) -> RewriteReport:
+def undo(kind: str, locked: Path | str, out: Path | str) -> RewriteReport:
     """Undo a lock in the weights without its key, as an attacker would.
 
     Args:
-        kind: any intervention that takes a lock out of the weights.
+        kind: an intervention that takes a lock out of the weights, with its options: ``merge``, ``rebalance:form=svd``.
         locked: the published folder; nothing else is used.
         out: the folder to create.
-        **options: of that kind.
 
     Raises:
-        SpecdefError: another kind, nothing to undo, or a folder is not usable; nothing is left behind.
+        SpecdefError: another kind, an option it does not take, nothing to undo, or a folder is not usable; nothing is
+            left behind.
     """
-    from specdef.attacks.base import INTERVENTIONS
+    from specdef.attacks.base import INTERVENTIONS, parse_intervention
     from specdef.core.folders import refuse_target
 
-    undoing = [one.name for one in INTERVENTIONS if one.undoes]
-    if kind not in undoing:
-        raise SpecdefError(f"`kind` must be one of {', '.join(undoing)}; got {kind!r}.")
-    intervention = INTERVENTIONS.get(kind).from_options(options)
+    undoing, name = [one.name for one in INTERVENTIONS if one.undoes], kind.partition(":")[0]
+    if name not in undoing:
+        raise SpecdefError(f"`kind` must be one of {', '.join(undoing)}; got {name!r}.")
+    intervention = parse_intervention(kind)
     refuse_target(Path(out), None)
     report = intervention.rewrite(find_model(str(locked)), Path(out))
     if report is None:
-        raise SpecdefError(f"`kind` must rewrite weights; {kind} does not.")
+        raise SpecdefError(f"`kind` must rewrite weights; {name} does not.")
     return report
 
 

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from specdef.cli import kinds
+
 
 def option(help: str, *names: str, panel: str | None = None, **more: Any) -> Any:
     """An option's declaration."""
@@ -74,10 +76,14 @@ ChannelRates = Annotated[
     bool, option("A learning rate per channel, from the scales in the weights.", "--channel-rates", panel=PARTS)
 ]
 Rewrite = Annotated[
-    str | None,
-    option("Rewrite the weights first: merge, rebalance, inject-layers:factors=2, prune, sharpen.", panel=REWRITING),
+    list[str] | None,
+    option(
+        f"Rewrite the weights first, NAME[:name=value,...]: {kinds.REWRITING}; may be given again.",
+        "--rewrite",
+        panel=REWRITING,
+        autocompletion=names_of("specdef.attacks.base", "INTERVENTIONS"),
+    ),
 ]
-
 Interventions = Annotated[
     list[str] | None,
     option(
