@@ -65,8 +65,10 @@ def attack(
 
     Raises:
         SpecdefError: bad input; finished results are kept.
+        MachineFault: the machine ran out of memory or disk; nothing is stored.
     """
     from specdef.attacks.base import Attack, parse_intervention
+    from specdef.certify.faults import machine_faults_said
     from specdef.certify.resources import Machine
     from specdef.certify.run_cell import check_readable, measure_cell, reference_utility
     from specdef.certify.store import Store
@@ -94,9 +96,14 @@ def attack(
         reference = None
         if made.rewrites or study.original.digest != study.locked.digest:
             # Without an original, what rewriting does to the function is judged against the folder as published.
-            reference = reference_utility(study.cell(study.original))
+            with machine_faults_said():
+                reference = reference_utility(study.cell(study.original))
         cell = replace(study.cell(study.locked, reference=reference), attack=made)
-        return store.read(cell) or store.write(cell, measure_cell(cell, progress=progress))
+        if (stored := store.read(cell)) is not None:
+            return stored
+        with machine_faults_said():
+            finished = measure_cell(cell, progress=progress)
+        return store.write(cell, finished)
     except BaseException:  # Ctrl-C too
         store.abandon()
         raise
