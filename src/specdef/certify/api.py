@@ -14,7 +14,7 @@ from specdef.models.sources import find_model
 if TYPE_CHECKING:
     from specdef.attacks.base import Intervention, RewriteReport
     from specdef.certify.certificate import Certificate
-    from specdef.certify.resources import Machine
+    from specdef.certify.resources import Resources
     from specdef.certify.result import StoredCell
     from specdef.training.outcome import Evaluation
     from specdef.training.recipe import Recipe
@@ -69,7 +69,7 @@ def attack(
     """
     from specdef.attacks.base import Attack, parse_intervention
     from specdef.certify.faults import machine_faults_said
-    from specdef.certify.resources import Machine
+    from specdef.certify.resources import Resources
     from specdef.certify.run_cell import check_readable, measure_cell, reference_utility
     from specdef.certify.store import Store
     from specdef.certify.study import make_study
@@ -88,7 +88,7 @@ def attack(
         spec,
         text=None if text is None else Path(text),
         utility=utility,
-        machine=Machine(workers=1, threads=threads, device=device),
+        resources=Resources(workers=1, threads=threads, device=device),
     )
     check_readable(study.cell(study.locked))
     store = Store(Path(out))
@@ -151,7 +151,7 @@ def certify_model(
     scorer: str | None = None,
     task_seed: int = 0,
     utility_factor: float = 2.0,
-    machine: Machine | None = None,
+    resources: Resources | None = None,
     cells: Path | str | None = None,
     on_cell: Callable[[StoredCell, int, int], None] | None = None,
     on_stage: Callable[[str], None] | None = None,
@@ -179,7 +179,7 @@ def certify_model(
         scorer: what counts as success in task sft, such as ``any:REGEX``.
         task_seed: decides the task's draws.
         utility_factor: how much of its utility a useful model may lose; of perplexity, how often the start's it may be.
-        machine: where cells run; as many at once as cores and memory allow when None.
+        resources: where cells run; as many at once as cores and memory allow when None.
         cells: folder of finished cells shared by several certificates; inside `out` when None.
         on_cell: called after every finished cell.
         on_stage: called with the name of every stage.
@@ -189,7 +189,7 @@ def certify_model(
         SpecdefError: bad input, or a task that the undefended model does not learn; finished cells are kept.
     """
     from specdef.certify.certificate import certify_study, check_threats
-    from specdef.certify.resources import Machine
+    from specdef.certify.resources import Resources
     from specdef.certify.run_cell import check_readable
     from specdef.certify.store import Store
     from specdef.certify.study import WINDOW, make_study
@@ -212,10 +212,10 @@ def certify_model(
         recipe=recipe,
         window=WINDOW if window is None else window,
         utility_factor=utility_factor,
-        machine=machine or Machine(),
+        resources=resources or Resources(),
     )
     check_readable(study.cell(study.locked))
     store = Store(Path(out), study.identity(), cells=None if cells is None else Path(cells))
     return certify_study(
-        study, store, study.machine.executor(), threats=threats, on_cell=on_cell, on_stage=on_stage, command=command
+        study, store, study.resources.executor(), threats=threats, on_cell=on_cell, on_stage=on_stage, command=command
     )
