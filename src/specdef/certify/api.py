@@ -38,6 +38,7 @@ def attack(
     threads: int | None = None,
     device: str | None = None,
     progress: Callable[[Evaluation], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> StoredCell:
     """Fine-tune a model once, as an attacker would, and store what came out.
 
@@ -59,6 +60,7 @@ def attack(
         threads: CPU threads; all cores when None.
         device: ``cpu`` or ``cuda``; the GPU where there is one when None.
         progress: called after every evaluation.
+        on_step: called with the number of steps done, after every step.
 
     Returns:
         The stored result.
@@ -102,7 +104,7 @@ def attack(
         if (stored := store.read(cell)) is not None:
             return stored
         with machine_faults_said():
-            finished = measure_cell(cell, progress=progress)
+            finished = measure_cell(cell, progress=progress, on_step=on_step)
         return store.write(cell, finished)
     except BaseException:  # Ctrl-C too
         store.abandon()

@@ -90,7 +90,7 @@ def attack(
         clip_each=clip_each,
         eps=eps,
     )
-    with steps_bar(steps, quiet=json_) as progress:
+    with steps_bar(steps, quiet=json_) as (progress, on_step):
         stored = attack_model(
             model,
             out,
@@ -108,6 +108,7 @@ def attack(
             threads=threads,
             device=device,
             progress=progress,
+            on_step=on_step,
         )
     if plot is not None:
         plot_run(stored, plot)
