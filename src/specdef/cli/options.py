@@ -41,7 +41,7 @@ Results = Annotated[Path, typer.Argument(metavar="DIR", help="Results of attack,
 Json = Annotated[bool, option("Print one JSON object instead of text.", "--json", panel=OUTPUT)]
 Seed = Annotated[int, option("Decides every random draw.")]
 Given = Annotated[
-    list[str] | None, option("An option of the method, name=value; may be given again.", "--option", "-o")
+    list[str] | None, option("An option of the chosen kind, name=value; may be given again.", "--option", "-o")
 ]
 Multiplier = Annotated[str | None, option("Alpha, such as 2^20 or 1e4.")]
 
