@@ -6,7 +6,7 @@ from pathlib import Path
 
 from experiments import utility
 from experiments.locked import HERE, WORK
-from specdef.certify.resources import Machine
+from specdef.certify.resources import Resources
 from specdef.certify.result import StoredCell
 from specdef.certify.store import write_json
 from specdef.certify.study_file import StudyFile, read_study
@@ -25,12 +25,12 @@ def names() -> list[str]:
     return sorted(path.stem for path in STUDIES.glob("*.yaml"))
 
 
-def run(name: str, *, machine: Machine | None = None) -> Path:
+def run(name: str, *, resources: Resources | None = None) -> Path:
     """Run studies/NAME.yaml; write results/NAME.json, .md and .png.
 
     Args:
         name: of the study file, without .yaml.
-        machine: where cells run.
+        resources: where cells run.
     """
     study = read_study(STUDIES / f"{name}.yaml")
     if not study.attacks:
@@ -39,7 +39,7 @@ def run(name: str, *, machine: Machine | None = None) -> Path:
         study,
         WORK / "studies" / name,
         shared=SHARED,
-        machine=machine,
+        resources=resources,
         on_cell=_say,
         on_stage=lambda stage: print(stage, flush=True),
         command=f"make experiment NAME={name}",

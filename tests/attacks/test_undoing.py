@@ -165,10 +165,12 @@ def test_undo_on_the_command_line(locked: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "model.safetensors").is_file()
     again = runner.invoke(app, ["undo", "rebalance", str(locked), str(tmp_path / "out")])
     assert "must be a new folder" in str(again.exception)
+    mistyped = runner.invoke(app, ["undo", "rebalance:form=qr", str(locked), str(tmp_path / "other")])
+    assert "`form` must be one of axis, svd; got 'qr'" in str(mistyped.exception)
     wrong = runner.invoke(app, ["undo", "prune", str(locked), str(tmp_path / "other")])
     assert "`kind` must be one of inject-layers, merge, rebalance; got 'prune'" in str(wrong.exception)
-    options = runner.invoke(app, ["undo", "merge", str(locked), str(tmp_path / "other"), "--factors", "2"])
-    assert "`factors` must be left out with merge, which takes no options; got 2" in str(options.exception)
+    options = runner.invoke(app, ["undo", "merge:factors=2", str(locked), str(tmp_path / "other")])
+    assert "`factors` must be left out with merge, which takes no options; got '2'" in str(options.exception)
     for arguments, message in (
         (["--optimizer", "adafactor"], "`channel-rates` must be given with optimizer adamw or lion; got adafactor"),
         (["--lora", "rank=2,targets=q_proj"], "`channel-rates` must be given with training of the weights; got lora"),
@@ -183,3 +185,13 @@ def test_without_an_original_a_rewriting_is_checked_against_the_published_folder
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert found["config"]["reference_perplexity"] is not None
+
+
+def test_rewrites_may_be_given_again_and_are_made_in_order(locked: Path, tmp_path: Path) -> None:
+    """Before, the second --rewrite replaced the first in silence."""
+    arguments = ["attack", str(locked), "--out", str(tmp_path / "runs"), "--steps", "2", "--threads", "1", "--json"]
+    result = CliRunner().invoke(
+        app, [*arguments, "--rewrite", "rebalance", "--rewrite", "sharpen:num_matrices=1,rank=1"]
+    )
+    assert result.exit_code == 0, result.output
+    assert [one["kind"] for one in json.loads(result.stdout)["result"]["rewrites"]] == ["rebalance", "sharpen"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -31,7 +32,7 @@ def cells(folder: Path, count: int = 5, steps: int = 6) -> list[Cell]:
 
 
 def misbehave(data: Mapping[str, Any]) -> FinishedCell:
-    """Die of a signal with a scratch folder open, raise, or work, depending on the seed."""
+    """Die of a signal with a scratch folder open, raise, find the disk full, or work, depending on the seed."""
     seed = data["attack"]["recipe"]["seed"]
     if seed == 1:
         with scratch_folder(None) as scratch:
@@ -39,6 +40,9 @@ def misbehave(data: Mapping[str, Any]) -> FinishedCell:
             os.kill(os.getpid(), signal.SIGKILL)
     if seed == 2:
         raise RuntimeError("no such luck")
+    if seed == 3:
+        with scratch_folder(None):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return run_cell(data)
 
 

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from specdef.certify import study_models
 from specdef.certify.cell import Cell
-from specdef.certify.resources import Machine
+from specdef.certify.resources import Resources
 from specdef.certify.result import FinishedCell
 from specdef.certify.store import StoreError, stored_cells
 from specdef.certify.study_faults import StudyError
@@ -35,7 +35,7 @@ from specdef.report.study import write_study
 from specdef.training.outcome import Outcome
 
 HERE = Path(__file__).parent
-ONE = Machine(2, 1, "cpu")
+ONE = Resources(2, 1, "cpu")
 STUDY = """
 specdef_study: 1
 title: Two models, two locks, three attacks
@@ -54,10 +54,10 @@ attacks:
 PROGRAM = """
 import sys
 from pathlib import Path
-from specdef.certify.resources import Machine
+from specdef.certify.resources import Resources
 from specdef.certify.study_run import run_study
 if __name__ == "__main__":
-    run_study(Path(sys.argv[1]), Path(sys.argv[2]), machine=Machine(2, 1, "cpu"))
+    run_study(Path(sys.argv[1]), Path(sys.argv[2]), resources=Resources(2, 1, "cpu"))
 """
 
 
@@ -78,7 +78,7 @@ class Pretended:
 
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Machine, "executor", lambda self: Pretended())
+    monkeypatch.setattr(Resources, "executor", lambda self: Pretended())
 
 
 def write(path: Path, models: tuple[Path, Path], seeds: str = "0") -> Path:
@@ -100,7 +100,7 @@ def small(pair: tuple[Path, Path], **changes: str) -> str:
 
 
 def run(text: str, out: Path, **options: Any) -> StudyResults:
-    return run_study(parse_study(text.encode()), out, machine=ONE, **options)
+    return run_study(parse_study(text.encode()), out, resources=ONE, **options)
 
 
 def start(program: Path, study: Path, out: Path) -> subprocess.Popen[str]:
@@ -137,7 +137,7 @@ def test_killed_resumed_extended_by_a_seed_and_compared(
     kept = files(out)
     assert kept
     assert not (out / "results.json").exists()
-    first = run_study(study, out, machine=ONE)
+    first = run_study(study, out, resources=ONE)
     assert {name: when for name, when in files(out).items() if name in kept} == kept
     assert {path.name for path in out.iterdir()} == {"study.json", "results.json", "cells", "models", "references"}
     assert all(not path.name.startswith(".") for path in (out / "models").iterdir())
@@ -148,7 +148,7 @@ def test_killed_resumed_extended_by_a_seed_and_compared(
 
     alone = tmp_path / "alone.yaml"
     alone.write_text(study.read_text().replace(f", {{model: {models[1]}, label: other}}", ""))
-    whole = run_study(alone, tmp_path / "whole", machine=ONE)
+    whole = run_study(alone, tmp_path / "whole", resources=ONE)
     found = facts_of(tmp_path / "whole")
     assert len(found) == 6
     assert found == {key: done[key] for key in found}
@@ -156,10 +156,10 @@ def test_killed_resumed_extended_by_a_seed_and_compared(
         row.entries[0].cells for row in first.tables[0].rows
     ]
 
-    monkeypatch.setattr(Machine, "executor", lambda self: Pretended())  # what is new need not be trained to be seen
+    monkeypatch.setattr(Resources, "executor", lambda self: Pretended())  # what is new need not be trained to be seen
     ran: list[str] = []
     later = run_study(
-        write(study, models, "0, 1"), out, machine=ONE, on_cell=lambda cell, done, total: ran.append(cell.key)
+        write(study, models, "0, 1"), out, resources=ONE, on_cell=lambda cell, done, total: ran.append(cell.key)
     )
     assert len(ran) == 12
     assert not set(ran) & set(done)

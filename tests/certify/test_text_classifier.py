@@ -12,7 +12,7 @@ import transformers
 
 from specdef import attack, certify_model, lock, unlock, verify
 from specdef.certify.certificate_file import read_cells
-from specdef.certify.resources import Machine
+from specdef.certify.resources import Resources
 from specdef.certify.result import StoredCell
 from specdef.errors import SpecdefError
 from specdef.report.write import write_report
@@ -92,7 +92,7 @@ def test_a_classifier_is_certified_and_reported(folders: Folders, tmp_path: Path
         multiplier=2.0**7,
         recipe=RECIPE,
         window=(1e-2, 2e-2),
-        machine=Machine(workers=2, threads=1, device="cpu"),
+        resources=Resources(workers=2, threads=1, device="cpu"),
     )
     assert set(found.verdicts) == set(threats)
     cells = read_cells(tmp_path / "out", found)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
+from specdef.cli import progress
 from specdef.cli.main import app
-from specdef.cli.progress import pace
+from specdef.cli.progress import pace, steps_bar
+from specdef.training.outcome import Evaluation
 
 
 def run(*arguments: str | Path) -> Any:
@@ -64,3 +68,23 @@ def test_early_stop_and_smallest_gradients_have_the_names_of_the_field(toy_model
 )
 def test_pace(done: int, seconds: float, said: str) -> None:
     assert pace(done, 10, seconds) == said
+
+
+def test_a_bar_on_a_terminal_moves_with_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, it stood still between evaluations: an attack of 10 minutes showed nothing for minutes."""
+    written = StringIO()
+    monkeypatch.setattr(progress, "err_console", Console(file=written, force_terminal=True, width=100))
+    with steps_bar(10, quiet=False) as (on_evaluation, on_step):
+        on_evaluation(Evaluation(0, 0.25, 43.0))
+        on_step(1)
+    assert "step 0/10: score 0.250, utility 43" in written.getvalue()
+    assert "step 1/10 " in written.getvalue()
+    assert "steps/s, " in written.getvalue()
+
+
+def test_steps_write_no_lines_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
+    for quiet, lines in ((False, 1), (True, 0)):
+        with steps_bar(10, quiet=quiet) as (on_evaluation, on_step):
+            on_evaluation(Evaluation(0, 0.25, 43.0))
+            on_step(1)
+        assert len(capsys.readouterr().err.splitlines()) == lines

@@ -12,6 +12,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from specdef.attacks.base import INTERVENTIONS
+from specdef.attacks.interventions.merge import Merge
 from specdef.cli.main import GROUPS, app
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -66,3 +68,17 @@ def test_shells_can_complete_commands_and_names() -> None:
     settings |= {"COMP_CWORD": "1", "COMP_WORDS": "specdef att"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | settings)
     assert done.stdout.split() == ["attack"]
+
+
+def test_kinds_in_help_are_those_of_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of another package is listed, one whose package does not import is not, and neither stops the help."""
+    names = INTERVENTIONS.names()
+    monkeypatch.setattr(INTERVENTIONS, "names", lambda: (*names, "theirs", "broken"))
+    monkeypatch.setitem(INTERVENTIONS._loaded, "theirs", type("Theirs", (Merge,), {"name": "theirs"}))
+    for command in ("undo", "attack"):
+        found = " ".join(help_of(command).replace("│", " ").split())
+        assert "inject-layers, merge, " in found
+        assert "rebalance" in found
+        assert "theirs" in found
+        assert "broken" not in found
+        assert "{" not in found.replace("{KIND} {MODEL} {OUT}", "").replace("{MODEL}", "")

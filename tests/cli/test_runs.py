@@ -109,3 +109,12 @@ def test_utility_that_is_no_number_is_said(tmp_path: Path) -> None:
     found = result("nan 0.5", target=0.6)
     assert math.isinf(found.result.evaluations[-1].utility)
     assert "perplexity 43.2 -> inf;" in sentence(with_result(found))
+
+
+def test_a_utility_is_called_by_its_own_name() -> None:
+    """Before, the configuration's whole entry was printed, braces and all."""
+    made = replace(cell(Recipe()), model_kind="text-classifier", utility="accuracy", reference=0.9)
+    found = result("broken 20", target=0.6)
+    assert " and accuracy 43.2 -> 56.16" in sentence(
+        StoredCell(made.key, made.identity(), found.result, found.measured)
+    )

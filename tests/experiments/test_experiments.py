@@ -12,7 +12,7 @@ import pytest
 from experiments import tables, utility
 from specdef.certify import study
 from specdef.certify.cell import Subject
-from specdef.certify.resources import Machine
+from specdef.certify.resources import Resources
 from specdef.certify.study import make_study
 from specdef.certify.study_faults import StudyError
 from specdef.certify.study_file import read_study
@@ -62,7 +62,7 @@ def test_finished_cells_are_used_again(name: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(study, "subject_of", lambda folder, **_: Subject(str(folder), str(folder)))
     monkeypatch.setattr(study, "kind_of", lambda folder, **_: MODEL_KINDS.get("causal-lm"))
     undefended = make_study(
-        Path("model"), Path("model"), made.tasks[0].spec, recipe=made.recipe, machine=Machine(1, 1, "cpu")
+        Path("model"), Path("model"), made.tasks[0].spec, recipe=made.recipe, resources=Resources(1, 1, "cpu")
     )
     defended = [
         Defended(defence, Path(), Subject("", f"lock {number}" if defence.changes else "model"))
@@ -85,7 +85,7 @@ def test_results_land_where_they_always_did(toy_model: Path, tmp_path: Path, mon
     monkeypatch.setattr(tables, "STUDIES", tmp_path / "studies")
     monkeypatch.setattr(tables, "SHARED", tmp_path / "work" / "cells-store")
     path.write_text((text + locks + "attacks: [{lr: 1e-4}]\n").replace("MODEL", str(toy_model)))
-    assert tables.run("toy", machine=Machine(2, 1, "cpu")) == tmp_path / "results" / "toy.md"
+    assert tables.run("toy", resources=Resources(2, 1, "cpu")) == tmp_path / "results" / "toy.md"
     written = {file.name: file for file in (tmp_path / "results").iterdir()}
     assert set(written) == {"toy.json", "toy.md", "toy.png"}
     content: dict[str, Any] = json.loads(written["toy.json"].read_text())

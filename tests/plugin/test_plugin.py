@@ -33,7 +33,9 @@ def run(site: Path, *arguments: str | Path) -> str:
 
 def test_a_lock_of_another_package(installed: Path, llama: Path, tmp_path: Path) -> None:
     locked = tmp_path / "locked"
-    run(installed, "lock", llama, locked, "--preset", "toy-lock")
+    own = ("-o", "note=mine", "-o", "times=3")
+    report = json.loads(run(installed, "lock", llama, locked, "--preset", "toy-lock", *own, "--json"))
+    assert report["strength"] == {"multiplier": "4", "note": "mine", "times": 3}
     assert json.loads(run(installed, "verify", locked, "--json"))["passed"]
     assert "toy-lock" in run(installed, "inspect", locked, "--no-spectra")
     run(installed, "unlock", locked, tmp_path / "back", "--key", f"{locked}.specdef-key")

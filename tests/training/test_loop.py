@@ -175,6 +175,20 @@ def test_weights_that_are_not_finite_end_the_run_and_a_loss_that_is_not_does_not
     assert run.evaluations[-1].step == run.steps
 
 
+def test_every_step_is_told_once_and_after_it_its_evaluation(toy_model: Path) -> None:
+    loaded, told = pico_text.loaded(toy_model), []
+    trainer = make_trainer(loaded, Recipe(steps=5, eval_every=2), *data(loaded))
+    train(
+        trainer,
+        lambda _, step, loss: Evaluation(step, 0.0, 1.0, loss),
+        lambda _: None,
+        progress=lambda point: told.append(("evaluation", point.step)),
+        on_step=lambda step: told.append(("step", step)),
+    )
+    assert [step for what, step in told if what == "step"] == [1, 2, 3, 4, 5]
+    assert [told.index(("evaluation", step)) - told.index(("step", step)) for step in (2, 4, 5)] == [1, 1, 1]
+
+
 def test_bf16_trains_bf16_weights_and_masters_stay_fp32(toy_model: Path) -> None:
     for precision, dtype in (("bf16", torch.bfloat16), ("bf16-master", torch.float32), ("fp32", torch.float32)):
         loaded = pico_text.loaded(toy_model)

@@ -55,6 +55,7 @@ def run_attack(
     reference: float | None = None,
     folder: Path | None = None,
     progress: Callable[[Evaluation], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> AttackResult:
     """Fine-tune a model in place and say how far it got.
 
@@ -68,6 +69,7 @@ def run_attack(
             undefended model's utility instead.
         folder: where the model was loaded from, for interventions that look at its weights.
         progress: called after every evaluation.
+        on_step: called with the number of steps done, after every step.
 
     Raises:
         SpecdefError: the task is for another kind of model, or the attack cannot be made on this one.
@@ -92,7 +94,7 @@ def run_attack(
         kept = attack.keeps_function
         base, checked = (None, reference) if kept else (reference, None)
         decide = partial(_decide, task=task, attack=attack, utility=general.utility, reference=checked, base=base)
-        run = train(trainer, evaluate, decide, progress=progress)
+        run = train(trainer, evaluate, decide, progress=progress, on_step=on_step)
     note = _step_zero_fault(run.evaluations[0], checked, task, general.utility) or _stillness(run)
     judgement = classify_outcome(
         run.evaluations,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from specdef.errors import SpecdefError
 from specdef.models.base import kind_of
@@ -14,7 +14,7 @@ from specdef.models.sources import find_model
 if TYPE_CHECKING:
     from specdef.attacks.base import Intervention, RewriteReport
     from specdef.certify.certificate import Certificate
-    from specdef.certify.resources import Machine
+    from specdef.certify.resources import Resources
     from specdef.certify.result import StoredCell
     from specdef.training.outcome import Evaluation
     from specdef.training.recipe import Recipe
@@ -38,6 +38,7 @@ def attack(
     threads: int | None = None,
     device: str | None = None,
     progress: Callable[[Evaluation], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> StoredCell:
     """Fine-tune a model once, as an attacker would, and store what came out.
 
@@ -59,15 +60,18 @@ def attack(
         threads: CPU threads; all cores when None.
         device: ``cpu`` or ``cuda``; the GPU where there is one when None.
         progress: called after every evaluation.
+        on_step: called with the number of steps done, after every step.
 
     Returns:
         The stored result.
 
     Raises:
         SpecdefError: bad input; finished results are kept.
+        MachineFault: the machine ran out of memory or disk; nothing is stored.
     """
     from specdef.attacks.base import Attack, parse_intervention
-    from specdef.certify.resources import Machine
+    from specdef.certify.faults import machine_faults_said
+    from specdef.certify.resources import Resources
     from specdef.certify.run_cell import check_readable, measure_cell, reference_utility
     from specdef.certify.store import Store
     from specdef.certify.study import make_study
@@ -86,7 +90,7 @@ def attack(
         spec,
         text=None if text is None else Path(text),
         utility=utility,
-        machine=Machine(workers=1, threads=threads, device=device),
+        resources=Resources(workers=1, threads=threads, device=device),
     )
     check_readable(study.cell(study.locked))
     store = Store(Path(out))
@@ -94,37 +98,42 @@ def attack(
         reference = None
         if made.rewrites or study.original.digest != study.locked.digest:
             # Without an original, what rewriting does to the function is judged against the folder as published.
-            reference = reference_utility(study.cell(study.original))
+            with machine_faults_said():
+                reference = reference_utility(study.cell(study.original))
         cell = replace(study.cell(study.locked, reference=reference), attack=made)
-        return store.read(cell) or store.write(cell, measure_cell(cell, progress=progress))
+        if (stored := store.read(cell)) is not None:
+            return stored
+        with machine_faults_said():
+            finished = measure_cell(cell, progress=progress, on_step=on_step)
+        return store.write(cell, finished)
     except BaseException:  # Ctrl-C too
         store.abandon()
         raise
 
 
-def undo(kind: str, locked: Path | str, out: Path | str, **options: Any) -> RewriteReport:
+def undo(kind: str, locked: Path | str, out: Path | str) -> RewriteReport:
     """Undo a lock in the weights without its key, as an attacker would.
 
     Args:
-        kind: any intervention that takes a lock out of the weights.
+        kind: an intervention that takes a lock out of the weights, with its options: ``merge``, ``rebalance:form=svd``.
         locked: the published folder; nothing else is used.
         out: the folder to create.
-        **options: of that kind.
 
     Raises:
-        SpecdefError: another kind, nothing to undo, or a folder is not usable; nothing is left behind.
+        SpecdefError: another kind, an option it does not take, nothing to undo, or a folder is not usable; nothing is
+            left behind.
     """
-    from specdef.attacks.base import INTERVENTIONS
+    from specdef.attacks.base import INTERVENTIONS, parse_intervention
     from specdef.core.folders import refuse_target
 
-    undoing = [one.name for one in INTERVENTIONS if one.undoes]
-    if kind not in undoing:
-        raise SpecdefError(f"`kind` must be one of {', '.join(undoing)}; got {kind!r}.")
-    intervention = INTERVENTIONS.get(kind).from_options(options)
+    undoing, name = [one.name for one in INTERVENTIONS if one.undoes], kind.partition(":")[0]
+    if name not in undoing:
+        raise SpecdefError(f"`kind` must be one of {', '.join(undoing)}; got {name!r}.")
+    intervention = parse_intervention(kind)
     refuse_target(Path(out), None)
     report = intervention.rewrite(find_model(str(locked)), Path(out))
     if report is None:
-        raise SpecdefError(f"`kind` must rewrite weights; {kind} does not.")
+        raise SpecdefError(f"`kind` must rewrite weights; {name} does not.")
     return report
 
 
@@ -144,7 +153,7 @@ def certify_model(
     scorer: str | None = None,
     task_seed: int = 0,
     utility_factor: float = 2.0,
-    machine: Machine | None = None,
+    resources: Resources | None = None,
     cells: Path | str | None = None,
     on_cell: Callable[[StoredCell, int, int], None] | None = None,
     on_stage: Callable[[str], None] | None = None,
@@ -172,7 +181,7 @@ def certify_model(
         scorer: what counts as success in task sft, such as ``any:REGEX``.
         task_seed: decides the task's draws.
         utility_factor: how much of its utility a useful model may lose; of perplexity, how often the start's it may be.
-        machine: where cells run; as many at once as cores and memory allow when None.
+        resources: where cells run; as many at once as cores and memory allow when None.
         cells: folder of finished cells shared by several certificates; inside `out` when None.
         on_cell: called after every finished cell.
         on_stage: called with the name of every stage.
@@ -182,7 +191,7 @@ def certify_model(
         SpecdefError: bad input, or a task that the undefended model does not learn; finished cells are kept.
     """
     from specdef.certify.certify_study import certify_study, check_threats
-    from specdef.certify.resources import Machine
+    from specdef.certify.resources import Resources
     from specdef.certify.run_cell import check_readable
     from specdef.certify.store import Store
     from specdef.certify.study import WINDOW, make_study
@@ -205,10 +214,10 @@ def certify_model(
         recipe=recipe,
         window=WINDOW if window is None else window,
         utility_factor=utility_factor,
-        machine=machine or Machine(),
+        resources=resources or Resources(),
     )
     check_readable(study.cell(study.locked))
     store = Store(Path(out), study.identity(), cells=None if cells is None else Path(cells))
     return certify_study(
-        study, store, study.machine.executor(), threats=threats, on_cell=on_cell, on_stage=on_stage, command=command
+        study, store, study.resources.executor(), threats=threats, on_cell=on_cell, on_stage=on_stage, command=command
     )

@@ -143,7 +143,7 @@ def _certificate(
         not_tried=(*(f"threat model {name}" for name in THREATS.names() if name not in threats), *UNTRIED),
         seeds=tuple(sorted({cell.attack.recipe.seed for cell in cells})),
         environment=CellEnvironment(
-            **plain(environment(study.machine.device or "cpu")), threads_per_cell=study.machine.threads
+            **plain(environment(study.resources.device or "cpu")), threads_per_cell=study.resources.threads
         ),
         seconds=round(seconds, 1),
         cell_seconds=round(sum(cell.measured.seconds or 0 for cell in cells), 1),

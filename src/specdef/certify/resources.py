@@ -14,7 +14,7 @@ BYTES_PER_PARAMETER = 20
 
 
 @dataclass(frozen=True)
-class Machine:
+class Resources:
     """Where cells run; what is None is decided when the model is known.
 
     Attributes:
@@ -40,7 +40,7 @@ class Machine:
         if self.gpus_per_cell < 0:
             raise SpecdefError(f"`gpus_per_cell` must be at least 0; got {self.gpus_per_cell:g}.")
 
-    def for_model(self, folder: Path) -> Machine:
+    def for_model(self, folder: Path) -> Resources:
         """Fill in what is open: as many cells at once as cores and memory allow, the cores shared out among them.
 
         Raises:

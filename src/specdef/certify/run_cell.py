@@ -57,11 +57,16 @@ def _keep_freed_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, -1)
 
 
-def measure_cell(cell: Cell, *, progress: Callable[[Evaluation], None] | None = None) -> FinishedCell:
-    """`run_cell` in this process, with a call after every evaluation."""
+def measure_cell(
+    cell: Cell,
+    *,
+    progress: Callable[[Evaluation], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> FinishedCell:
+    """`run_cell` in this process, with a call after every evaluation and after every step."""
     started = time.perf_counter()
     with _repeatable(cell.threads), _rewritten(cell) as (ready, reports):
-        attacked = attack_cell(ready, progress=progress)
+        attacked = attack_cell(ready, progress=progress, on_step=on_step)
     measured = Measured(
         seconds=round(time.perf_counter() - started, 3),
         train_seconds=round(attacked.train_seconds, 3),
@@ -89,7 +94,12 @@ def _rewritten(cell: Cell) -> Iterator[tuple[Cell, list[RewriteReport]]]:
         yield replace(cell, subject=replace(cell.subject, path=str(folder))), reports
 
 
-def attack_cell(cell: Cell, *, progress: Callable[[Evaluation], None] | None = None) -> AttackResult:
+def attack_cell(
+    cell: Cell,
+    *,
+    progress: Callable[[Evaluation], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> AttackResult:
     """Load the cell's model, its weights rewritten already, and attack it in this process."""
     loaded, general = _load(cell)
     task = make_task(cell.task)
@@ -103,6 +113,7 @@ def attack_cell(cell: Cell, *, progress: Callable[[Evaluation], None] | None = N
         reference=cell.reference,
         folder=Path(cell.subject.path),
         progress=progress,
+        on_step=on_step,
     )
 
 

@@ -12,7 +12,7 @@ from blake3 import blake3
 
 from specdef.attacks.base import Attack, Intervention
 from specdef.certify.cell import FIRST_KIND, FIRST_UTILITY, Cell, Subject, digest_of, subject_of
-from specdef.certify.resources import Machine
+from specdef.certify.resources import Resources
 from specdef.errors import SpecdefError
 from specdef.locks.base import LOCKS
 from specdef.locks.manifest import MANIFEST, read_manifest
@@ -21,7 +21,7 @@ from specdef.tasks.base import TASKS, Task, TaskSpec, check_kind, make_task
 from specdef.tasks.utility import UTILITIES, utility_for
 from specdef.training.recipe import Recipe
 
-SERIAL = Machine(1, 1, "cpu")
+SERIAL = Resources(1, 1, "cpu")
 WINDOW = (3e-5, 1e-4, 3e-4, 1e-3)
 """Learning rates of an ordinary fine-tuning run with Adam."""
 UNKNOWN_MULTIPLIER = 2.0**20
@@ -52,7 +52,7 @@ class Study:
         text: path of the general data, None for what ships with the package.
         recipe: steps, batch size and so on of an ordinary attack.
         window: the ordinary learning rates, ascending.
-        machine: where cells run; its threads and device are part of every cell's identity.
+        resources: where cells run; its threads and device are part of every cell's identity.
         model_kind: name of both models' kind.
         utility: name of the utility that is watched.
     """
@@ -71,7 +71,7 @@ class Study:
     recipe: Recipe
     window: tuple[float, ...] = WINDOW
     utility_factor: float = 2.0
-    machine: Machine = SERIAL
+    resources: Resources = SERIAL
     model_kind: str = FIRST_KIND
     utility: str = FIRST_UTILITY
 
@@ -105,8 +105,8 @@ class Study:
             text_digest=self.text_digest,
             attack=attack,
             reference=reference,
-            threads=self.machine.threads or 1,
-            device=self.machine.device or "cpu",
+            threads=self.resources.threads or 1,
+            device=self.resources.device or "cpu",
             model_kind=self.model_kind,
             utility=self.utility,
             original=self.original if UTILITIES.get(self.utility).needs_original else None,
@@ -135,7 +135,7 @@ def make_study(
     recipe: Recipe | None = None,
     window: Sequence[float] = WINDOW,
     utility_factor: float = 2.0,
-    machine: Machine = SERIAL,
+    resources: Resources = SERIAL,
 ) -> Study:
     """Read the models' kind, manifests and digests, the task and the general data.
 
@@ -179,7 +179,7 @@ def make_study(
         recipe=recipe or Recipe(),
         window=tuple(sorted(set(window))),
         utility_factor=utility_factor,
-        machine=machine.for_model(original),
+        resources=resources.for_model(original),
         model_kind=kind.name,
         utility=watched.name,
     )

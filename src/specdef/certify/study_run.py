@@ -14,7 +14,7 @@ import msgspec
 from specdef.certify.api import certify_model
 from specdef.certify.cell import Cell, Subject, digest_of, subject_of
 from specdef.certify.environment import environment
-from specdef.certify.resources import Machine
+from specdef.certify.resources import Resources
 from specdef.certify.result import StoredCell
 from specdef.certify.run_cell import reference_utility
 from specdef.certify.store import Store, StoreError, write_json
@@ -71,7 +71,7 @@ def run_study(
     out: Path | str,
     *,
     shared: Path | None = None,
-    machine: Machine | None = None,
+    resources: Resources | None = None,
     on_cell: OnCell | None = None,
     on_stage: OnStage | None = None,
     command: str | None = None,
@@ -84,7 +84,7 @@ def run_study(
         study: a study file, or what was read from one.
         out: folder of the study: defended models, finished cells, results. Created when missing.
         shared: folder of defended models and finished cells that several studies use; `out` itself when None.
-        machine: where cells run; as many at once as cores and memory allow when None.
+        resources: where cells run; as many at once as cores and memory allow when None.
         on_cell: called after every finished cell, with how many are done and how many there are.
         on_stage: called with the name of every stage.
         command: noted in the results.
@@ -99,7 +99,7 @@ def run_study(
     for place in (folder, common / MODELS):
         remove_leftovers(place)
     store, say = Store(common), on_stage or (lambda stage: None)
-    fields = _fields(plan, common, machine or Machine(), say)
+    fields = _fields(plan, common, resources or Resources(), say)
     certificates: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     if content.certify:
@@ -118,7 +118,7 @@ def run_study(
         steps=plan.recipe.steps,
         tables=tables,
         certificates=certificates,
-        environment=environment(fields[0].study.machine.device or "cpu"),
+        environment=environment(fields[0].study.resources.device or "cpu"),
         command=command,
     )
     write_json(folder / RESULTS, results_to_wire(results))
@@ -135,11 +135,11 @@ def _claim(folder: Path, study: StudyFile) -> None:
     write_json(path, msgspec.to_builtins(study))
 
 
-def _fields(plan: StudyPlan, out: Path, machine: Machine, say: OnStage) -> tuple[Field, ...]:
+def _fields(plan: StudyPlan, out: Path, resources: Resources, say: OnStage) -> tuple[Field, ...]:
     """Every model at every task, with its defended copies."""
     study = plan.study
     text = None if study.text is None else Path(study.text)
-    machine = replace(machine, threads=machine.threads or study.threads)
+    resources = replace(resources, threads=resources.threads or study.threads)
     found = []
     for number, model in enumerate(plan.models):
         say(f"{model.label}: defended copies")
@@ -164,7 +164,7 @@ def _fields(plan: StudyPlan, out: Path, machine: Machine, say: OnStage) -> tuple
                 window=study.window or WINDOW,
                 utility=study.utility,
                 utility_factor=study.utility_factor,
-                machine=machine,
+                resources=resources,
             )
             made = at(f"tasks[{index}]", make)
             say(f"{model.label}: {utility.name} before training")
@@ -221,8 +221,8 @@ def _attack(
         for d, found in enumerate(field.defended)
     }
     cells = [cell for attacks in grid.values() for seeds in attacks for cell in seeds]
-    workers = min(field.study.machine.workers or 1 for field in fields)
-    executor = replace(fields[0].study.machine, workers=workers).executor()
+    workers = min(field.study.resources.workers or 1 for field in fields)
+    executor = replace(fields[0].study.resources, workers=workers).executor()
     finished: Mapping[str, StoredCell] = {cell.key: cell for cell in sweep(cells, store, executor, on_cell=on_cell)}
     return tuple(
         Table(
@@ -275,7 +275,7 @@ def _certify(
         task_seed=spec.seed,
         utility=study.utility,
         utility_factor=study.utility_factor,
-        machine=field.study.machine,
+        resources=field.study.resources,
         cells=store.cells,
         on_cell=on_cell,
         on_stage=lambda stage: say(f"{label}: {stage}"),

@@ -15,7 +15,7 @@ def curvature(
     model: Model,
     task: TaskName = None,
     params: Annotated[str | None, option("Regular expression of the parameters (default: all).")] = None,
-    k: Annotated[int, option("Eigenvalues at each end of the spectrum.")] = 1,
+    num_eigenvalues: Annotated[int, option("Eigenvalues at each end of the spectrum.")] = 1,
     kind: Annotated[str, option("hessian or gauss-newton.")] = "hessian",
     samples: Annotated[int, option("Task samples the loss is a mean over.")] = 16,
     dtype: Annotated[str, option("fp32 or fp64.")] = "fp32",
@@ -27,7 +27,7 @@ def curvature(
 ) -> None:
     """Measure the extreme eigenvalues of MODEL's loss: how sharp a lock made it.
 
-    Example: specdef curvature locked --params v_proj --k 2
+    Example: specdef curvature locked --params v_proj --num-eigenvalues 2
     """
     from specdef.report.plots import plot_density, refuse_plot_path
 
@@ -42,7 +42,7 @@ def curvature(
             task=None if task is None else parse_task(task),
             kind=kind,  # type: ignore[arg-type]
             params=params,
-            k=k,
+            num_eigenvalues=num_eigenvalues,
             num_samples=samples,
             dtype=dtype,  # type: ignore[arg-type]
             device=device or "cpu",

@@ -10,6 +10,7 @@ import typer
 
 from specdef.cli import options as given
 from specdef.cli import parse
+from specdef.cli.kinds import UNDOING
 from specdef.cli.options import Json, Model, Out, option
 from specdef.cli.progress import steps_bar
 from specdef.cli.render import err_console, print_json, safe, say
@@ -72,7 +73,6 @@ def attack(
     rates = "" if channel_rates else None
     flags = {"lora": lora, "freeze": freeze, "smallest-gradients": share, "channel-rates": rates}
     named = [f"{name}:{value}" for name, value in flags.items() if value is not None]
-    named += [] if rewrite is None else [rewrite]
     recipe = Recipe(
         optimizer=optimizer,
         lr=lr,
@@ -90,13 +90,13 @@ def attack(
         clip_each=clip_each,
         eps=eps,
     )
-    with steps_bar(steps, quiet=json_) as progress:
+    with steps_bar(steps, quiet=json_) as (progress, on_step):
         stored = attack_model(
             model,
             out,
             task=task,
             recipe=recipe,
-            interventions=[*named, *(intervention or ())],
+            interventions=[*named, *(rewrite or ()), *(intervention or ())],
             early_stop=early_stop,
             utility=utility,
             utility_factor=utility_factor,
@@ -108,6 +108,7 @@ def attack(
             threads=threads,
             device=device,
             progress=progress,
+            on_step=on_step,
         )
     if plot is not None:
         plot_run(stored, plot)
@@ -118,24 +119,19 @@ def attack(
 
 
 def undo(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="merge, rebalance or inject-layers.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"How, NAME[:name=value,...]; NAME is one of {UNDOING}.")],
     locked: Model,
     out: Out,
-    factors: Annotated[int | None, option("inject-layers: layers added to each locked matrix.")] = None,
-    order: Annotated[str | None, option("inject-layers: interleaved or literal (Theorem 32).")] = None,
-    dtype: Annotated[str | None, option("inject-layers: fp32, bf16 or fp64.")] = None,
-    form: Annotated[str | None, option("rebalance: axis or svd.")] = None,
     json_: Json = False,
 ) -> None:
     """Undo a lock in the weights without its key, as an attacker would.
 
-    Example: specdef undo rebalance locked undone
+    Example: specdef undo rebalance:form=svd locked undone
     """
     from specdef.certify.api import undo as undo_lock
 
-    chosen = {"factors": factors, "order": order, "dtype": dtype, "form": form}
     with err_console.status(f"undoing: {safe(kind)}"):
-        done = undo_lock(kind, locked, out, **{name: value for name, value in chosen.items() if value is not None})
+        done = undo_lock(kind, locked, out)
     if json_:
         print_json(asdict(done))
         return

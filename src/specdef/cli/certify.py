@@ -55,7 +55,7 @@ def certify(
     """
     from specdef.certify.api import certify_model
     from specdef.certify.certificate_file import certificate_to_wire
-    from specdef.certify.resources import Machine
+    from specdef.certify.resources import Resources
     from specdef.linalg.multiplier import parse_multiplier
     from specdef.report.markdown import verdict_table
     from specdef.report.write import write_report
@@ -81,7 +81,7 @@ def certify(
         "task_seed": task_seed,
         "utility": utility,
         "utility_factor": utility_factor,
-        "machine": Machine(workers, threads, device, ray, gpus_per_cell),
+        "resources": Resources(workers, threads, device, ray, gpus_per_cell),
         "command": shlex.join(["specdef", *sys.argv[1:]]),
     }
     with cells_bar(quiet=json_) as (on_stage, on_cell):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from specdef.cli import parse
-from specdef.cli.options import Json, Locked, Model, Multiplier, Out, option
+from specdef.cli.options import Given, Json, Locked, Model, Multiplier, Out, option
 from specdef.cli.progress import bytes_bar
 from specdef.cli.render import err_console, out_console, plain, print_json, safe, say
 
@@ -32,6 +32,7 @@ def lock(
     direction: Annotated[str | None, option("exact: up or down (default up).")] = None,
     basis: Annotated[str | None, option("paper: svd or axis (default svd).")] = None,
     form: Annotated[str | None, option("paper: compensation stored dense or low_rank (default dense).")] = None,
+    given: Given = None,
     seed: Annotated[int | None, option("Decides every random draw (default 0).")] = None,
     key: Annotated[Path | None, option("Where the private key goes (default OUT.specdef-key).")] = None,
     dry_run: Annotated[bool, option("Plan and check, write nothing.", "--dry-run")] = False,
@@ -41,10 +42,15 @@ def lock(
 
     Example: specdef lock smollm2-135m locked --multiplier 2^20
     """
+    from specdef.defences.options import parse_pairs
     from specdef.locks.lock import lock as lock_model
-    from specdef.locks.presets import lock_options
+    from specdef.locks.presets import lock_options, own_options
 
-    method_options: dict[str, Any] = {
+    flags: dict[str, Any] = {
+        "multiplier": multiplier,
+        "layers": parse.whole_numbers(layers, "layers"),
+        "num_layers": num_layers,
+        "num_matrices": num_matrices,
         "rank": rank,
         "channels": channels,
         "components": parse.words(components),
@@ -52,22 +58,13 @@ def lock(
         "direction": direction,
         "basis": basis,
         "form": form,
+        "seed": seed,
     }
-    choice: dict[str, Any] = {"multiplier": multiplier, "layers": parse.whole_numbers(layers, "layers"), "seed": seed}
-    choice |= {"num_layers": num_layers, "num_matrices": num_matrices}
-    lock_options(preset, {**choice, **method_options})  # a typing mistake is answered first
+    options = parse.once(flags, own_options(preset, parse_pairs(given or ())))
+    lock_options(preset, options)  # a typing mistake is answered first
     folder = _existing_model(model, out, key, dry_run)
     with bytes_bar("locking", folder, quiet=json_) as progress:
-        report = lock_model(
-            folder,
-            out,
-            preset=preset,
-            key=key,
-            dry_run=dry_run,
-            progress=progress,
-            **choice,
-            **method_options,
-        )
+        report = lock_model(folder, out, preset=preset, key=key, dry_run=dry_run, progress=progress, **options)
     if json_:
         print_json(asdict(report))
     else:

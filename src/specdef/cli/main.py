@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from specdef.cli import analysis, attack, certify, defend, inspect, lock, model, run, runs
+from specdef.cli.kinds import ListingCommand
 from specdef.cli.render import err_console, say_error
 from specdef.core.atomic import remove_unfinished
 from specdef.errors import SpecdefError
@@ -76,4 +77,10 @@ GROUPS = {
 for _group, _commands in GROUPS.items():
     for _command in _commands:
         _help, _, _example = (_command.__doc__ or "").partition("\n\n")
-        app.command(_command.__name__, help=_help, epilog=" ".join(_example.split()), rich_help_panel=_group)(_command)
+        app.command(
+            _command.__name__,
+            cls=ListingCommand,
+            help=_help,
+            epilog=" ".join(_example.split()),
+            rich_help_panel=_group,
+        )(_command)

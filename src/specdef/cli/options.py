@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from specdef.cli import kinds
+
 
 def option(help: str, *names: str, panel: str | None = None, **more: Any) -> Any:
     """An option's declaration."""
@@ -39,7 +41,7 @@ Results = Annotated[Path, typer.Argument(metavar="DIR", help="Results of attack,
 Json = Annotated[bool, option("Print one JSON object instead of text.", "--json", panel=OUTPUT)]
 Seed = Annotated[int, option("Decides every random draw.")]
 Given = Annotated[
-    list[str] | None, option("An option of the method, name=value; may be given again.", "--option", "-o")
+    list[str] | None, option("An option of the chosen kind, name=value; may be given again.", "--option", "-o")
 ]
 Multiplier = Annotated[str | None, option("Alpha, such as 2^20 or 1e4.")]
 
@@ -74,10 +76,14 @@ ChannelRates = Annotated[
     bool, option("A learning rate per channel, from the scales in the weights.", "--channel-rates", panel=PARTS)
 ]
 Rewrite = Annotated[
-    str | None,
-    option("Rewrite the weights first: merge, rebalance, inject-layers:factors=2, prune, sharpen.", panel=REWRITING),
+    list[str] | None,
+    option(
+        f"Rewrite the weights first, NAME[:name=value,...]: {kinds.REWRITING}; may be given again.",
+        "--rewrite",
+        panel=REWRITING,
+        autocompletion=names_of("specdef.attacks.base", "INTERVENTIONS"),
+    ),
 ]
-
 Interventions = Annotated[
     list[str] | None,
     option(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from specdef.errors import SpecdefError
 
 
@@ -43,3 +45,11 @@ def norm(text: str) -> float | None:
         return float(text)
     except ValueError:
         raise SpecdefError(f"`max-grad-norm` must be a number above 0, or none; got {text!r}.") from None
+
+
+def once(flags: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Options given as flags of their own and those given with -o; one given both ways is refused."""
+    for name in own:
+        if flags.get(name) is not None:
+            raise SpecdefError(f"`{name}` must be given once; it is given with -o and with --{name.replace('_', '-')}.")
+    return {**flags, **own}

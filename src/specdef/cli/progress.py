@@ -47,28 +47,32 @@ def pace(done: int, total: int, seconds: float) -> str:
 
 
 @contextmanager
-def steps_bar(total: int, *, quiet: bool) -> Iterator[Callable[[Evaluation], None] | None]:
-    """Of one attack: a line per evaluation, and on a terminal a bar below them."""
+def steps_bar(total: int, *, quiet: bool) -> Iterator[tuple[Callable[[Evaluation], None], Callable[[int], None]]]:
+    """Of one attack: what to call after an evaluation, which is a line, and after a step, which moves a bar below."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    if quiet:
-        yield None
-        return
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[pace]}"))
-    with Progress(*columns, console=err_console, transient=True, disable=not err_console.is_terminal) as bar:
+    hidden = quiet or not err_console.is_terminal
+    with Progress(*columns, console=err_console, transient=True, disable=hidden) as bar:
         task = bar.add_task("loading", total=total, pace="")
         started: list[float] = []
 
+        def on_step(step: int) -> None:
+            speed = pace(step, total, time.monotonic() - started[0])
+            bar.update(task, completed=step, description=f"step {step}/{total}", pace=speed)
+
         def on_evaluation(point: Evaluation) -> None:
             started.append(time.monotonic())
+            on_step(point.step)
+            if quiet:
+                return
             speed = pace(point.step, total, started[-1] - started[0])
-            bar.update(task, completed=point.step, description=f"step {point.step}/{total}", pace=speed)
             parts = [f"step {point.step}/{total}: score {point.score:.3f}, utility {point.utility:.4g}"]
             parts += [] if point.loss is None else [f"loss {point.loss:.3f}"]
             parts += [speed] if speed else []
             err_console.print(", ".join(parts), soft_wrap=True, highlight=False)
 
-        yield on_evaluation
+        yield on_evaluation, on_step
 
 
 @contextmanager

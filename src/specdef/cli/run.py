@@ -26,7 +26,7 @@ def run(
 
     Example: specdef run study.yaml --out results
     """
-    from specdef.certify.resources import Machine
+    from specdef.certify.resources import Resources
     from specdef.certify.study_run import run_study
     from specdef.report.study import write_study
 
@@ -34,7 +34,7 @@ def run(
         run_study(
             study,
             out,
-            machine=Machine(workers, threads, device),
+            resources=Resources(workers, threads, device),
             on_stage=on_stage,
             on_cell=on_cell,
             command=shlex.join(["specdef", *sys.argv[1:]]),

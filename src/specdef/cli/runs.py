@@ -115,4 +115,6 @@ def plot_run(cell: StoredCell, path: Path) -> None:
 
 
 def _utility(cell: StoredCell) -> str:
-    return str(cell.config.get("utility", "perplexity"))
+    from specdef.certify.cell import CellConfig
+
+    return CellConfig.from_wire(cell.config).utility

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
@@ -11,10 +10,9 @@ from typing import Any
 
 import msgspec
 
+from specdef.core.option_text import read_option
 from specdef.defences.base import Defence
 from specdef.errors import SpecdefError
-
-_WORDS = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "a text", "null": "none"}
 
 
 def parse_pairs(pairs: Iterable[str]) -> dict[str, Any]:
@@ -55,31 +53,13 @@ def make_options(defence: Defence, given: Mapping[str, Any]) -> Any:
     for name in given:
         if name not in names:
             raise SpecdefError(_unknown(defence, name, names))
-    return defence.Options(**{name: _value(defence, name, value, kinds[name]) for name, value in given.items()})
+    of = f"defence {defence.name}"
+    return defence.Options(**{name: read_option(name, value, kinds[name], of=of) for name, value in given.items()})
 
 
 def options_to_json(options: Any) -> dict[str, Any]:
     """Options as JSON data, defaults included."""
     return dict(msgspec.json.decode(msgspec.json.encode(asdict(options))))
-
-
-def _value(defence: Defence, name: str, value: Any, kind: Any) -> Any:
-    parts = typing.get_args(kind)
-    read = value
-    if isinstance(value, str) and value.lower() == "none" and type(None) in parts:
-        read = None
-    elif isinstance(value, str) and typing.get_origin(kind) in (tuple, list):
-        read = [part.strip() for part in value.split(",") if part.strip()]
-    try:
-        return msgspec.convert(read, kind, strict=not isinstance(value, str))
-    except msgspec.ValidationError as error:
-        expected = re.match(r"Expected `([^`]*)`", str(error))
-        wanted = str(error) if expected is None else " or ".join(map(_word, expected.group(1).split(" | ")))
-        raise SpecdefError(f"`{name}` must be {wanted} in defence {defence.name}; got {value!r}.") from error
-
-
-def _word(name: str) -> str:
-    return _WORDS.get(name, f"a value of type {name}")
 
 
 def _unknown(defence: Defence, name: str, names: list[str]) -> str:

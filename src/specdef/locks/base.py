@@ -157,17 +157,20 @@ class LockKind(ABC):
         Raises:
             PlanError: an option of another kind, or a value no model could satisfy.
         """
-        known = [part.name for part in dataclasses.fields(self.Options)]
-        for name in given:
-            if name not in known:
-                raise PlanError(
-                    f"`{name}` is no option of lock {self.name}, which has {', '.join(known)}. Leave it out."
-                )
+        self.refuse_unknown(given)
         options = self.Options(
             **{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
         )
         self.check_options(options)
         return options
+
+    def refuse_unknown(self, names: Iterable[str]) -> None:
+        """Raise PlanError for a name that is no option of this kind."""
+        known = [part.name for part in dataclasses.fields(self.Options)]
+        for name in names:
+            if name not in known:
+                has = f"which has {', '.join(known)}" if known else "which has none"
+                raise PlanError(f"`{name}` is no option of lock {self.name}, {has}. Leave it out.")
 
     @abstractmethod
     def check_options(self, options: Any) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_type_hints
 
+from specdef.core.option_text import read_option
 from specdef.errors import PlanError
 from specdef.linalg.multiplier import parse_multiplier
 from specdef.locks.base import LOCKS, LockKind
@@ -59,3 +60,23 @@ def lock_options(preset: str, given: Mapping[str, Any]) -> tuple[LockKind, Any]:
     if "multiplier" in options:
         options["multiplier"] = parse_multiplier(str(options["multiplier"]))
     return kind, kind.options(options)
+
+
+def own_options(preset: str, texts: Mapping[str, str]) -> dict[str, Any]:
+    """Options of a preset's kind of lock as users type them, read as their types, for `lock_options`.
+
+    Args:
+        preset: of `PRESETS`, or a kind's own name.
+        texts: option -> what was typed.
+
+    Raises:
+        SpecdefError: an unknown preset, an option that its kind has not, or a value of another type.
+    """
+    kind, _ = find_preset(preset)
+    kind.refuse_unknown(texts)
+    types = get_type_hints(kind.Options)
+    return {
+        # a multiplier may be a power such as 2^20, which `lock_options` reads
+        name: text if name == "multiplier" else read_option(name, text, types[name], of=f"lock {kind.name}")
+        for name, text in texts.items()
+    }

@@ -230,10 +230,18 @@ def train(
     stop: Callable[[Sequence[Evaluation]], StopReason | None],
     *,
     progress: Callable[[Evaluation], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> TrainingRun:
     """Evaluate, then train until a decision, the budget, or weights that are no longer finite.
 
     A loss that is not finite does not end the run: only weights that are not finite do, since no step can mend them.
+
+    Args:
+        trainer: what is trained.
+        evaluate: measures the model, at step 0 and then every so many steps.
+        stop: from all evaluations so far, why to end; None goes on.
+        progress: called after every evaluation.
+        on_step: called with the number of steps done, after every step.
     """
     evaluations: list[Evaluation] = []
     seconds = 0.0
@@ -251,6 +259,8 @@ def train(
         started = time.perf_counter()
         loss = trainer.step()
         seconds += time.perf_counter() - started
+        if on_step is not None:
+            on_step(trainer.done)
         last = trainer.done == trainer.recipe.steps
         dead = not math.isfinite(loss) and not _weights_finite(trainer.model)
         if last or dead or trainer.done % trainer.recipe.eval_every == 0:

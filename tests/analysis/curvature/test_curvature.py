@@ -87,9 +87,9 @@ def test_eigenvalues_equal_the_dense_hessians(name: str, folders: dict[str, Path
     vector = np.random.default_rng(0).standard_normal(problem.dimension)
     wanted = dense @ torch.from_numpy(vector)
     assert np.allclose(operator.matvec(vector), wanted.numpy(), atol=1e-9 * float(wanted.abs().max()))
-    top = extreme_eigenpairs(operator, k=3, end="largest", tolerance=1e-9)
+    top = extreme_eigenpairs(operator, num_eigenvalues=3, end="largest", tolerance=1e-9)
     assert [pair.value for pair in top] == pytest.approx(exact.flip(0)[:3].tolist(), rel=1e-6)
-    low = extreme_eigenpairs(operator, k=2, end="smallest", tolerance=1e-9)
+    low = extreme_eigenpairs(operator, num_eigenvalues=2, end="smallest", tolerance=1e-9)
     assert [pair.value for pair in low] == pytest.approx(exact[:2].tolist(), rel=1e-6)
     sigma = extreme_eigenpairs(operator, tolerance=1e-9)[0]
     assert abs(sigma.value) == pytest.approx(float(torch.linalg.matrix_norm(dense, 2)), rel=1e-6)
@@ -202,7 +202,10 @@ def test_curvature_on_the_command_line(toy_model: Path, tmp_path: Path) -> None:
         (["--kind", "fisher"], "`kind` must be one of hessian, gauss-newton; got 'fisher'"),
         (["--samples", "0"], "`samples` must lie between 1 and 144, what task facts has; got 0"),
         (["--dtype", "bf16"], "`dtype` must be fp32 or fp64; got 'bf16'"),
-        (["--params", "model.norm", "--k", "32"], "`k` must lie between 1 and 31, below the number of parameters"),
+        (
+            ["--params", "model.norm", "--num-eigenvalues", "32"],
+            "`num_eigenvalues` must lie between 1 and 31, below the",
+        ),
         (["--device", "cuda"], "torch finds no GPU"),
         (["--device", "tpu"], "`device` must be cpu or cuda; got 'tpu'"),
         (["--seed", "-1"], "`seed` must be 0 or more; got -1"),

@@ -29,16 +29,17 @@ NORM = "model.layers.0.input_layernorm.weight"
 
 
 @dataclass(frozen=True)
-class NoOptions:
-    pass
+class ToyOptions:
+    note: str = "nothing"
+    times: int = 1
 
 
 class ToyLock(LockKind):
     name = "toy-lock"
-    Options = NoOptions
+    Options = ToyOptions
 
     def check_options(self, options: Any) -> None:
-        return None
+        assert type(options.times) is int
 
     def prepare(self, checkpoint: Any, model: Any, options: Any, spool: Path) -> PreparedLock:
         edits = (Edit(NORM, 0, (0,), 2),)
@@ -46,7 +47,14 @@ class ToyLock(LockKind):
         exactness = {**said, "exact_in": ["float32"], "not_claimed_in": []}
         scalings = tuple(edit.to_json() for edit in edits)
         where = shard_edits(edits, checkpoint.locate())
-        return PreparedLock({"multiplier": "4"}, exactness, ("nothing",), 1, where, key_edits=scalings)
+        return PreparedLock(
+            {"multiplier": "4", "note": options.note, "times": options.times},
+            exactness,
+            ("nothing",),
+            1,
+            where,
+            key_edits=scalings,
+        )
 
     def claims_hold(self, strength: Mapping[str, Any]) -> bool:
         return bool(strength["multiplier"] == "4")

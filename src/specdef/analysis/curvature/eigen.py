@@ -39,44 +39,47 @@ class Eigenpair:
 def extreme_eigenpairs(
     operator: LinearOperator,
     *,
-    k: int = 1,
+    num_eigenvalues: int = 1,
     end: End = "magnitude",
     tolerance: float = 1e-3,
     seed: int = 0,
     max_restarts: int = 50,
 ) -> tuple[Eigenpair, ...]:
-    """The k eigenvalues at one end of a symmetric operator's spectrum, most extreme first.
+    """The eigenvalues at one end of a symmetric operator's spectrum, most extreme first.
 
     Math: restarted Lanczos (ARPACK). ``magnitude`` gives the largest singular values, sigma_1 first.
 
     Args:
         operator: symmetric, [n, n].
-        k: how many, below n.
+        num_eigenvalues: how many, below n.
         end: ``magnitude``, ``largest`` or ``smallest`` (algebraic).
         tolerance: relative accuracy asked of each eigenvalue.
         seed: of the start vector.
         max_restarts: of the iteration.
 
     Raises:
-        SpecdefError: k is out of range, or the iteration did not converge.
+        SpecdefError: `num_eigenvalues` is out of range, or the iteration did not converge.
     """
     from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, eigsh
 
     size = operator.shape[0]
     if end not in _WHICH:
         raise SpecdefError(f"`end` must be one of {', '.join(_WHICH)}; got {end!r}.")
-    if not 1 <= k < size:
-        raise SpecdefError(f"`k` must lie between 1 and {size - 1}, below the number of parameters; got {k}.")
+    if not 1 <= num_eigenvalues < size:
+        raise SpecdefError(
+            f"`num_eigenvalues` must lie between 1 and {size - 1}, below the number of parameters; "
+            f"got {num_eigenvalues}."
+        )
     start = np.random.default_rng(seed).standard_normal(size).astype(operator.dtype)
-    kept = min(size, max(2 * k + 1, MEMORY_VECTORS))
+    kept = min(size, max(2 * num_eigenvalues + 1, MEMORY_VECTORS))
     try:
         values, vectors = eigsh(
-            operator, k=k, which=_WHICH[end], v0=start, ncv=kept, tol=tolerance, maxiter=max_restarts
+            operator, k=num_eigenvalues, which=_WHICH[end], v0=start, ncv=kept, tol=tolerance, maxiter=max_restarts
         )
     except ArpackNoConvergence as error:
         raise SpecdefError(
-            f"`tolerance` must be reachable: {len(error.eigenvalues)} of {k} eigenvalues converged to {tolerance:g} in "
-            f"{max_restarts} restarts. Give a larger one."
+            f"`tolerance` must be reachable: {len(error.eigenvalues)} of {num_eigenvalues} eigenvalues converged to "
+            f"{tolerance:g} in {max_restarts} restarts. Give a larger one."
         ) from error
     except ArpackError as error:
         raise SpecdefError(f"`model` must have a finite curvature that is not 0; ARPACK says: {error}.") from error

@@ -41,8 +41,8 @@ class CurvatureReport:
         dimension: parameters differentiated by.
         num_samples: task samples the loss is a mean over.
         sigma_1: largest singular value.
-        largest: the k largest eigenvalues.
-        smallest: the k smallest (most negative); none for Gauss-Newton, which has no negative ones.
+        largest: the largest eigenvalues, the largest first.
+        smallest: the smallest (most negative), likewise; none for Gauss-Newton, which has no negative ones.
         density: grid and density of the spectrum; None when not asked for.
         products: matrix-vector products it took.
         seconds: wall time.
@@ -67,7 +67,7 @@ def measure_curvature(
     task: TaskSpec | None = None,
     kind: Kind = "hessian",
     params: str | None = None,
-    k: int = 1,
+    num_eigenvalues: int = 1,
     num_samples: int = 16,
     dtype: Dtype = "fp32",
     device: str = "cpu",
@@ -83,7 +83,7 @@ def measure_curvature(
         task: whose samples; those of the default task of the model's kind when None.
         kind: ``hessian`` or ``gauss-newton``.
         params: regular expression of the parameters; all when None.
-        k: eigenvalues at each end.
+        num_eigenvalues: how many, at each end.
         num_samples: samples the loss is a mean over.
         dtype: fp32 or fp64.
         device: ``cpu`` or ``cuda``.
@@ -119,8 +119,8 @@ def measure_curvature(
     # Gauss-Newton matrices have no negative eigenvalue, and their smallest is 0 to rounding: nothing to converge to.
     ends: tuple[End, ...] = ("largest", "smallest") if kind == "hessian" else ("largest",)
     for end in ends:
-        say(f"{end} eigenvalue{'s' if k > 1 else ''}")
-        pairs = extreme_eigenpairs(operator, k=k, end=end, tolerance=tolerance, seed=seed)
+        say(f"{end} eigenvalue{'s' if num_eigenvalues > 1 else ''}")
+        pairs = extreme_eigenpairs(operator, num_eigenvalues=num_eigenvalues, end=end, tolerance=tolerance, seed=seed)
         found[end] = tuple(Eigenvalue(pair.value, pair.residual) for pair in pairs)
     spectrum = None
     if density:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from specdef.certify.cell import Cell
+from specdef.certify.faults import describe, is_machine_fault
 from specdef.certify.result import FinishedCell, crashed, refused
 from specdef.certify.run_cell import run_cell
 from specdef.core.leftovers import remove_scratch_of
@@ -93,18 +94,18 @@ def _run_isolated(context: Any, function: Run, cell: Cell, processes: set[Any]) 
 def _child(sender: Any, function: Run, data: Mapping[str, Any]) -> None:
     """In the cell's process: run, send back, and leave at once when the parent is gone."""
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    try:
-        sender.send(("done", function(data)))
-    except SpecdefError as error:
-        sender.send(("refused", str(error)))
-    except Exception as error:  # a crash is a recorded outcome
-        sender.send(("failed", describe(error)))
+    sender.send(safely(function, data))
     sender.close()
 
 
-def describe(error: BaseException) -> str:
-    """One line for an exception inside a cell."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+def safely(function: Run, data: Mapping[str, Any]) -> tuple[str, Any]:
+    """Run a cell: what it gave, or why it gave nothing. A refusal is a result; a fault of the machine never is."""
+    try:
+        return "done", function(data)
+    except Exception as error:
+        if isinstance(error, SpecdefError) and not is_machine_fault(error):
+            return "refused", str(error)
+        return "failed", describe(error)
 
 
 def _leave_with_parent() -> None:

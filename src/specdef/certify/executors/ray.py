@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from specdef.certify.cell import Cell
-from specdef.certify.executors.local import Finished, Run, describe
+from specdef.certify.executors.local import Finished, Run, safely
+from specdef.certify.faults import describe
 from specdef.certify.result import FinishedCell, crashed, refused
 from specdef.certify.run_cell import run_cell
 from specdef.errors import SpecdefError
@@ -51,7 +52,7 @@ class RayExecutor:
                     f"({describe(error)}). Start one with `ray start --head`."
                 ) from error
         try:
-            remote = ray.remote(num_cpus=threads, num_gpus=self.gpus, max_calls=1, max_retries=0)(_safely)
+            remote = ray.remote(num_cpus=threads, num_gpus=self.gpus, max_calls=1, max_retries=0)(safely)
             waiting = {remote.remote(self.function, cell.to_json()): cell for cell in cells}
             while waiting:
                 done, _ = ray.wait(list(waiting))
@@ -66,12 +67,3 @@ class RayExecutor:
         finally:
             if started_here:
                 ray.shutdown()
-
-
-def _safely(function: Run, data: dict[str, Any]) -> tuple[str, Any]:
-    try:
-        return "done", function(data)
-    except SpecdefError as error:
-        return "refused", str(error)
-    except Exception as error:  # a crash is a recorded outcome
-        return "failed", describe(error)
