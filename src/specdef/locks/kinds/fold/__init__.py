@@ -89,5 +89,11 @@ class Fold(LockKind):
 
         return lock_module(self.name, module, self.options(given))
 
+    def unlock_module(self, module: nn.Module, originals: Mapping[str, Any]) -> None:
+        """See `LockKind`."""
+        from specdef.locks.model_tensors import write_tensors
+
+        write_tensors(module, originals)
+
 
 KIND = Fold()

@@ -94,6 +94,12 @@ class Inject(LockKind):
 
         return lock_module(self.name, module, **given)
 
+    def unlock_module(self, module: nn.Module, originals: Mapping[str, Any]) -> None:
+        """See `LockKind`."""
+        from specdef.locks.kinds.inject.memory import unlock_module
+
+        unlock_module(module, originals)
+
     def owns_tensor(self, name: str) -> bool:
         """See `LockKind`."""
         return ".compensation" in name
