@@ -10,13 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from specdef.architectures.channels import (
-    PairImbalance,
-    ScaledChannel,
-    channel_exponents,
-    channel_logs,
-    pair_imbalances,
-)
+from specdef.architectures.channel_exponents import channel_exponents
+from specdef.architectures.channels import PairImbalance, ScaledChannel, channel_logs, pair_imbalances
 from specdef.architectures.resolve import ResolvedPair
 from specdef.checkpoint.reader import Checkpoint
 from specdef.errors import CheckpointError

@@ -61,7 +61,7 @@ class Inject(LockKind):
 
     def check(self, checkpoint: Checkpoint, strength: Mapping[str, Any], original: Checkpoint | None) -> Check:
         """See `LockKind`."""
-        from specdef.locks.kinds.inject.plan import lock_present
+        from specdef.locks.kinds.inject.check import lock_present
 
         return Check("lock", *lock_present(checkpoint, strength))
 

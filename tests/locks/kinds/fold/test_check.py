@@ -11,7 +11,7 @@ import pico
 import pytest
 
 from specdef import lock, verify
-from specdef.architectures.channels import UNKNOWN, channel_exponents
+from specdef.architectures.channel_exponents import UNKNOWN, channel_exponents
 from specdef.architectures.resolve import resolve
 from specdef.checkpoint.digests import file_digest
 from specdef.checkpoint.reader import open_checkpoint
