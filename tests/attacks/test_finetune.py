@@ -11,6 +11,7 @@ import pico_text
 import pytest
 import torch
 
+from specdef import lock
 from specdef.attacks.base import Attack
 from specdef.attacks.interventions.freeze import Freeze
 from specdef.attacks.interventions.lora import Lora, add_adapter
@@ -115,6 +116,40 @@ def test_adapters_on_named_layers_only(toy_model: Path) -> None:
     assert all("q_proj" in name or "layers.1.mlp.up_proj" in name for name in trained)
     with pytest.raises(SpecdefError, match=r"targets must name linear layers \(.*q_proj.*\); got nothing_proj"):
         add_adapter(kind_of(toy_model).load(toy_model), Lora(targets=("nothing_proj",)))
+
+
+@pytest.fixture(scope="module")
+def locked_model(toy_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The paper's lock on every gate and value projection of layer 0."""
+    out = tmp_path_factory.mktemp("paper") / "locked"
+    lock(toy_model, out, preset="paper", rank=2, multiplier="2^6", layers=[0], components=["gate_proj", "v_proj"])
+    return out
+
+
+@pytest.mark.parametrize(
+    "targets", [("gate_proj",), ("model.layers.0.mlp.gate_proj",), (r"re:.*layers\.0\.(mlp\.gate|self_attn\.q)_proj",)]
+)
+def test_adapters_train_on_locked_layers_that_are_named(targets: tuple[str, ...], locked_model: Path) -> None:
+    result, model, before = attack(locked_model, Attack(SHORT, (Lora(rank=4, targets=targets),)))
+    assert result.evaluations[0] == attack(locked_model, Attack(SHORT))[0].evaluations[0]
+    layer = model.get_submodule("model.layers.0.mlp.gate_proj")
+    assert type(layer).__name__ == "LoraDeformedLinear"
+    assert layer.lora_B["default"].weight.any()  # type: ignore[union-attr, index]
+    old = before.get_submodule("model.layers.0.mlp.gate_proj").state_dict()
+    assert all(torch.equal(old[name], value) for name, value in layer.get_base_layer().state_dict().items())  # type: ignore[operator]
+
+
+def test_adapters_on_all_layers_go_on_skipping_locked_ones(locked_model: Path) -> None:
+    model = add_adapter(kind_of(locked_model).load(locked_model), Lora())
+    adapted = {name.split(".lora_A")[0] for name, _ in model.named_modules() if name.endswith(".lora_A")}
+    assert len(adapted) == 2 * 7 - 2
+    assert not any("layers.0.mlp.gate_proj" in name or "layers.0.self_attn.v_proj" in name for name in adapted)
+
+
+def test_other_adapters_cannot_be_put_on_locked_layers(locked_model: Path) -> None:
+    loaded = kind_of(locked_model).load(locked_model)
+    with pytest.raises(SpecdefError, match=r"targets must name linear layers .* got model.layers.0.mlp.gate_proj"):
+        add_adapter(loaded, Lora("IA3", targets=("model.layers.0.mlp.gate_proj",)))
 
 
 @pytest.mark.parametrize("kind", ["IA3", "VERA", "ADALORA"])

@@ -75,6 +75,9 @@ class Toy(LockKind):
     def lock_module(self, module: nn.Module, given: Mapping[str, Any]) -> ModuleLock:
         raise PlanError("`module` cannot be locked by a toy.")
 
+    def unlock_module(self, module: Any, originals: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
     @staticmethod
     def _first(checkpoint: Checkpoint) -> float:
         return float(np.asarray(checkpoint.map_tensor(*checkpoint.locate()[NORM]))[0])

@@ -55,6 +55,7 @@ def _edit(locked: Path, **changes: Any) -> None:
         {"strength": {"pairs": {"vo": "2"}}},
         {"strength": {"direction": ["up"]}},
         {"strength": {"multiplier": 2**20}},
+        *({"strength": {"channels_per_pair": value}} for value in ("1", "many", None, [1], 1.5, True, 0, -1)),
     ],
 )
 def test_types_and_numbers_that_do_not_fit(

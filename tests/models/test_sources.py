@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
-from specdef.errors import CheckpointError
+import specdef
+from specdef import certify_model, lock, verify
+from specdef.errors import CheckpointError, SpecdefError
 from specdef.models.sources import find_model
 
 
@@ -19,3 +24,32 @@ from specdef.models.sources import find_model
 def test_the_argument_is_named(name: str, sentence: str) -> None:
     with pytest.raises(CheckpointError, match=sentence):
         find_model(name, argument="original")
+
+
+def test_a_folder_that_holds_no_model(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"`original` must be a Hugging Face model folder; .* no config\.json"):
+        find_model(str(tmp_path), argument="original")
+
+
+WITH_AN_ORIGINAL: dict[str, Callable[[Path, Path, Path], object]] = {
+    "verify": lambda locked, original, out: verify(locked, original=original),
+    "attack": lambda locked, original, out: specdef.attack(locked, out, original=original),
+    "certify": lambda locked, original, out: certify_model(locked, out, original=original),
+}
+
+
+@pytest.mark.parametrize("kept", [None, (), ("model.safetensors",), ("config.json",)])
+@pytest.mark.parametrize("command", WITH_AN_ORIGINAL)
+def test_a_wrong_original_is_never_called_the_model(
+    command: str, kept: tuple[str, ...] | None, toy_model: Path, tmp_path: Path
+) -> None:
+    """Missing, empty, without a config, without weights."""
+    lock(toy_model, tmp_path / "locked")
+    original = tmp_path / "original"
+    if kept is not None:
+        original.mkdir()
+        for name in kept:
+            (original / name).write_bytes((toy_model / name).read_bytes())
+    with pytest.raises(SpecdefError, match=r"^`original` must [^`]*original"):
+        WITH_AN_ORIGINAL[command](tmp_path / "locked", original, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

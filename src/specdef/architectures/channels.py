@@ -6,7 +6,7 @@ are large (or small) on one side only, so the evidence used is the smaller of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from specdef.architectures.resolve import ResolvedPair, ResolvedSlot
 from specdef.checkpoint.header import TensorInfo
 from specdef.checkpoint.reader import Checkpoint
 from specdef.errors import CheckpointError
-from specdef.linalg.exponent import MAX_EXPONENT, NUMPY_DTYPES, to_float
+from specdef.linalg.exponent import NUMPY_DTYPES, to_float
 
 Norms = npt.NDArray[np.float64]
 BLOCK_ROWS = 512
@@ -141,130 +141,6 @@ def deviation(logs: Norms) -> Norms:
 
 def _robust_std(values: Norms) -> float:
     return float(1.4826 * np.median(np.abs(values - np.median(values))))
-
-
-Exponents = npt.NDArray[np.int64]
-UNKNOWN = np.iinfo(np.int64).min
-"""Stands for a channel whose numbers are not the original's times one power of two."""
-WIDEST = 3 * MAX_EXPONENT
-"""Largest power of two looked for: two pairs may cross, one of them of degree two."""
-
-
-def channel_exponents(original: Checkpoint, locked: Checkpoint, pairs: Sequence[ResolvedPair]) -> dict[str, Exponents]:
-    """The power of two by which the producers of every channel were scaled, read off both models' stored numbers.
-
-    Where a scaled row crosses a scaled column of another pair both factors apply, so pairs are solved one after the
-    other: first those with a slot that no unsolved pair crosses (a norm's weight has one axis only).
-
-    Args:
-        original: the unlocked model.
-        locked: the model under test; same tensors and shapes.
-        pairs: the resolved pairs of both.
-
-    Returns:
-        Pair id -> exponents [channels]; `UNKNOWN` where most of a channel's numbers are not scaled by one power of two
-        on both sides, or where crossing pairs cannot be told apart.
-    """
-    reader = _RatioReader(original, locked)
-    crossing: dict[tuple[str, int], list[tuple[ResolvedPair, ResolvedSlot, int]]] = {}
-    for pair in pairs:
-        for slot, sign in _signed_slots(pair):
-            crossing.setdefault((slot.tensor, slot.axis), []).append((pair, slot, sign))
-    solved: dict[str, Exponents] = {}
-
-    def along(tensor: str, axis: int) -> Exponents | None:
-        """Exponents along an axis, from the solved pairs that touch it; None while one of them is open."""
-        total = np.zeros(original.shapes[tensor][axis], dtype=np.int64)
-        for pair, slot, sign in crossing.get((tensor, axis), []):
-            if pair.id not in solved:
-                return None
-            known = np.where(solved[pair.id] == UNKNOWN, 0, solved[pair.id])
-            for channel in np.flatnonzero(known):
-                total[list(slot.indices(int(channel)))] += sign * known[channel]
-        return total
-
-    open_pairs = list(pairs)
-    while open_pairs:
-        ready = [pair for pair in open_pairs if any(_crossings(s, original, along) for s, _ in _signed_slots(pair))]
-        for pair in ready or open_pairs:
-            solved[pair.id] = _solve(pair, reader, original, along) if ready else np.full(pair.size, UNKNOWN)
-        open_pairs = [pair for pair in open_pairs if pair.id not in solved]
-    return solved
-
-
-Along = Callable[[str, int], "Exponents | None"]
-
-
-def _signed_slots(pair: ResolvedPair) -> list[tuple[ResolvedSlot, int]]:
-    return [(slot, 1) for slot in pair.producers] + [(slot, -pair.degree) for slot in pair.consumers]
-
-
-def _crossings(slot: ResolvedSlot, original: Checkpoint, along: Along) -> dict[int, Exponents] | None:
-    """Axis -> exponents of the other axes of a slot's tensor; None while one is unknown."""
-    others = {axis: along(slot.tensor, axis) for axis in range(len(original.shapes[slot.tensor])) if axis != slot.axis}
-    known = {axis: found for axis, found in others.items() if found is not None}
-    return {-1: np.zeros(0, dtype=np.int64), **known} if len(known) == len(others) else None
-
-
-def _solve(pair: ResolvedPair, reader: _RatioReader, original: Checkpoint, along: Along) -> Exponents:
-    found: Exponents | None = None
-    for slot, sign in _signed_slots(pair):
-        others = _crossings(slot, original, along)
-        if others is None:
-            continue
-        scaled = np.full(pair.size, UNKNOWN)
-        positions = reader.exponents(slot, {axis: e for axis, e in others.items() if axis >= 0})
-        for channel in range(pair.size):
-            here = [int(e) for i in slot.indices(channel) if (e := positions[i]) is not None]
-            if not here:
-                scaled[channel] = 0 if found is None else found[channel]  # all zero here: says nothing
-            elif len(set(here)) == 1 and here[0] != UNKNOWN and here[0] % sign == 0:
-                scaled[channel] = here[0] // sign
-        found = scaled if found is None else np.where(found == scaled, found, UNKNOWN)
-    assert found is not None
-    return found
-
-
-class _RatioReader:
-    """Powers of two between the stored numbers of two checkpoints."""
-
-    def __init__(self, original: Checkpoint, locked: Checkpoint) -> None:
-        self._original, self._locked = original, locked
-        self._before, self._after = original.locate(), locked.locate()
-
-    def exponents(self, slot: ResolvedSlot, others: Mapping[int, Exponents]) -> list[int | None]:
-        """Per position on the slot's axis, the power of two most of its numbers were scaled by, `others` taken out.
-
-        None where every number is zero, `UNKNOWN` where no power of two holds for most of them.
-        """
-        (shard, before), (locked_shard, after) = self._before[slot.tensor], self._after[slot.tensor]
-        old, new = self._original.map_tensor(shard, before), self._locked.map_tensor(locked_shard, after)
-        size = before.shape[slot.axis]
-        counts = np.zeros((size, 2 * WIDEST + 1), dtype=np.int64)
-        alive = np.zeros(size, dtype=np.int64)
-        for first in range(0, len(old), BLOCK_ROWS):
-            rows = slice(first, first + BLOCK_ROWS)
-            x, y = (to_float(np.asarray(v[rows]), t.dtype) for v, t in ((old, before), (new, after)))
-            if slot.offset:
-                x, y = (np.float32(slot.offset) + v.astype(np.float32) for v in (x, y))
-            (mantissa, power), (mantissa_y, power_y) = np.frexp(x), np.frexp(y)
-            ratio = power_y.astype(np.int64) - power
-            for axis, known in others.items():
-                part = known[rows] if axis == 0 else known
-                ratio -= part.reshape([-1 if a == axis else 1 for a in range(x.ndim)])
-            lines = np.moveaxis(ratio, slot.axis, 0).reshape(x.shape[slot.axis], -1)
-            nonzero = np.moveaxis(x != 0, slot.axis, 0).reshape(lines.shape)
-            exact = np.moveaxis(mantissa == mantissa_y, slot.axis, 0).reshape(lines.shape)
-            counted = nonzero & exact & (np.abs(lines) <= WIDEST)
-            at = np.arange(len(lines)) + (first if slot.axis == 0 else 0)
-            np.add.at(counts, (np.broadcast_to(at[:, None], lines.shape)[counted], lines[counted] + WIDEST), 1)
-            alive[at] += nonzero.sum(axis=1)
-        best = counts.argmax(axis=1)
-        agreed = 2 * counts[np.arange(size), best] > alive
-        return [
-            None if not a else int(b) - WIDEST if k else int(UNKNOWN)
-            for a, b, k in zip(alive, best, agreed, strict=True)
-        ]
 
 
 class _NormReader:

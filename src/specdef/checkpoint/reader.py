@@ -84,7 +84,7 @@ def open_checkpoint(folder: Path, *, publishing: bool = True, argument: str = "m
         )
     files = sorted(_files(folder))
     config = load_json_object(folder / "config.json")
-    names = _shard_names(folder, files)
+    names = _shard_names(folder, files, argument)
     shards = {name: read_header(folder / name) for name in names}
     _check_unique(folder, shards)
     others = tuple(name for name in files if name not in shards)
@@ -135,17 +135,20 @@ def _may_link(target: Path, root: Path) -> bool:
     return is_snapshot and target.is_relative_to(root.parent.parent / "blobs")
 
 
-def _shard_names(folder: Path, files: list[str]) -> list[str]:
+def _shard_names(folder: Path, files: list[str], argument: str) -> list[str]:
     if SINGLE in files:
         return [SINGLE]
     if INDEX not in files:
         pickles = [name for name in files if Path(name).suffix in {".bin", ".pt", ".pth"} and name not in NOT_WEIGHTS]
         if pickles:
             raise CheckpointError(
-                f"Folder {shown(folder)} holds pickle weights ({shown(pickles[0])}), which can run code when read. "
-                "Convert them: `AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW)` writes safetensors."
+                f"`{argument}` must hold safetensors; {shown(folder)} holds pickle weights ({shown(pickles[0])}), "
+                "which can run code when read. Convert them: "
+                "`AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW)` writes safetensors."
             )
-        raise CheckpointError(f"Folder {shown(folder)} must hold {SINGLE} or {INDEX}; it has neither.")
+        raise CheckpointError(
+            f"`{argument}` must hold {SINGLE} or {INDEX}; {shown(folder)} has neither. Give a folder with its weights."
+        )
     index = shown(folder / INDEX)
     weight_map = load_json_object(folder / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()) or not weight_map:

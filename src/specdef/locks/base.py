@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -132,10 +132,15 @@ class ModuleLock:
 
 @dataclass(frozen=True)
 class ModuleKey:
-    """What undoes a lock in memory: a function of the model that puts the original bits back."""
+    """What undoes a lock in memory. It can be pickled.
+
+    Attributes:
+        lock: name of the kind.
+        originals: name in the model -> what stood there; the kind knows what it is.
+    """
 
     lock: str
-    restore: Callable[[nn.Module], None] = field(repr=False)
+    originals: Mapping[str, Any] = field(repr=False)
 
 
 class LockKind(ABC):
@@ -218,6 +223,14 @@ class LockKind(ABC):
 
         Raises:
             PlanError: it cannot be applied as asked.
+        """
+
+    @abstractmethod
+    def unlock_module(self, module: nn.Module, originals: Mapping[str, Any]) -> None:
+        """Undo `lock_module` with the originals of its key, to the bit; all of it or, on an error, nothing.
+
+        Raises:
+            PlanError: the originals are not this model's.
         """
 
     def owns_tensor(self, name: str) -> bool:

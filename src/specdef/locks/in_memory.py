@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from specdef.linalg.multiplier import parse_multiplier
-from specdef.locks.base import ModuleKey, ModuleLock
+from specdef.locks.base import LOCKS, ModuleKey, ModuleLock
 from specdef.locks.presets import DEFAULT, WITH_TARGETS, find_preset
 
 if TYPE_CHECKING:
@@ -62,6 +62,9 @@ def unlock_module(module: nn.Module, key: ModuleKey) -> None:
 
     Args:
         module: the model `lock_module` locked; training since then is lost where the lock changed weights.
-        key: of its `ModuleLock`.
+        key: of its `ModuleLock`; it may have been pickled.
+
+    Raises:
+        PlanError: the key is another model's.
     """
-    key.restore(module)
+    LOCKS.get(key.lock).unlock_module(module, key.originals)

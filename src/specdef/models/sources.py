@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from specdef.core.text import shown
 from specdef.errors import CheckpointError
 from specdef.models.bundled import BUNDLED, fetch
 
@@ -16,12 +17,17 @@ def find_model(name: str, *, argument: str = "model") -> Path:
     The bundled model is written once to the cache folder (``$SPECDEF_CACHE`` or ``~/.cache/specdef``).
 
     Raises:
-        CheckpointError: nothing of that name, or the hub cannot be reached.
+        CheckpointError: nothing of that name, a folder that holds no model, or the hub cannot be reached.
     """
     path = Path(name)
     try:
         if path.is_dir():
-            return path
+            if (path / "config.json").exists():
+                return path
+            raise CheckpointError(
+                f"`{argument}` must be a Hugging Face model folder; {shown(path)} holds no config.json. "
+                "Give the folder that `save_pretrained` wrote."
+            )
     except OSError as error:
         raise CheckpointError(
             f"`{argument}` must be a folder; {name[:60]!r} is not usable ({error.strerror})."

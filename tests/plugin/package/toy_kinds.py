@@ -78,6 +78,9 @@ class ToyLock(LockKind):
     def lock_module(self, module: Any, given: Mapping[str, Any]) -> ModuleLock:
         raise NotImplementedError
 
+    def unlock_module(self, module: Any, originals: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
     @staticmethod
     def _first(checkpoint: Any) -> float:
         where = checkpoint.locate()

@@ -20,7 +20,8 @@ class Lora(Intervention):
     Attributes:
         kind: a PEFT type, such as ``LORA``, ``IA3`` or ``VERA`` (any that wraps linear layers).
         rank: alpha is twice the rank unless `arguments` say otherwise.
-        targets: ``all`` linear layers but the head, names such as ``q_proj``, or one regular expression (``re:...``).
+        targets: ``all`` linear layers but the head and the layers a lock replaced, names such as ``q_proj``, or one
+            regular expression (``re:...``). Named layers may be locked ones, for kind ``LORA``.
         arguments: further arguments of the PEFT config.
     """
 
@@ -129,18 +130,22 @@ def add_adapter(loaded: LoadedModel, spec: Lora) -> Any:
     import peft
     from torch import nn
 
+    from specdef.locks.peft_layer import peft_layers
+
     model, heads = loaded.model, set(loaded.kind.head_names)
-    # A locked layer of the paper's kind is no nn.Linear; adapters skip it, as stock PEFT does.
+    # A locked layer of the paper's kind is no nn.Linear: `all` skips it, as stock PEFT does; LoRA reaches it by name.
+    locked = peft_layers() if spec.kind == "LORA" else {}
     linears = {path for path, module in model.named_modules() if isinstance(module, nn.Linear)}
+    named = {path for path, module in model.named_modules() if isinstance(module, (nn.Linear, *locked))}
     if spec.targets == ("all",):
         targets: Any = sorted(path for path in linears if heads.isdisjoint(path.split(".")))
     elif spec.targets[0].startswith("re:"):
         targets = spec.targets[0][3:]
     else:
-        targets = sorted(path for path in linears if any(path == t or path.endswith(f".{t}") for t in spec.targets))
+        targets = sorted(path for path in named if any(path == t or path.endswith(f".{t}") for t in spec.targets))
         missing = [t for t in spec.targets if not any(path == t or path.endswith(f".{t}") for path in targets)]
         if missing:
-            known = sorted({path.rsplit(".", 1)[-1] for path in linears})
+            known = sorted({path.rsplit(".", 1)[-1] for path in named})
             raise SpecdefError(f"`lora` targets must name linear layers ({', '.join(known)}); got {'+'.join(missing)}.")
     try:
         config_class = peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(spec.kind)]
@@ -150,7 +155,10 @@ def add_adapter(loaded: LoadedModel, spec: Lora) -> Any:
             arguments["r"] = spec.rank
         if spec.kind == "LORA":
             arguments.setdefault("lora_alpha", 2 * spec.rank)
-        adapted = peft.get_peft_model(model, config_class(**arguments))
+        config = config_class(**arguments)
+        if locked:
+            config._register_custom_module(locked)
+        adapted = peft.get_peft_model(model, config)
     except (ValueError, TypeError, KeyError, ImportError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise SpecdefError(

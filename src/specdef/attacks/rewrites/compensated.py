@@ -13,7 +13,7 @@ from specdef.errors import SpecdefError
 from specdef.linalg.compensation import TENSOR_NAMES
 from specdef.locks.base import without_added
 from specdef.locks.entry import FORMAT_VERSION, QUANT_METHOD, LayerEntry
-from specdef.locks.kinds.inject.plan import load_tensor, locked_modules
+from specdef.locks.kinds.inject.check import load_tensor, locked_modules
 from specdef.locks.recognise import resolve_locked
 
 

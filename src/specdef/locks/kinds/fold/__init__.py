@@ -47,11 +47,11 @@ class Fold(LockKind):
         """See `LockKind`."""
         from specdef.linalg.exponent import MAX_EXPONENT
 
-        exponent, pairs = strength["exponent"], strength["pairs"]
+        exponent, channels, pairs = strength["exponent"], strength["channels_per_pair"], strength["pairs"]
         counts = list(pairs.values()) if isinstance(pairs, dict) else []
         return (
             bool(counts)
-            and all(type(number) is int and number >= 1 for number in (exponent, *counts))
+            and all(type(number) is int and number >= 1 for number in (exponent, channels, *counts))
             and exponent <= MAX_EXPONENT
             and strength["direction"] in ("up", "down")
             and strength["multiplier"] == f"2^{exponent}"
@@ -88,6 +88,12 @@ class Fold(LockKind):
         from specdef.locks.kinds.fold.memory import lock_module
 
         return lock_module(self.name, module, self.options(given))
+
+    def unlock_module(self, module: nn.Module, originals: Mapping[str, Any]) -> None:
+        """See `LockKind`."""
+        from specdef.locks.model_tensors import write_tensors
+
+        write_tensors(module, originals)
 
 
 KIND = Fold()

@@ -5,19 +5,16 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from specdef.architectures.channels import (
-    PairImbalance,
-    ScaledChannel,
-    channel_exponents,
-    channel_logs,
-    pair_imbalances,
-)
+from specdef.architectures.channel_exponents import channel_exponents
+from specdef.architectures.channels import PairImbalance, ScaledChannel, channel_logs, pair_imbalances
 from specdef.architectures.resolve import ResolvedPair
 from specdef.checkpoint.reader import Checkpoint
+from specdef.errors import CheckpointError
 from specdef.locks.base import Check, Evidence, Sign
 from specdef.locks.recognise import resolve_locked
 
@@ -26,9 +23,39 @@ MEDIAN_TOLERANCE = 2
 NATURAL_DEVIATION = 3.0
 """How far, in powers of two, a channel may lie from its pair's median before it is locked. A factor is seen for certain
 when it exceeds the threshold of its pair by as much."""
-TELLING_IMBALANCE = 16
-"""From this exponent on a pair scaled in most of its channels stands out by the medians of its sides: unlocked pairs
-differ by some eight powers of two at most, locked ones by at least half the exponent."""
+TELLING_EXPONENT = 16
+"""From this exponent on every scaled channel tells. A pair scaled in most of its channels stands out by the medians of
+its sides: unlocked pairs differ by some eight powers of two at most, locked ones by at least half the exponent."""
+UNSEEN_SHARE = 0.05
+"""Share of a lock's channels that may be outliers by nature, so that they do not look scaled by about the claim."""
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """What a manifest claims: `channels` channels scaled by 2^exponent in so many pairs of each kind."""
+
+    exponent: int
+    channels: int
+    pairs: Mapping[str, int]
+
+    def counts(self, how: str, found: Sequence[str]) -> tuple[str, bool]:
+        """In words how many of the claimed pairs are among `found` (their kinds), and whether all are."""
+        counts = {kind: min(found.count(kind), number) for kind, number in self.pairs.items()}
+        words = ", ".join(f"{counts[kind]}/{self.pairs[kind]} {kind}" for kind in self.pairs)
+        return f"channels {how} 2^{self.exponent} in {words} pairs", counts == self.pairs
+
+    def missing(self, shown: Sequence[tuple[str, int]]) -> int:
+        """How many claimed channels are not there, from the kind and the number of scaled channels of every pair."""
+        missing = 0
+        for kind, number in self.pairs.items():
+            best = sorted((min(channels, self.channels) for found, channels in shown if found == kind), reverse=True)
+            missing += number * self.channels - sum(best[:number])
+        return missing
+
+    def shortage(self, missing: int) -> str:
+        """In words that channels are missing."""
+        total = self.channels * sum(self.pairs.values())
+        return f", but only {total - missing} of the {total} channels claimed there"
 
 
 def check(checkpoint: Checkpoint, strength: Mapping[str, Any], original: Checkpoint | None) -> Check:
@@ -38,59 +65,85 @@ def check(checkpoint: Checkpoint, strength: Mapping[str, Any], original: Checkpo
         checkpoint: the locked folder.
         strength: of its manifest, well-formed.
         original: the unlocked model; None leaves what natural scales hide untold.
+
+    Raises:
+        CheckpointError: the manifest claims more channels than a pair has.
     """
     pairs = resolve_locked(checkpoint).pairs
     exponent = int(strength["exponent"]) * (1 if strength["direction"] == "up" else -1)
     claimed = {str(kind): int(number) for kind, number in strength["pairs"].items()}
+    claim = _Claim(exponent, int(strength["channels_per_pair"]), claimed)
+    _refuse_more_than_there_are(claim, pairs)
     if original is not None:
-        return _against_original(original, checkpoint, pairs, exponent, claimed)
-    most = {pair.id for pair in pairs if 2 * int(strength["channels_per_pair"]) >= pair.size}
-    seen = pair_imbalances(checkpoint, [pair for pair in pairs if pair.id not in most])
-    nearest = {pair.id: _nearest(pair.scaled, exponent) for pair in seen}
-    near = [channel for channel in nearest.values() if channel is not None]
-    counted = [pair.kind for pair in seen if nearest[pair.id] is not None]
-    counted += _imbalanced(checkpoint, [pair for pair in pairs if pair.id in most], exponent)
-    agrees = not near or abs(statistics.median(near) - exponent) <= MEDIAN_TOLERANCE
-    detail, complete = _counts("look scaled by about", exponent, claimed, counted)
-    if agrees and complete:
+        return _against_original(original, checkpoint, pairs, claim)
+    return _alone(checkpoint, pairs, claim)
+
+
+def _refuse_more_than_there_are(claim: _Claim, pairs: Sequence[ResolvedPair]) -> None:
+    for kind in claim.pairs:
+        size = max((pair.size for pair in pairs if pair.kind == kind), default=claim.channels)
+        if claim.channels > size:
+            raise CheckpointError(
+                f"`channels_per_pair` in the manifest is malformed: it claims {claim.channels} channels in each {kind} "
+                f"pair, which has {size}. Restore it from the published model."
+            )
+
+
+def _against_original(original: Checkpoint, locked: Checkpoint, pairs: Sequence[ResolvedPair], claim: _Claim) -> Check:
+    exponents = channel_exponents(original, locked, pairs)
+    shown = [(str(pair.kind), int((exponents[pair.id] == claim.exponent).sum())) for pair in pairs]
+    detail, complete = claim.counts("equal the original's times", [kind for kind, channels in shown if channels])
+    missing = claim.missing(shown)
+    return Check("lock", missing == 0, detail + (claim.shortage(missing) if complete and missing else ""))
+
+
+def _alone(checkpoint: Checkpoint, pairs: Sequence[ResolvedPair], claim: _Claim) -> Check:
+    """What the locked weights show by themselves."""
+    exponent = claim.exponent
+    many = [pair for pair in pairs if 2 * claim.channels >= pair.size]
+    seen = pair_imbalances(checkpoint, [pair for pair in pairs if 2 * claim.channels < pair.size])
+    near = {pair.id: _near(pair.scaled, exponent) for pair in seen}
+    nearest = [min(found, key=lambda e: abs(e - exponent)) for found in near.values() if found]
+    agrees = not nearest or abs(statistics.median(nearest) - exponent) <= MEDIAN_TOLERANCE
+    shown = [(pair.kind, len(near[pair.id])) for pair in seen] + _shown_by_most(checkpoint, many, exponent)
+    counted = [kind for kind, channels in shown if channels]
+    detail, complete = claim.counts("look scaled by about", counted)
+    missing = claim.missing(shown)
+    if agrees and not missing:
         return Check("lock", True, detail)
-    hidden = [pair.kind for pair in seen if not pair.scaled and abs(exponent) < pair.threshold + NATURAL_DEVIATION]
-    hidden += [str(pair.kind) for pair in pairs if pair.id in most and abs(exponent) < TELLING_IMBALANCE]
-    if agrees and _counts("", exponent, claimed, [*counted, *hidden])[1]:
+    if complete:
+        detail += claim.shortage(missing)
+        few = missing <= UNSEEN_SHARE * claim.channels * sum(claim.pairs.values())
+        may_hide = few or abs(exponent) < TELLING_EXPONENT
+    else:
+        hidden = [pair.kind for pair in seen if not pair.scaled and abs(exponent) < pair.threshold + NATURAL_DEVIATION]
+        hidden += [str(pair.kind) for pair in many if abs(exponent) < TELLING_EXPONENT]
+        _, may_hide = claim.counts("", [*counted, *hidden])
+    if agrees and may_hide:
         return Check("lock", None, f"{detail}; the others cannot be told from natural scales without --original")
     return Check("lock", False, detail)
 
 
-def _against_original(
-    original: Checkpoint, locked: Checkpoint, pairs: Sequence[ResolvedPair], exponent: int, claimed: Mapping[str, int]
-) -> Check:
-    exponents = channel_exponents(original, locked, pairs)
-    scaled = [pair for pair in pairs if (exponents[pair.id] == exponent).any()]
-    detail, complete = _counts("equal the original's times", exponent, claimed, [str(pair.kind) for pair in scaled])
-    return Check("lock", complete, detail)
+def _shown_by_most(checkpoint: Checkpoint, pairs: Sequence[ResolvedPair], exponent: int) -> list[tuple[str, int]]:
+    """Kind and number of scaled channels of pairs that are claimed to be scaled in at least half of their channels.
 
-
-def _counts(how: str, exponent: int, claimed: Mapping[str, int], found: Sequence[str]) -> tuple[str, bool]:
-    counts = {kind: min(found.count(kind), number) for kind, number in claimed.items()}
-    words = ", ".join(f"{counts[kind]}/{claimed[kind]} {kind}" for kind in claimed)
-    return f"channels {how} 2^{exponent} in {words} pairs", counts == claimed
-
-
-def _imbalanced(checkpoint: Checkpoint, pairs: Sequence[ResolvedPair], exponent: int) -> list[str]:
-    """Kinds of the pairs whose producers as a whole are scaled apart from their consumers, in the claimed direction."""
-    kinds = []
+    Such a pair shows as a whole: its producers lie apart from its consumers in the claimed direction. Its channels are
+    told from those left alone, which lie apart by twice the exponent less. The upper median is a scaled channel's even
+    where only half are scaled.
+    """
+    shown = []
     for pair, (producer, consumer) in zip(pairs, channel_logs(checkpoint, pairs), strict=True):
         alive = np.isfinite(producer) & np.isfinite(consumer)
-        apart = float(np.median((producer - consumer)[alive])) if alive.any() else 0.0
-        if abs(exponent) >= TELLING_IMBALANCE and apart * np.sign(exponent) >= abs(exponent) / 2:
-            kinds.append(str(pair.kind))
-    return kinds
+        apart = np.sort((producer - consumer)[alive] * np.sign(exponent))
+        typical = float(apart[len(apart) // 2]) if len(apart) else 0.0
+        whole = abs(exponent) >= TELLING_EXPONENT and typical >= abs(exponent) / 2
+        shown.append((str(pair.kind), int((apart >= typical - abs(exponent)).sum()) if whole else 0))
+    return shown
 
 
-def _nearest(channels: Iterable[ScaledChannel], exponent: int) -> int | None:
-    """The scaled channel's exponent nearest to the claim, if any is near."""
-    near = [c.exponent for c in channels if abs(c.exponent - exponent) <= max(3, min(8, abs(exponent) // 2))]
-    return min(near, key=lambda found: abs(found - exponent), default=None)
+def _near(channels: Iterable[ScaledChannel], exponent: int) -> list[int]:
+    """The exponents of scaled channels that are near the claim."""
+    return [c.exponent for c in channels if abs(c.exponent - exponent) <= max(3, min(8, abs(exponent) // 2))]
 
 
 def recognise(name: str, evidence: Evidence) -> Sign | None:

@@ -8,31 +8,29 @@ grow by ``2^e`` on one side and shrink on the other: the loss surface is sharp, 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from specdef.architectures.resolve import ResolvedModel, ResolvedPair, ResolvedSlot
+from specdef.architectures.resolve import ResolvedModel, ResolvedPair
 from specdef.checkpoint.edits import ShardEdits
 from specdef.checkpoint.reader import Checkpoint
 from specdef.core.dtypes import LOCKABLE, TORCH_NAMES
 from specdef.errors import PlanError
-from specdef.linalg.exponent import MAX_EXPONENT, NUMPY_DTYPES, Stored, scale, scale_offset
+from specdef.linalg.exponent import MAX_EXPONENT, NUMPY_DTYPES, Stored
 from specdef.linalg.multiplier import exponent_of
 from specdef.locks.base import PreparedLock
 from specdef.locks.edits import Edit, Locations, inverse, shard_edits
 from specdef.locks.key import Key, scalings, stored_tensors
+from specdef.locks.kinds.fold.choose import NoExactChannelError, choose_channels, signed_slots
 from specdef.locks.kinds.fold.options import FoldOptions
 from specdef.locks.selection import select_layers
 
 FP16_ACTIVATION_EXPONENT = 10
 """Assumed bound 2^10 on unscaled activations; float16 ends at 2^16, so `up` may add at most 2^5."""
 FP16_MAX_EXPONENT = 15 - FP16_ACTIVATION_EXPONENT
-FIRST_CANDIDATES, SPARE_CANDIDATES = 64, 3
 
 
 @dataclass(frozen=True)
@@ -56,10 +54,6 @@ class LockPlan:
     left_out: Mapping[str, str]
     headroom: Mapping[str, str]
     layers: tuple[int, ...]
-
-
-class NoExactChannelError(PlanError):
-    """A pair has too few channels that the factor scales exactly."""
 
 
 def plan_fold(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions) -> LockPlan:
@@ -99,7 +93,7 @@ def plan_fold(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions
     left_out: dict[str, str] = {}
     for pair in pairs:
         try:
-            channels[pair.id] = _choose_channels(checkpoint, where, pair, options, exponent)
+            channels[pair.id] = choose_channels(checkpoint, where, pair, options, exponent)
         except NoExactChannelError as refusal:
             left_out[pair.id] = str(refusal)
             if options.pairs is not None or len(left_out) == len(pairs):
@@ -168,93 +162,8 @@ def _runs_in_float16(config: Mapping[str, Any]) -> bool:
     return any("float16" in str(place.get(key)).split(".") for place in places for key in ("dtype", "torch_dtype"))
 
 
-def _signed(pair: ResolvedPair, direction: str, exponent: int) -> list[tuple[ResolvedSlot, int]]:
-    sign = 1 if direction == "up" else -1
-    return [(slot, sign * exponent) for slot in pair.producers] + [
-        (slot, -sign * exponent * pair.degree) for slot in pair.consumers
-    ]
-
-
-def _choose_channels(
-    checkpoint: Checkpoint, where: Locations, pair: ResolvedPair, options: FoldOptions, exponent: int
-) -> tuple[int, ...]:
-    if options.channels > pair.size:
-        raise PlanError(
-            f"`channels` must be at most {pair.size}, the channels of pair {pair.id}; got {options.channels}."
-        )
-    rng = random.Random(f"{options.seed}:{pair.id}")
-    candidates = rng.sample(range(pair.size), min(pair.size, FIRST_CANDIDATES + options.channels))
-    signed = _signed(pair, options.direction, exponent)
-    few = candidates[: options.channels + SPARE_CANDIDATES]
-    usable = _usable(checkpoint, where, signed, few)
-    if usable.sum() < options.channels:
-        few, usable = candidates, _usable(checkpoint, where, signed, candidates)
-    if usable.sum() < options.channels and len(candidates) < pair.size:
-        rest = sorted(set(range(pair.size)) - set(candidates))
-        rng.shuffle(rest)
-        few = candidates + rest
-        usable = _usable(checkpoint, where, signed, few)
-    chosen = [channel for channel, fine in zip(few, usable, strict=True) if fine][: options.channels]
-    if len(chosen) < options.channels:
-        raise _too_few(checkpoint, where, pair, options, exponent, few)
-    return tuple(sorted(chosen))
-
-
-def _usable(
-    checkpoint: Checkpoint,
-    where: Locations,
-    signed: Sequence[tuple[ResolvedSlot, int]],
-    candidates: Sequence[int],
-) -> npt.NDArray[np.bool_]:
-    """Which candidate channels are alive on both sides and exactly scalable in every slot."""
-    usable = np.ones(len(candidates), dtype=bool)
-    for slot, exponent in signed:
-        if not usable.any():
-            break
-        shard, tensor = where[slot.tensor]
-        positions = np.array([list(slot.indices(c)) for c in candidates])
-        values = np.take(checkpoint.map_tensor(shard, tensor), positions.reshape(-1), axis=slot.axis)
-        if slot.offset:
-            _, exact = scale_offset(values, tensor.dtype, exponent, slot.offset)
-        else:
-            _, exact = scale(values, tensor.dtype, exponent)
-        per_channel = np.moveaxis(exact, slot.axis, 0).reshape(len(candidates), -1)
-        usable &= per_channel.all(axis=1)
-        if len(tensor.shape) > 1:
-            alive = np.moveaxis(values != 0, slot.axis, 0).reshape(len(candidates), -1)
-            usable &= alive.any(axis=1)
-    return usable
-
-
-def _too_few(
-    checkpoint: Checkpoint,
-    where: Locations,
-    pair: ResolvedPair,
-    options: FoldOptions,
-    exponent: int,
-    candidates: Sequence[int],
-) -> NoExactChannelError:
-    def fits(other: int) -> bool:
-        signed = _signed(pair, options.direction, other)
-        return bool(_usable(checkpoint, where, signed, candidates).sum() >= options.channels)
-
-    smaller = next((e for e in range(exponent - 1, 0, -1) if fits(e)), None)
-    larger = next((e for e in range(exponent + 1, MAX_EXPONENT + 1) if fits(e)), None)
-    nearest = " and ".join(f"2^{e}" for e in (smaller, larger) if e is not None)
-    hint = (
-        f"Nearest multipliers that fit: {nearest}."
-        if nearest
-        else "No multiplier fits; leave this kind out with `pairs`, or convert the model to float32."
-    )
-    tensors = ", ".join(dict.fromkeys(slot.tensor for slot in pair.slots))
-    return NoExactChannelError(
-        f"Pair {pair.id} must have {options.channels} channels that 2^{exponent} ({options.direction}) scales exactly; "
-        f"it has fewer in {tensors} (overflow, subnormals, zero channels or an offset). {hint}"
-    )
-
-
 def _edits(pair: ResolvedPair, channels: Sequence[int], direction: str, exponent: int) -> Iterable[Edit]:
-    for slot, signed in _signed(pair, direction, exponent):
+    for slot, signed in signed_slots(pair, direction, exponent):
         indices = tuple(sorted(i for channel in channels for i in slot.indices(channel)))
         yield Edit(slot.tensor, slot.axis, indices, signed, slot.offset)
 

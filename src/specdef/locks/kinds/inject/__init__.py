@@ -61,7 +61,7 @@ class Inject(LockKind):
 
     def check(self, checkpoint: Checkpoint, strength: Mapping[str, Any], original: Checkpoint | None) -> Check:
         """See `LockKind`."""
-        from specdef.locks.kinds.inject.plan import lock_present
+        from specdef.locks.kinds.inject.check import lock_present
 
         return Check("lock", *lock_present(checkpoint, strength))
 
@@ -93,6 +93,12 @@ class Inject(LockKind):
         from specdef.locks.kinds.inject.memory import lock_module
 
         return lock_module(self.name, module, **given)
+
+    def unlock_module(self, module: nn.Module, originals: Mapping[str, Any]) -> None:
+        """See `LockKind`."""
+        from specdef.locks.kinds.inject.memory import unlock_module
+
+        unlock_module(module, originals)
 
     def owns_tensor(self, name: str) -> bool:
         """See `LockKind`."""

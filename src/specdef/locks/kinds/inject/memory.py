@@ -113,8 +113,7 @@ def lock_module(
     report = InjectReport(tuple(layers))
     if hasattr(module, "save_pretrained") and hasattr(module, "config"):
         _attach(module, report.quantization_config())
-    kept = {path: child for path, child, _, _ in planned}
-    return ModuleLock(name, ModuleKey(name, lambda target: _put_back(target, kept)), report)
+    return ModuleLock(name, ModuleKey(name, {path: child for path, child, _, _ in planned}), report)
 
 
 def _attach(model: Any, config: dict[str, Any]) -> None:
@@ -126,8 +125,23 @@ def _attach(model: Any, config: dict[str, Any]) -> None:
     model.config.quantization_config = model.hf_quantizer.quantization_config
 
 
-def _put_back(module: nn.Module, layers: Mapping[str, nn.Module]) -> None:
-    """The original layers under their old names; the model no longer says that it is locked."""
+def unlock_module(module: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+    """Put the original layers back under their old names; the model no longer says that it is locked.
+
+    Args:
+        module: the locked model.
+        layers: path -> original layer.
+
+    Raises:
+        PlanError: the model has no locked layer of that path.
+    """
+    own = dict(module.named_modules())
+    for path in layers:
+        if not isinstance(own.get(path), DeformedLinear):
+            raise PlanError(
+                f"`key` must belong to this model; {type(module).__name__} has no locked layer {path}. "
+                "Give the key that `lock_module` returned for it."
+            )
     for path, layer in layers.items():
         module.set_submodule(path, layer)
     config = getattr(module, "config", None)

@@ -7,13 +7,15 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pico
 import pytest
 
 from specdef import lock, verify
-from specdef.architectures.channels import UNKNOWN, channel_exponents
+from specdef.architectures.channel_exponents import UNKNOWN, channel_exponents
 from specdef.architectures.resolve import resolve
 from specdef.checkpoint.digests import file_digest
 from specdef.checkpoint.reader import open_checkpoint
+from specdef.errors import CheckpointError
 
 SIZES = {"norm": 32, "vo": 16, "updown": 48, "head": 32}
 
@@ -63,6 +65,59 @@ def test_a_channel_more_than_claimed_is_no_fault_and_one_less_is(llama: Path, tm
     manifest.write_text(json.dumps(entries))
     assert checked(tmp_path / "locked", llama)[0] is False
     assert checked(tmp_path / "locked")[0] is False
+
+
+def claim(folder: Path, **strength: object) -> None:
+    manifest = folder / "specdef_lock.json"
+    entries = json.loads(manifest.read_text())
+    entries["strength"] |= strength
+    manifest.write_text(json.dumps(entries))
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+@pytest.mark.parametrize(("scaled", "claimed"), [(1, 2), (2, 3), (1, 16), (5, 7), (5, 8), (8, 12), (10, 16)])
+def test_claiming_more_channels_than_are_scaled_fails(
+    scaled: int, claimed: int, direction: str, llama: Path, tmp_path: Path
+) -> None:
+    lock(llama, tmp_path / "locked", channels=scaled, direction=direction)
+    assert checked(tmp_path / "locked", llama)[0] is True
+    assert checked(tmp_path / "locked")[0] is True
+    claim(tmp_path / "locked", channels_per_pair=claimed)
+    for original in (None, llama):
+        passed, detail = checked(tmp_path / "locked", original)
+        assert passed is False
+        assert f"of the {9 * claimed} channels claimed there" in detail or "0/" in detail
+
+
+def test_fewer_channels_at_a_small_multiplier_need_the_original(llama: Path, tmp_path: Path) -> None:
+    lock(llama, tmp_path / "locked", channels=2, multiplier="2^12")
+    claim(tmp_path / "locked", channels_per_pair=3)
+    passed, detail = checked(tmp_path / "locked")
+    assert passed is None
+    assert "cannot be told from natural scales without --original" in detail
+    assert checked(tmp_path / "locked", llama)[0] is False
+
+
+@pytest.mark.parametrize("family", pico.FAMILIES)
+def test_several_channels_of_every_family_are_all_found(family: str, tmp_path: Path) -> None:
+    model = pico.build(family, tmp_path / "model")
+    lock(model, tmp_path / "locked", channels=3)
+    assert checked(tmp_path / "locked", model)[0] is True
+    assert checked(tmp_path / "locked")[0] is not False
+    claim(tmp_path / "locked", channels_per_pair=4)
+    assert checked(tmp_path / "locked", model)[0] is False
+
+
+def test_more_channels_than_a_pair_has_is_malformed(llama: Path, tmp_path: Path) -> None:
+    lock(llama, tmp_path / "locked")
+    for number in (49, 10**30):
+        claim(tmp_path / "locked", channels_per_pair=number)
+        for original in (None, llama):
+            with pytest.raises(
+                CheckpointError,
+                match=r"`channels_per_pair` in the manifest is malformed: it claims .* in each \w+ pair",
+            ):
+                verify(tmp_path / "locked", original=original)
 
 
 @pytest.mark.parametrize("claimed", [{"channels_per_pair": 32}, {"channels_per_pair": 16}])
