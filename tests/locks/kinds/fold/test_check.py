@@ -89,6 +89,20 @@ def test_claiming_more_channels_than_are_scaled_fails(
         assert f"of the {9 * claimed} channels claimed there" in detail or "0/" in detail
 
 
+@pytest.mark.parametrize(
+    ("family", "direction", "seeds"),
+    [("qwen3", "down", (15, 24, 28)), ("gemma2", "up", (6, 8, 11)), ("mixtral", "up", (4, 15, 51))],
+)
+def test_a_third_of_a_pairs_channels_is_never_called_too_few(
+    family: str, direction: str, seeds: tuple[int, ...], tmp_path: Path
+) -> None:
+    """So many scaled channels widen the spread that they must stand out from; with these seeds some do not."""
+    model = pico.build(family, tmp_path / "model")
+    for seed in seeds:
+        lock(model, tmp_path / f"{seed}", channels=10, multiplier="2^16", direction=direction, seed=seed)
+        assert checked(tmp_path / f"{seed}")[0] is not False
+
+
 def test_fewer_channels_at_a_small_multiplier_need_the_original(llama: Path, tmp_path: Path) -> None:
     lock(llama, tmp_path / "locked", channels=2, multiplier="2^12")
     claim(tmp_path / "locked", channels_per_pair=3)

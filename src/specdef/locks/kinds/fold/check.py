@@ -105,23 +105,32 @@ def _alone(checkpoint: Checkpoint, pairs: Sequence[ResolvedPair], claim: _Claim)
     near = {pair.id: _near(pair.scaled, exponent) for pair in seen}
     nearest = [min(found, key=lambda e: abs(e - exponent)) for found in near.values() if found]
     agrees = not nearest or abs(statistics.median(nearest) - exponent) <= MEDIAN_TOLERANCE
-    shown = [(pair.kind, len(near[pair.id])) for pair in seen] + _shown_by_most(checkpoint, many, exponent)
-    counted = [kind for kind, channels in shown if channels]
-    detail, complete = claim.counts("look scaled by about", counted)
-    missing = claim.missing(shown)
+    few = [(pair.kind, len(near[pair.id])) for pair in seen]
+    most = _shown_by_most(checkpoint, many, exponent)
+    detail, complete = claim.counts("look scaled by about", [kind for kind, channels in [*few, *most] if channels])
+    missing = claim.missing([*few, *most])
     if agrees and not missing:
         return Check("lock", True, detail)
     if complete:
         detail += claim.shortage(missing)
-        few = missing <= UNSEEN_SHARE * claim.channels * sum(claim.pairs.values())
-        may_hide = few or abs(exponent) < TELLING_EXPONENT
-    else:
-        hidden = [pair.kind for pair in seen if not pair.scaled and abs(exponent) < pair.threshold + NATURAL_DEVIATION]
-        hidden += [str(pair.kind) for pair in many if abs(exponent) < TELLING_EXPONENT]
-        _, may_hide = claim.counts("", [*counted, *hidden])
-    if agrees and may_hide:
+    possible = [
+        (pair.kind, claim.channels if _may_hide_more(pair, near[pair.id], exponent) else len(near[pair.id]))
+        for pair in seen
+    ]
+    possible += [(kind, claim.channels if abs(exponent) < TELLING_EXPONENT else channels) for kind, channels in most]
+    _, all_pairs = claim.counts("", [kind for kind, channels in possible if channels])
+    outliers = UNSEEN_SHARE * claim.channels * sum(claim.pairs.values())
+    if agrees and all_pairs and claim.missing(possible) <= outliers:
         return Check("lock", None, f"{detail}; the others cannot be told from natural scales without --original")
     return Check("lock", False, detail)
+
+
+def _may_hide_more(pair: PairImbalance, near: Sequence[int], exponent: int) -> bool:
+    """Whether a pair may have more channels scaled by 2^exponent than stand out `near` it."""
+    certain = pair.threshold + NATURAL_DEVIATION
+    if near:
+        return abs(exponent) < max(certain, TELLING_EXPONENT)
+    return not pair.scaled and abs(exponent) < certain
 
 
 def _shown_by_most(checkpoint: Checkpoint, pairs: Sequence[ResolvedPair], exponent: int) -> list[tuple[str, int]]:
