@@ -8,6 +8,8 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["OMP_NUM_THREADS"] = "1"  # of every process a test starts: threads that share a core wait for each other
+os.environ.pop("COLUMNS", None)  # pytest-xdist sets it, and a console made then keeps that width
 
 import pico
 import pico_text

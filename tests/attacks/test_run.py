@@ -113,8 +113,8 @@ class Origin(Utility):
     def measure(self, model: Any, data: UtilityData) -> float:
         return float(1 - model(data.measured).abs())
 
-    def within(self, start: float, now: float, budget: float) -> bool:
-        return now >= start / budget
+    def limit(self, start: float, budget: float) -> float:
+        return start / budget
 
     def changed(self, found: float, reference: float | None) -> bool:
         return reference is not None and abs(found - reference) > 0.01

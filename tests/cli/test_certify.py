@@ -42,7 +42,7 @@ def test_the_unlocked_model_is_broken_under_every_threat_model(folders: dict[str
     assert found["subject"]["method"] == "none"
     for name in THREATS:
         entry = found["threat_models"][name]
-        assert entry["verdict"].startswith(("broken", "slowed")), (name, entry)
+        assert entry["verdict"]["kind"] in ("broken", "slowed"), (name, entry)
         assert entry["steps"] <= 40
         assert entry["score"] >= 0.35
         assert entry["utility"] <= 2

@@ -91,7 +91,7 @@ def test_results_land_where_they_always_did(toy_model: Path, tmp_path: Path, mon
     content: dict[str, Any] = json.loads(written["toy.json"].read_text())
     assert content["command"] == "make experiment NAME=toy"
     assert [row["lock"] for row in content["rows"]] == ["none", "exact 2^4"]
-    assert [entry["attack"] for row in content["rows"] for entry in row["entries"]] == ["adamw, lr 0.0001"] * 2
+    assert [entry["attack"] for row in content["rows"] for entry in row["entries"]] == ["adamw, lr 1e-4"] * 2
 
     path.write_text((text + locks).replace("MODEL", str(toy_model)))
     lines = tables.run("toy").read_text().splitlines()
