@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-all packaging test-harness lint types unit bench experiment docs docs-cli clean
+.PHONY: demo test test-all slow packaging test-harness lint types unit bench experiment docs docs-cli clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -36,7 +36,10 @@ unit: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # Everything: `make test`, and what is too slow for every day.
-test-all: test packaging
+test-all: test slow packaging
+
+slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow -n auto
 
 # Builds sdist and wheel and installs them in clean environments, of other Pythons too where the machine has them.
 packaging: $(STAMP)

@@ -126,7 +126,7 @@ def test_an_attacks_json_is_what_it_was_before_these_options_existed() -> None:
         assert attack_from_wire(json.loads(json.dumps(attack_to_wire(how)))) == how
 
 
-@pytest.mark.parametrize("preset", ["exact", "paper"])
+@pytest.mark.parametrize("preset", ["exact", pytest.param("paper", marks=pytest.mark.slow)])
 def test_the_certificate_says_undone(preset: str, toy_model: Path, tmp_path: Path) -> None:
     strong = {"multiplier": 1e9, "rank": 16, "layers": [0, 1], "components": ALL}
     options = {"multiplier": "2^30"} if preset == "exact" else strong

@@ -45,12 +45,13 @@ def start(model: Path, out: Path, count: int, steps: int) -> subprocess.Popen[st
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
-def test_kill_9_three_times_then_resume(toy_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [(2,), pytest.param((1, 3, 5), marks=pytest.mark.slow)])
+def test_kill_9_then_resume(kills: tuple[int, ...], toy_model: Path, tmp_path: Path) -> None:
     """The same files as an uninterrupted run; nothing finished runs twice; no worker outlives its parent."""
-    count, steps = 8, 30
+    count, steps = kills[-1] + 3, 30
     whole = start(toy_model, tmp_path / "whole", count, steps)
     killed = tmp_path / "killed"
-    for wanted in (1, 3, 5):
+    for wanted in kills:
         process = start(toy_model, killed, count, steps)
         while len(list((killed / "cells").glob("*.json"))) < wanted and process.poll() is None:
             time.sleep(0.01)
@@ -62,7 +63,7 @@ def test_kill_9_three_times_then_resume(toy_model: Path, tmp_path: Path) -> None
             time.sleep(0.05)
         assert not any(map(is_running, workers))
     finished = {path: path.stat().st_mtime_ns for path in (killed / "cells").glob("*.json")}
-    assert len(finished) >= 5
+    assert len(finished) >= kills[-1]
     last = start(toy_model, killed, count, steps)
     assert last.wait() == 0
     assert whole.wait() == 0
@@ -88,6 +89,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_local_and_ray_give_the_same_cells(toy_model: Path, tmp_path: Path) -> None:
     cells = grids.cells(toy_model, 3)
     local = sweep(cells, Store(tmp_path / "local"), LocalExecutor(2))
