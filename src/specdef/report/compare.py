@@ -103,7 +103,7 @@ def _verdicts(certificates: Mapping[str, Certificate]) -> str:
             cells.append('<td class="none">not tried</td>' if found is None else _cell(one, found, look(found.verdict)))
         rows.append(row(f"{name}: {phrases.part(name)}", cells))
     caption = "Verdict, most successful attack and its cost"
-    return grid(("threat model", *certificates), rows, caption, look="paper")
+    return grid(("threat model", *certificates), rows, caption, look="compare")
 
 
 def _cell(certificate: Certificate, found: ThreatVerdict, looks: str) -> str:

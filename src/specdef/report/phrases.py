@@ -36,7 +36,7 @@ def in_legend(found: Kind) -> str:
     """How a cell ended, as the legend of a picture explains it."""
     words = {
         Kind.BROKEN: f"{KINDS[Kind.BROKEN]} (target reached)",
-        Kind.REGAINED: KINDS[Kind.REGAINED].replace(" was lost", " was lost\n", 1),
+        Kind.REGAINED: KINDS[Kind.REGAINED].replace(" was lost ", " was lost\n", 1),
     }
     return words.get(found, KINDS[found])
 

@@ -30,6 +30,7 @@ th, td { border: 1px solid var(--line); padding: .35rem .55rem; text-align: left
 thead th { background: var(--card); } tbody th { font-weight: 500; min-width: 5rem; max-width: 19rem; }
 .paper td, .paper thead th { white-space: nowrap; font-variant-numeric: tabular-nums; }
 .paper tbody th { min-width: 6rem; } .paper small { display: block; white-space: normal; }
+.compare td { min-width: 10rem; } .compare small { display: block; }
 .verdict td:nth-child(3) { min-width: 13rem; overflow-wrap: anywhere; } td.value { overflow-wrap: anywhere; }
 .provenance tbody th { min-width: 7rem; }
 figure { margin: 1rem 0; } figcaption { color: var(--soft); font-size: .9rem; margin-top: .4rem; }
