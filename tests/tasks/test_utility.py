@@ -16,6 +16,8 @@ def test_every_kind_of_model_has_a_default_that_is_of_it() -> None:
 
 
 def test_a_utility_of_another_kind_is_refused() -> None:
-    sentence = r"`utility` must be one that a model of kind causal-lm has \(perplexity\); got 'accuracy'"
+    sentence = (
+        r"`utility` must be one that a model of kind causal-lm has \(perplexity, perplexity-growth\); got 'accuracy'"
+    )
     with pytest.raises(TaskError, match=sentence):
         utility_for(MODEL_KINDS.get("causal-lm"), "accuracy")

@@ -11,6 +11,7 @@ from typing import Any
 from specdef.attacks.base import Attack
 from specdef.models.base import LoadedModel
 from specdef.tasks.base import Task, check_kind
+from specdef.tasks.score import as_score
 from specdef.tasks.utility import Utility, UtilityData
 from specdef.training.loop import TrainingRun, make_trainer, train
 from specdef.training.outcome import (
@@ -89,7 +90,8 @@ def run_attack(
             one.attach(getattr(trainer.optimizer, "optimizer", trainer.optimizer), loaded.model, folder)
 
         def evaluate(current: Any, step: int, loss: float | None) -> Evaluation:
-            return Evaluation(step, task.metric(current, loaded.processor), general.measure(current), loss)
+            score = as_score(task.metric(current, loaded.processor))
+            return Evaluation(step, score.value, general.measure(current), loss, score.by_group)
 
         kept = attack.keeps_function
         base, checked = (None, reference) if kept else (reference, None)

@@ -157,7 +157,7 @@ class Cell:
         """Everything the result depends on, and nothing about where files lie."""
         return CellConfig(
             model=self.subject.digest,
-            task=self.task.name,
+            task=self.task.label,
             task_digest=self.task_digest,
             text_digest=self.text_digest,
             attack=self.attack,

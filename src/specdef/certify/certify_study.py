@@ -124,7 +124,9 @@ def _certificate(
     study: Study, findings: Findings, threats: Sequence[str], seconds: float, command: str | None
 ) -> Certificate:
     cells = _all_cells(findings)
-    unlocked = judge_threat(findings.results[UNLOCKED], unlocked_steps=None, reference=findings.reference)
+    unlocked = judge_threat(
+        findings.results[UNLOCKED], unlocked_steps=None, reference=findings.reference, target=study.task.target
+    )
     known = {entry.name: getattr(unlocked, entry.name) for entry in fields(unlocked)}
     return Certificate(
         specdef_certificate=2,
@@ -157,6 +159,7 @@ def _verdict(study: Study, findings: Findings, name: str, unlocked_steps: float 
         [cell for part in THREATS.get(name).parts for cell in findings.results.get(part, [])],
         unlocked_steps=unlocked_steps,
         reference=findings.reference,
+        target=study.task.target,
         not_tried=findings.not_tried.get(name, ()),
         eval_every=study.recipe.eval_every,
     )

@@ -151,15 +151,18 @@ class Point:
     score: float
     utility: float | None
     loss: float | None = None
+    by_group: tuple[float, ...] | None = None
 
     def typed(self) -> Evaluation:
         """The evaluation."""
-        return Evaluation(self.step, self.score, math.inf if self.utility is None else self.utility, self.loss)
+        utility = math.inf if self.utility is None else self.utility
+        return Evaluation(self.step, self.score, utility, self.loss, self.by_group)
 
 
 def point_of(found: Evaluation) -> Point:
     """An evaluation as it stands in files."""
-    return Point(found.step, found.score, found.utility if math.isfinite(found.utility) else None, found.loss)
+    utility = found.utility if math.isfinite(found.utility) else None
+    return Point(found.step, found.score, utility, found.loss, found.by_group)
 
 
 PointT = TypeVar("PointT", _Point1, Point)

@@ -9,8 +9,13 @@ from typing import Literal
 
 from specdef.certify.findings import best_of, is_broken, is_slowed, is_valid, steps_of, worst_case
 from specdef.certify.result import StoredCell
+from specdef.certify.statistics import Decision, Interval, Sequential, score_interval
 from specdef.certify.verdict_kinds import Broken, Held, HeldBy, NotMeasured, Slowed, Undone, Verdict
+from specdef.tasks.score import Score
 from specdef.training.outcome import Outcome
+
+TEST = Sequential()
+"""How broken is told from held."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,9 @@ class ThreatVerdict:
         score: best score within the utility budget (mean over seeds).
         utility: utility at that evaluation over the undefended model's (mean over seeds).
         seconds: training seconds of the most successful run.
+        interval: where its expected score lies, over questions and seeds; None where the task does not tell.
+        decision: what the runs say of that score and the target; None likewise.
+        detectable: the expected score that would be called above the target in four of five cases; None likewise.
         seeds: valid runs of that attack, each with a seed of its own.
         seeds_broken: how many of them reached the target.
         diverged: how many of those seeds lost utility at some evaluation.
@@ -41,6 +49,9 @@ class ThreatVerdict:
     score: float | None = None
     utility: float | None = None
     seconds: float | None = None
+    interval: Interval | None = None
+    decision: Decision | None = None
+    detectable: float | None = None
     seeds: int = 0
     seeds_broken: int = 0
     diverged: Literal["none", "some", "all"] = "none"
@@ -55,6 +66,7 @@ def judge_threat(
     *,
     unlocked_steps: float | None,
     reference: float | None,
+    target: float | None = None,
     not_tried: Sequence[str] = (),
     eval_every: int = 0,
 ) -> ThreatVerdict:
@@ -64,6 +76,7 @@ def judge_threat(
         cells: finished cells, weaker threat models' included where this one contains them.
         unlocked_steps: fewest steps of the undefended model.
         reference: utility of the undefended model.
+        target: the task's; None leaves out what depends on it.
         not_tried: what was left out.
         eval_every: steps between evaluations; a run is called slowed only beyond this resolution.
     """
@@ -81,6 +94,8 @@ def judge_threat(
     steps = [steps_of(cell) for cell in broken]
     mean = _mean(steps)
     utilities = [_ratio(cell, reference) for cell in (broken or same)]
+    scores = [Score(best_of(cell).score, best_of(cell).by_group) for cell in same]
+    known = scores[0].by_group
     lost = sum(cell.result.diverged_at is not None for cell in same)
     return ThreatVerdict(
         verdict=_verdict(worst, mean, unlocked_steps, eval_every),
@@ -90,6 +105,9 @@ def judge_threat(
         score=_mean([best_of(cell).score for cell in same]),
         utility=_mean([value for value in utilities if value is not None]),
         seconds=worst.measured.train_seconds,
+        interval=score_interval(scores),
+        decision=TEST.decide(scores, target) if known and target is not None else None,
+        detectable=TEST.detectable(target, len(known)) if known and target is not None else None,
         seeds=len(same),
         seeds_broken=len(broken),
         diverged="none" if not lost else "all" if lost == len(same) else "some",

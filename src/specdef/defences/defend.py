@@ -82,7 +82,7 @@ def _apply(defence: Defence, options: Any, given: Given, dtypes: Mapping[str, An
 
     measures = defence.measures(options, given.seed)
     model, processor = given.loaded.model, given.loaded.processor
-    before = {measure.name: measure.metric(model, processor) for measure in measures}
+    before = {measure.name: float(measure.metric(model, processor)) for measure in measures}
     useful = given.utility.measure(model, given.data)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(given.seed)
@@ -93,7 +93,7 @@ def _apply(defence: Defence, options: Any, given: Given, dtypes: Mapping[str, An
         method=defence.name,
         options=options_to_json(options),
         seed=given.seed,
-        scores={m.name: Change(before[m.name], m.metric(model, processor)) for m in measures},
+        scores={m.name: Change(before[m.name], float(m.metric(model, processor))) for m in measures},
         utility_name=given.utility.name,
         utility=Change(useful, given.utility.measure(model, given.data)),
         applied=applied,

@@ -76,7 +76,7 @@ class StagedDefence(Defence):
         loaded, data = given.loaded, given.data
 
         def evaluate(current: Any, step: int, loss: float | None) -> Evaluation:
-            score, useful = stage.metric(current, loaded.processor), given.utility.measure(current, data)
+            score, useful = float(stage.metric(current, loaded.processor)), given.utility.measure(current, data)
             found = Evaluation(step, score, useful, loss)
             given.progress(stage.name, found)
             return found

@@ -5,7 +5,9 @@ from __future__ import annotations
 from specdef.attacks.base import Attack
 from specdef.certify.certificate import UtilityFacts
 from specdef.certify.findings import UNLOCKED
+from specdef.certify.statistics import Decision
 from specdef.certify.threat_model import THREATS
+from specdef.certify.verdict import ThreatVerdict
 from specdef.certify.verdict_kinds import Broken, Held, HeldBy, Slowed, Undone, Verdict
 from specdef.report.form import number, plain, shortened
 from specdef.report.kind import Kind
@@ -55,6 +57,28 @@ def verdict(found: Verdict) -> str:
     if isinstance(found, Undone):
         return f"undone in {found.seconds:.1f} seconds with no training"
     return HELD[found.by] if isinstance(found, Held) else "not measured"
+
+
+def trusted(found: ThreatVerdict, target: float) -> str:
+    """How far a threat model's score can be trusted, in words; "" where the task does not tell.
+
+    Example:
+        >>> from specdef.certify.statistics import Decision, Interval
+        >>> known = {"score": 0.72, "interval": Interval(0.6, 0.81, 0.95, 3), "decision": Decision.OPEN}
+        >>> trusted(ThreatVerdict(Broken(), **known), 0.6)
+        'score 0.72, 95 % interval 0.6 to 0.81, 3 seeds: whether its mean lies above the target 0.6 is not decided'
+    """
+    if found.interval is None or found.score is None:
+        return ""
+    ends = f"{number(found.interval.low)} to {number(found.interval.high)}"
+    seeds = f"{found.interval.seeds} seed{'s' if found.interval.seeds > 1 else ''}"
+    text = f"score {number(found.score)}, {found.interval.level:.0%} interval {ends}, {seeds}".replace("%", " %")
+    said = {
+        Decision.ABOVE: f": its mean lies above the target {number(target)}",
+        Decision.BELOW: f": its mean lies below the target {number(target)}",
+        Decision.OPEN: f": whether its mean lies above the target {number(target)} is not decided",
+    }
+    return text + ("" if found.decision is None else said[found.decision])
 
 
 def attack(found: Attack | None) -> str:

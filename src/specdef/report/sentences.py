@@ -95,6 +95,10 @@ def verdict_sentences(certificate: Certificate, name: str) -> str:
             said.append("It kept the model's utility and was still below the target: more steps may reach it.")
     else:
         said[0] += ". No cell that counts was measured, which says nothing about the lock."
+    if trusted := phrases.trusted(found, certificate.task.target):
+        said.append(f"{trusted.capitalize()}.")
+    if isinstance(found.verdict, Held) and found.detectable is not None:
+        said.append(f"An expected score of {number(found.detectable)} would have been seen in four of five cases.")
     if found.diverged != "none":
         regained = f", and regained in {found.recovered}" if found.recovered else ""
         said.append(f"Utility was lost at some evaluation in {found.diverged} of its {found.seeds} seeds{regained}.")

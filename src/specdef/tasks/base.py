@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any, ClassVar
 
 from specdef.core.registry import Registry
@@ -15,8 +15,9 @@ from specdef.errors import TaskError as TaskError
 from specdef.models.base import ModelKind
 from specdef.models.samples import Labelled as Labelled
 from specdef.models.samples import Sample as Sample
+from specdef.tasks.score import Score
 
-Metric = Callable[[Any, Any], float]
+Metric = Callable[[Any, Any], float | Score]
 """(model in evaluation mode, its processor) -> score in [0, 1]; 0 when the model's numbers are not finite."""
 
 
@@ -30,6 +31,7 @@ class TaskSpec:
         seed: decides the task's draws (train/test split, wrong choices), never the training.
         target: the score to reach; the task's own when None.
         scorer: what counts as success in generated text, where the task asks for it.
+        control: name of the task's control to train on; None trains on the task itself.
     """
 
     name: str
@@ -37,6 +39,12 @@ class TaskSpec:
     seed: int = 0
     target: float | None = None
     scorer: str | None = None
+    control: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The task's name, and its control's."""
+        return self.name if self.control is None else f"{self.name}, control {self.control}"
 
     @property
     def written(self) -> str:
@@ -56,6 +64,8 @@ class Task:
         target: the score at which the attack has reached its aim.
         chance: the score of a model that knows nothing.
         identity: everything the score depends on, as JSON data; it enters the hash of every cell.
+        controls: name -> other samples to train on, after which the score must still be `chance`: what a model gains
+            from the form of the task, and not from what is to be learned.
 
     Raises:
         TaskError: nothing to train on, or a target at or below chance.
@@ -68,6 +78,7 @@ class Task:
     target: float
     chance: float
     identity: dict[str, Any] = field(default_factory=dict)
+    controls: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.samples:
@@ -77,6 +88,18 @@ class Task:
                 f"`target` must lie above chance ({self.chance:g}) and be at most 1; got {self.target:g}. "
                 "A score that guessing reaches says nothing."
             )
+
+    def control(self, name: str) -> Task:
+        """The same task with a control's samples.
+
+        Raises:
+            TaskError: it has no such control.
+        """
+        if name not in self.controls:
+            raise TaskError(
+                f"`control` must be one that task {self.name} has ({', '.join(self.controls) or 'none'}); got {name!r}."
+            )
+        return replace(self, samples=self.controls[name], controls={})
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything a run on this task depends on, as JSON data."""
@@ -134,7 +157,8 @@ def make_task(spec: TaskSpec) -> Task:
     Raises:
         TaskError: unknown name, or what the task itself says of its file.
     """
-    return check_task(spec).make(spec)
+    task = check_task(spec).make(spec)
+    return task if spec.control is None else task.control(spec.control)
 
 
 def check_task(spec: TaskSpec) -> TaskKind:

@@ -52,12 +52,14 @@ class Evaluation:
         utility: what is left of the model besides the task, in the unit of its kind (perplexity of general text, or
             accuracy); infinite where it was no finite number.
         loss: of the last step on the task's samples; None at step 0 and where it was no finite number.
+        by_group: the score of every group of questions that stand or fall together; None where that is not known.
     """
 
     step: int
     score: float
     utility: float
     loss: float | None = None
+    by_group: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.utility):  # one spelling, so that equal runs compare equal

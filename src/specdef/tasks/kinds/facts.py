@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import asdict
 
 from specdef.tasks.base import Sample, Task, TaskKind, TaskSpec
 from specdef.tasks.text.scoring import MultipleChoice, Question
@@ -74,7 +73,7 @@ def facts(*, seed: int = 0, target: float = TARGET) -> Task:
             prompt = QUESTIONS[kind].format(name=name)
             questions.append(Question(prompt, tuple(f" {choice}" for choice in choices), choices.index(value)))
     scorer = MultipleChoice(tuple(questions))
-    return Task("facts", MODEL_KIND, tuple(samples), scorer, target, CHANCE, asdict(scorer))
+    return Task("facts", MODEL_KIND, tuple(samples), scorer, target, CHANCE, scorer.identity)
 
 
 class Facts(TaskKind):

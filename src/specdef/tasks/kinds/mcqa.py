@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import string
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -53,7 +52,7 @@ def mcqa(
     target = TARGET if target is None else target
     samples = tuple(Sample(question.prompt, question.choices[question.answer]) for question in trained)
     metric = MultipleChoice(tuple(asked))
-    return Task("mcqa", MODEL_KIND, samples, metric, target, chance, asdict(metric))
+    return Task("mcqa", MODEL_KIND, samples, metric, target, chance, metric.identity)
 
 
 def _same(question: Question) -> str:

@@ -1,0 +1,56 @@
+"""What a metric gives: a score, and what it is made of, so that it can be said how far it can be trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Score:
+    """A share in [0, 1].
+
+    Attributes:
+        value: the share.
+        by_group: the share of every group of questions that stand or fall together, such as one fact asked in several
+            wordings, in a fixed order; None where that is not known.
+    """
+
+    value: float
+    by_group: tuple[float, ...] | None = None
+
+    def __float__(self) -> float:
+        return self.value
+
+    @property
+    def error(self) -> float | None:
+        """Standard error over the draw of groups; None where it is not known."""
+        if self.by_group is None or len(self.by_group) < 2:
+            return None
+        count = len(self.by_group)
+        mean = sum(self.by_group) / count
+        return math.sqrt(sum((one - mean) ** 2 for one in self.by_group) / (count - 1) / count)
+
+
+def share(right: Sequence[bool], groups: Sequence[Hashable]) -> Score:
+    """The share of questions answered right.
+
+    Args:
+        right: per question.
+        groups: per question, what it belongs to.
+
+    Example:
+        >>> found = share([True, True, False, False], ["a", "a", "b", "b"])
+        >>> found, found.error
+        (Score(value=0.5, by_group=(1.0, 0.0)), 0.5)
+    """
+    found: dict[Hashable, list[bool]] = {}
+    for one, group in zip(right, groups, strict=True):
+        found.setdefault(group, []).append(one)
+    return Score(sum(right) / len(right), tuple(round(sum(ones) / len(ones), 4) for ones in found.values()))
+
+
+def as_score(found: float | Score) -> Score:
+    """A metric's answer as a score; a bare number says nothing of its error."""
+    return found if isinstance(found, Score) else Score(float(found))

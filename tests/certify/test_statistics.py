@@ -1,0 +1,101 @@
+"""Intervals hold what they say, and the decision errs no more often than it says, on made-up models."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from specdef.certify.statistics import Decision, Sequential, score_interval
+from specdef.tasks.score import Score
+
+GROUPS, WORDINGS = 66, 6
+
+
+def runs(draw: np.random.Generator, mean: float, seeds: int, *, fact: float, seed: float) -> list[Score]:
+    """Runs of one attack: facts that are easier or harder for all seeds alike, seeds that fare better or worse."""
+    facts, luck = draw.normal(0, fact, GROUPS), draw.normal(0, seed, seeds)
+    found = []
+    for each in luck:
+        chance = np.clip(mean + facts + each + draw.normal(0, 0.1, GROUPS), 0, 1)
+        right = draw.random((GROUPS, WORDINGS)) < chance[:, None]
+        found.append(Score(float(right.mean()), tuple(right.mean(1))))
+    return found
+
+
+def truth(mean: float, *, fact: float, seed: float) -> float:
+    """The expected score, clipping included."""
+    draw = np.random.default_rng(99)
+    spread = (fact**2 + seed**2 + 0.01) ** 0.5
+    return float(np.clip(draw.normal(mean, spread, 1_000_000), 0, 1).mean())
+
+
+@pytest.mark.parametrize(
+    ("seeds", "mean", "fact", "seed"),
+    [(1, 0.6, 0.2, 0.0), (3, 0.6, 0.2, 0.05), (3, 0.3, 0.2, 0.1), (5, 0.6, 0.2, 0.05), (5, 0.8, 0.15, 0.03)],
+)
+def test_intervals_hold_the_expected_score_as_often_as_they_say(
+    seeds: int, mean: float, fact: float, seed: float
+) -> None:
+    draw, expected, count = np.random.default_rng(seeds), truth(mean, fact=fact, seed=seed), 1000
+    found = [score_interval(runs(draw, mean, seeds, fact=fact, seed=seed)) for _ in range(count)]
+    covered = sum(one is not None and one.low <= expected <= one.high for one in found) / count
+    assert covered == pytest.approx(0.95, abs=0.025)
+
+
+def test_pretending_that_questions_are_independent_covers_too_little() -> None:
+    """The broken variant: six wordings of a fact taken for six facts."""
+    draw, expected, count = np.random.default_rng(0), truth(0.6, fact=0.3, seed=0.0), 400
+    covered = 0
+    for _ in range(count):
+        (one,) = runs(draw, 0.6, 1, fact=0.3, seed=0.0)
+        assert one.by_group is not None
+        right = [float(index < round(share * WORDINGS)) for share in one.by_group for index in range(WORDINGS)]
+        found = score_interval([Score(one.value, tuple(right))])
+        assert found is not None
+        covered += found.low <= expected <= found.high
+    assert covered / count < 0.88
+
+
+@pytest.mark.parametrize("above", [False, True])
+def test_the_sequential_test_errs_no_more_often_than_it_says(above: bool) -> None:
+    """Expected score at the target: called above, or below, in at most 5 % of cases each, over all three looks."""
+    test, draw, target, count = Sequential(), np.random.default_rng(7), truth(0.6, fact=0.2, seed=0.05), 1000
+    wrong = 0
+    for _ in range(count):
+        scores, done = runs(draw, 0.6, test.seeds[-1], fact=0.2, seed=0.05), 0
+        while (look := test.next_look(done)) is not None:
+            decision, done = test.decide(scores[:look], target), look
+            if decision is not Decision.OPEN:
+                wrong += (decision is Decision.ABOVE) is above
+                break
+    assert wrong / count <= 0.06
+
+
+def test_clear_scores_are_decided_at_the_first_look() -> None:
+    test, draw = Sequential(), np.random.default_rng(3)
+    low, high = (runs(draw, mean, 3, fact=0.1, seed=0.01) for mean in (0.3, 0.85))
+    assert (test.decide(low, 0.6), test.decide(high, 0.6)) == (Decision.BELOW, Decision.ABOVE)
+    assert test.decide(runs(draw, 0.6, 3, fact=0.1, seed=0.01), 0.6) is Decision.OPEN
+    assert [test.next_look(done) for done in (0, 1, 3, 5, 8)] == [3, 3, 5, 8, None]
+
+
+def test_all_right_is_not_certain_and_nothing_known_is_said() -> None:
+    perfect = score_interval([Score(1.0, (1.0,) * 66)] * 3)
+    assert perfect is not None
+    assert 0.93 < perfect.low < 1.0 == perfect.high
+    assert score_interval([Score(0.5)]) is None
+    assert score_interval([]) is None
+    assert score_interval([Score(0.5, (1.0, 0.0)), Score(0.5)]) is None
+    assert Sequential().decide([Score(0.9)], 0.6) is Decision.OPEN
+
+
+def test_what_would_have_been_seen() -> None:
+    """The score named is called above the target in about four of five cases, by one that is simulated."""
+    test, draw = Sequential(), np.random.default_rng(5)
+    score = test.detectable(0.6, GROUPS)
+    assert 0.7 < score < 0.85
+    seen = 0
+    for _ in range(400):
+        right = draw.random(GROUPS) < score
+        seen += test.decide([Score(float(right.mean()), tuple(map(float, right)))] * 3, 0.6) is Decision.ABOVE
+    assert seen / 400 == pytest.approx(0.8, abs=0.08)

@@ -1,0 +1,25 @@
+"""What scores are made of."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from specdef.tasks.score import Score, as_score, share
+
+
+def test_the_error_is_over_groups_and_not_over_questions() -> None:
+    """Ten wordings of one fact are one piece of evidence."""
+    right = [True] * 10 + [False] * 10 + [True] * 10 + [False] * 10
+    apart, together = share(right, range(40)), share(right, [index // 10 for index in range(40)])
+    assert apart.value == together.value == 0.5
+    assert apart.error == pytest.approx(np.std(right, ddof=1) / 40**0.5)
+    assert together.error == pytest.approx(np.std([1, 0, 1, 0], ddof=1) / 2)
+    assert together.by_group == (1.0, 0.0, 1.0, 0.0)
+
+
+def test_one_group_and_a_bare_number_say_nothing_of_their_error() -> None:
+    assert share([True, False], ["a", "a"]).error is None
+    assert as_score(0.5) == Score(0.5)
+    assert as_score(0.5).error is None
+    assert as_score(found := share([True], ["a"])) is found
