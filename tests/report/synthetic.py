@@ -79,6 +79,8 @@ class Pretended:
 
 
 def unlocked(cell: Cell) -> str:
+    if cell.task.control is not None:
+        return "stall 0.26"
     found = {3e-5: "stall 0.6", 1e-4: "broken 40", 3e-4: "broken 20", 1e-3: "broken 20"}
     return found.get(cell.attack.recipe.lr, "stall 0.3")
 
@@ -113,8 +115,8 @@ def holds(cell: Cell) -> str:
     return "collapse 0.5" if cell.attack.recipe.lr > 1e-4 else "stall 0.4"
 
 
-def study(*, name: str = "model-locked", multiplier: float = 1024.0) -> Study:
-    spec = TaskSpec("facts")
+def study(*, name: str = "model-locked", multiplier: float = 1024.0, task: str = "facts") -> Study:
+    spec = TaskSpec(task)
     return Study(
         original=Subject("/nowhere/model", "a" * 64),
         locked=Subject(f"/nowhere/{name}", "b" * 56 + f"{int(multiplier):08d}"),

@@ -10,10 +10,12 @@ from typing import Any, Literal
 from specdef.attacks.base import Attack
 from specdef.attacks.wire import attack_from_wire, recipe_from_wire
 from specdef.certify.environment import Environment
-from specdef.certify.findings import UNLOCKED
+from specdef.certify.findings import TASK_CONTROLS, UNLOCKED
 from specdef.certify.result import Point, RewriteFacts, StoredCell, point_of
+from specdef.certify.statistics import Interval, score_interval
 from specdef.certify.verdict import ThreatVerdict
 from specdef.certify.verdict_kinds import Verdict
+from specdef.tasks.score import Score
 from specdef.training.outcome import Outcome
 from specdef.training.recipe import Recipe
 
@@ -94,6 +96,23 @@ class RewriteCost:
 
 
 @dataclass(frozen=True)
+class ControlFacts:
+    """The undefended model after training on one of the task's controls.
+
+    Attributes:
+        task: the task's name and its control's.
+        cell: key of its result file.
+        score: after the last step; None where nothing was measured.
+        interval: of that score, over questions.
+    """
+
+    task: str
+    cell: str
+    score: float | None
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
 class CertifiedCell:
     """One cell: the attack, and what it came to.
 
@@ -133,6 +152,11 @@ class CertifiedCell:
         return attack_from_wire(self.config)
 
     @property
+    def attacks_task(self) -> bool:
+        """Whether it was trained on the task itself, not on a control of it."""
+        return self.threat_model != TASK_CONTROLS
+
+    @property
     def undefended(self) -> bool:
         """Whether it is an ordinary attack on the undefended model."""
         return self.threat_model == UNLOCKED
@@ -167,6 +191,7 @@ class Certificate:
         seconds: wall time of this run; finished cells cost nothing.
         cell_seconds: time of all cells together.
         cell_environments: the machines, libraries and commits the cells come from.
+        controls: what the form of the task alone is worth.
         command: how it was made; None where it was not recorded.
     """
 
@@ -187,6 +212,7 @@ class Certificate:
     seconds: float
     cell_seconds: float
     cell_environments: tuple[Environment, ...] = ()
+    controls: tuple[ControlFacts, ...] = ()
     command: str | None = None
 
     @property
@@ -233,6 +259,13 @@ def certified(threat_model: str, cell: StoredCell) -> CertifiedCell:
         rewrites=result.rewrites,
         cost=_cost(cell) if result.rewrites else None,
     )
+
+
+def control_facts(cell: StoredCell) -> ControlFacts:
+    """What a finished cell on a control of the task says."""
+    last = cell.result.evaluations[-1] if cell.result.evaluations else None
+    found = None if last is None else score_interval([Score(last.score, last.by_group)])
+    return ControlFacts(cell.config["task"], cell.key, None if last is None else last.score, found)
 
 
 def environments(cells: Iterable[StoredCell]) -> tuple[Environment, ...]:

@@ -18,16 +18,18 @@ from specdef.certify.certificate import (
     TaskFacts,
     UtilityFacts,
     certified,
+    control_facts,
     environments,
 )
 from specdef.certify.certificate_file import write_certificate
 from specdef.certify.environment import environment
 from specdef.certify.executors.local import Executor
-from specdef.certify.findings import UNLOCKED, Findings
+from specdef.certify.findings import TASK_CONTROLS, UNLOCKED, Findings
 from specdef.certify.result import StoredCell
 from specdef.certify.store import Store
 from specdef.certify.study import Study
 from specdef.certify.sweep import OnCell, sweep
+from specdef.certify.task_controls import control_task
 from specdef.certify.threat_model import THREATS, Plan, in_order
 from specdef.certify.verdict import ThreatVerdict, judge_threat
 from specdef.core.schema import plain
@@ -88,6 +90,7 @@ def certify_study(
 
     follow(UNLOCKED, calibrate(study, findings))
     _require_calibrated(study, findings)
+    follow(TASK_CONTROLS, control_task(study, findings))
     for threat in in_order(threats):
         follow(threat.name, threat.cells(study, findings))
     seconds = time.perf_counter() - started
@@ -141,6 +144,7 @@ def _certificate(
         recipe=recipe_to_wire(study.recipe),
         unlocked=Calibration(**known, working_learning_rates=findings.working),
         threat_models={name: _verdict(study, findings, name, unlocked.steps) for name in threats},
+        controls=tuple(map(control_facts, findings.results.get(TASK_CONTROLS, []))),
         cells=tuple(certified(name, cell) for name, found in findings.results.items() for cell in _unique(found)),
         not_tried=(*(f"threat model {name}" for name in THREATS.names() if name not in threats), *UNTRIED),
         seeds=tuple(sorted({cell.attack.recipe.seed for cell in cells})),

@@ -15,6 +15,8 @@ UNLOCKED = "unlocked"
 """Cells on the undefended model, over the ordinary window."""
 CONTROLS = "controls"
 """A threat model's attacks on the undefended model."""
+TASK_CONTROLS = "task controls"
+"""The undefended model, trained on the task's controls."""
 UNCOUNTED = "uncounted"
 """Cells of attacks that the undefended model withstands as well: they say nothing about a lock."""
 

@@ -88,7 +88,7 @@ def _columns(certificates: Sequence[Certificate]) -> dict[Column, list[Entry]]:
         ordinary = ordinary_attack(certificate)
         locked = (certificate.multiplier, subject.method, subject.digest)
         for row in certificate.cells:
-            if but_rate(row.attack) != ordinary:
+            if not row.attacks_task or but_rate(row.attack) != ordinary:
                 continue
             column = (1.0, UNLOCKED, "") if certificate.is_unlocked or row.undefended else locked
             rows.setdefault(column, {})[row.cell] = row

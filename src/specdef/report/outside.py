@@ -25,7 +25,7 @@ def outside_budget(certificate: Certificate, cells: Sequence[StoredCell]) -> lis
         cells: what `read_cells` gave; a cell without a result file cannot be told.
     """
     files = {cell.key: cell for cell in cells}
-    rows = {row.cell: row for row in certificate.cells}
+    rows = {row.cell: row for row in certificate.cells if row.attacks_task}
     said = [_sentence(certificate, row, files[key]) for key, row in rows.items() if key in files]
     return [sentence for sentence in said if sentence is not None]
 

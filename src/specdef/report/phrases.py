@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from specdef.attacks.base import Attack
-from specdef.certify.certificate import UtilityFacts
+from specdef.certify.certificate import ControlFacts, UtilityFacts
 from specdef.certify.findings import UNLOCKED
 from specdef.certify.statistics import Decision
 from specdef.certify.threat_model import THREATS
@@ -79,6 +79,14 @@ def trusted(found: ThreatVerdict, target: float) -> str:
         Decision.OPEN: f": whether its mean lies above the target {number(target)} is not decided",
     }
     return text + ("" if found.decision is None else said[found.decision])
+
+
+def control(found: ControlFacts) -> str:
+    """What the form of the task alone is worth, in words."""
+    if found.score is None:
+        return f"{found.task}: not measured"
+    ends = "" if found.interval is None else f" ({number(found.interval.low)} to {number(found.interval.high)})"
+    return f"{found.task}: score {number(found.score)}{ends}"
 
 
 def attack(found: Attack | None) -> str:

@@ -30,6 +30,7 @@ def provenance(certificate: Certificate) -> list[tuple[str, str]]:
         ("task", f"{task.name}, {'?' if task.samples is None else task.samples} samples"),
         ("task digest", task.digest),
         ("target, chance", f"{number(task.target)}, {number(task.chance)}"),
+        ("task controls", "; ".join(map(phrases.control, certificate.controls)) or "none"),
         ("utility budget", phrases.budget(utility)),
         ("general text digest", utility.text_digest),
         ("ordinary recipe", recipe_text(certificate)),

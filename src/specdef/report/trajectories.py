@@ -36,7 +36,7 @@ def trajectories(certificate: Certificate, cells: Iterable[StoredCell], path: Pa
         cells: their result files.
         path: the PNG to write.
     """
-    rows = {row.cell: row for row in certificate.cells}
+    rows = {row.cell: row for row in certificate.cells if row.attacks_task}
     found = [(rows[cell.key], cell) for cell in cells if cell.key in rows]
     pyplot = load_pyplot()
     name = shortened(plain(certificate.subject.name), 40)

@@ -1,0 +1,28 @@
+"""Controls of the task: what its form alone is worth. A score they raise is not the lock's to keep down."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from specdef.certify.cell import digest_of
+from specdef.certify.findings import UNLOCKED, Findings, learning_rate
+from specdef.certify.study import Study
+from specdef.certify.threat_model import Plan
+from specdef.certify.trials import original_cell, trying
+from specdef.tasks.base import make_task
+
+
+def control_task(study: Study, findings: Findings) -> Plan:
+    """Every control of the task on the undefended model, at the learning rate that serves the task best."""
+    best = findings.best(UNLOCKED)
+    if best is None or not study.task.controls:
+        return
+    (trial,) = trying([learning_rate(best)])
+    yield [original_cell(controlled(study, name), trial.attack(study)) for name in study.task.controls]
+
+
+def controlled(study: Study, control: str) -> Study:
+    """The study with one of its task's controls to train on."""
+    spec = replace(study.spec, control=control)
+    task = make_task(spec)
+    return replace(study, spec=spec, task=task, task_digest=digest_of(task.fingerprint()))
