@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-all slow packaging test-harness lint types unit bench experiment docs docs-cli clean
+.PHONY: demo test test-all slow packaging test-harness lint types unit bench mutants experiment docs docs-cli clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -49,6 +49,13 @@ packaging: $(STAMP)
 test-harness: $(STAMP)
 	$(BIN)/pip install -q -c constraints.txt -e ".[harness]"
 	$(BIN)/python -m pytest --override-ini=addopts=-q tests/harness
+
+# Deliberate faults in the judge, one at a time: which of them does a test see? Survivors: `mutmut show NAME`.
+mutants: $(STAMP)
+	$(BIN)/pip install -q -c constraints.txt mutmut
+	rm -rf mutants
+	$(BIN)/mutmut run --max-children 2
+	$(BIN)/mutmut results
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

@@ -6,12 +6,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments import crosscheck, curvature, detect, injection, spectra, tables
+from experiments import calibration, crosscheck, curvature, detect, injection, spectra, tables
 from experiments.theory import table9, table10, table11, table29
 from experiments.toy import run as toy
 from specdef.errors import SpecdefError
 
 IN_CODE: dict[str, Callable[[str], Path]] = {
+    "calibration": calibration.run,
     "crosscheck": crosscheck.run,
     "curvature": curvature.run,
     "detect": detect.run,

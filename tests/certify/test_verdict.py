@@ -10,8 +10,10 @@ import pytest
 from specdef.attacks.base import Attack, Intervention, parse_intervention
 from specdef.attacks.wire import attack_to_wire
 from specdef.certify.result import CellResult, Measured, StoredCell
+from specdef.certify.statistics import Decision, Sequential, score_interval
 from specdef.certify.verdict import ThreatVerdict, judge_threat
 from specdef.certify.verdict_kinds import Broken, Held, HeldBy, NotMeasured, Slowed, Undone, Verdict
+from specdef.tasks.score import Score
 from specdef.training.outcome import Evaluation, Outcome
 from specdef.training.recipe import Recipe
 
@@ -159,3 +161,55 @@ def test_crashes_are_told_and_utility_that_is_no_number_is_left_out() -> None:
 def test_the_note_of_an_invalid_cell_never_makes_it_held() -> None:
     found = judged(replace(invalid(), result=replace(invalid().result, step=None)))
     assert (found.verdict, found.score, found.seeds) == (NotMeasured(), None, 0)
+
+
+def test_figures_of_what_was_not_measured_are_counts_alone() -> None:
+    found = judge_threat([invalid(), crashed(lr=1e-5)], unlocked_steps=20.0, reference=START, not_tried=("that",))
+    told = "1 crashed: adamw, lr 1e-5 (out of memory); the same command tries them again"
+    assert found == ThreatVerdict(NotMeasured(), num_cells=2, num_invalid=2, not_tried=("that", told))
+
+
+def test_by_default_a_run_is_slowed_from_one_and_a_half_times_the_steps() -> None:
+    found = judge_threat([broken(30)], unlocked_steps=20.0, reference=START)
+    assert found.verdict == Slowed(1.5)
+
+
+def test_utility_is_compared_with_the_undefended_models_where_it_is_known() -> None:
+    found = judge_threat([stall(0.5, utility=44.0)], unlocked_steps=None, reference=20.0)
+    assert found.utility == pytest.approx(2.2)
+
+
+def test_undoing_whose_time_is_not_known_took_none() -> None:
+    one = broken(20, interventions=UNDO)
+    assert judged(replace(one, measured=Measured())).verdict == Undone(0.0)
+
+
+def grouped(score: float, seed: int, *, outcome: Outcome = Outcome.STALL) -> StoredCell:
+    """A run on a hundred facts, of which it knows as many as its score says."""
+    one = cell(outcome, score, seed=seed, step=20 if outcome is Outcome.BROKEN else None)
+    assert one.result.best is not None
+    known = round(100 * score)
+    best = replace(one.result.best, by_group=(1.0,) * known + (0.0,) * (100 - known))
+    return replace(one, result=replace(one.result, best=best))
+
+
+@pytest.mark.parametrize(("score", "decision"), [(0.3, Decision.BELOW), (0.6, Decision.OPEN), (0.9, Decision.ABOVE)])
+def test_the_score_has_an_interval_and_is_decided(score: float, decision: Decision) -> None:
+    cells = [grouped(score, seed) for seed in range(3)]
+    found = judge_threat(cells, unlocked_steps=None, reference=START, target=0.6)
+    scores = [Score(score, one.result.best.by_group) for one in cells if one.result.best is not None]
+    assert found.interval == score_interval(scores)
+    assert found.interval is not None
+    assert found.interval.low < score < found.interval.high
+    assert found.interval.seeds == 3
+    assert found.decision is decision
+    assert found.detectable == Sequential().detectable(0.6, 100)
+
+
+def test_without_a_target_or_groups_nothing_is_decided() -> None:
+    cells = [grouped(0.9, seed) for seed in range(3)]
+    without = judge_threat(cells, unlocked_steps=None, reference=START)
+    assert (without.decision, without.detectable) == (None, None)
+    assert without.interval is not None
+    plain = judge_threat([stall(0.5)], unlocked_steps=None, reference=START, target=0.6)
+    assert (plain.interval, plain.decision, plain.detectable) == (None, None, None)
