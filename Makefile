@@ -11,7 +11,7 @@ export TOKENIZERS_PARALLELISM := false
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt -e ".[attack,demo,plot,ray,dev]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[attack,demo,plot,ray,sign,dev]"
 	# curvlinops without backpack, which brings torchvision along for operators that are not used here.
 	$(BIN)/pip install -q -c constraints.txt einconv einops linear-operator opt-einsum scipy
 	$(BIN)/pip install -q -c constraints.txt --no-deps curvlinops-for-pytorch

@@ -38,6 +38,8 @@ HEAVY_HOMES = {
     "peft": {"attacks/interventions/lora.py", "locks/peft_layer.py"},
     "ray": {"certify/executors/ray.py"},
     "lm_eval": {"integrations/lm_eval.py"},
+    "model_signing": {"integrations/signing/library.py"},
+    "cryptography": {"integrations/signing/library.py", "integrations/signing/certificates.py"},
 }
 
 

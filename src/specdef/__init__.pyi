@@ -13,6 +13,10 @@ from specdef.certify.multiplier_search import find_multiplier as find_multiplier
 from specdef.certify.study_run import run_study as run_study
 from specdef.defences.defend import defend as defend
 from specdef.errors import SpecdefError as SpecdefError
+from specdef.integrations.signing.sign import SignatureReport as SignatureReport
+from specdef.integrations.signing.sign import SignReport as SignReport
+from specdef.integrations.signing.sign import sign as sign
+from specdef.integrations.signing.sign import verify_signature as verify_signature
 from specdef.locks.in_memory import lock_module as lock_module
 from specdef.locks.in_memory import unlock_module as unlock_module
 from specdef.locks.lock import LockReport as LockReport

@@ -25,3 +25,7 @@ class KeyFileError(SpecdefError):
 
 class TaskError(SpecdefError):
     """A task, a file it reads, or one of its samples is not usable."""
+
+
+class SignatureError(SpecdefError):
+    """A signature does not hold, or what it is of cannot be signed."""

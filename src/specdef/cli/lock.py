@@ -1,4 +1,4 @@
-"""lock, unlock, verify: a locked copy of a model, the way back, and a check of both."""
+"""lock and unlock: a locked copy of a model, and the way back."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from specdef.cli import parse
 from specdef.cli.options import Given, Json, Locked, Model, Multiplier, Out, option
 from specdef.cli.progress import bytes_bar
-from specdef.cli.render import err_console, out_console, plain, print_json, safe, say
+from specdef.cli.render import out_console, plain, print_json, safe, say
 
 if TYPE_CHECKING:
     from specdef.locks.lock import LockReport
@@ -83,31 +81,6 @@ def unlock(locked: Locked, out: Out, key: Annotated[Path, option("The private ke
     with bytes_bar("unlocking", locked, quiet=False) as progress:
         unlock_model(locked, out, key, progress=progress)
     say(f"Restored to the byte (BLAKE3 of every file checked): {out}")
-
-
-def verify(
-    locked: Locked,
-    original: Annotated[str | None, option("The unlocked model, to compare the function with.")] = None,
-    json_: Json = False,
-) -> None:
-    """Check digests, the lock in the weights and, with --original, the function. Exit 1 if a check fails.
-
-    Example: specdef verify locked --original smollm2-135m
-    """
-    from specdef.locks.verify import verify as verify_model
-
-    with err_console.status("verifying") as status:
-        report = verify_model(locked, original=original, progress=lambda stage: status.update(f"checking {stage}"))
-    if json_:
-        print_json({"passed": report.passed, **asdict(report)})
-    else:
-        marks = {True: "[green]ok[/green]  ", False: "[red]FAIL[/red]", None: "[yellow]--[/yellow]  "}
-        for check in report.checks:
-            out_console.print(f"{marks[check.passed]} {safe(check.name)}: {safe(check.detail)}", soft_wrap=True)
-        if original is None:
-            out_console.print("[dim]--  function: not checked; give --original DIR[/dim]")
-    if not report.passed:
-        raise typer.Exit(1)
 
 
 def _existing_model(model: str, out: Path, key: Path | None, dry_run: bool) -> Path:

@@ -11,6 +11,9 @@ from specdef.core.atomic import temporary_in, temporary_path
 from specdef.core.text import shown
 from specdef.errors import CheckpointError
 
+SIGNATURE = "specdef.sig"
+"""The signature of a folder, as `specdef sign` writes it there."""
+
 
 @contextmanager
 def new_folder(target: Path, *, source: Path | None = None) -> Iterator[Path]:

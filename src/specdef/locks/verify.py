@@ -8,6 +8,7 @@ from pathlib import Path
 
 from specdef.checkpoint.digests import file_digest, read_digests
 from specdef.checkpoint.reader import Checkpoint, open_checkpoint
+from specdef.core.folders import SIGNATURE
 from specdef.errors import CheckpointError
 from specdef.locks.base import LOCKS, Check, without_added
 from specdef.locks.manifest import MANIFEST, Manifest, read_manifest
@@ -93,7 +94,11 @@ def _integrity(checkpoint: Checkpoint, manifest: Manifest) -> Check:
 
 def _may_be_added(name: str) -> bool:
     """Files a hub or a publisher adds that no runtime reads."""
-    return name == ".gitattributes" or name.endswith((".md", ".png", ".jpg")) or Path(name).name.startswith("LICENSE")
+    return (
+        name in (".gitattributes", SIGNATURE)
+        or name.endswith((".md", ".png", ".jpg"))
+        or Path(name).name.startswith("LICENSE")
+    )
 
 
 def _open_original(original: Path, locked: Checkpoint) -> Checkpoint:
