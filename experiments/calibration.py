@@ -24,7 +24,8 @@ from specdef.tasks.base import TaskSpec
 from specdef.tasks.score import Score
 from specdef.training.recipe import Recipe
 
-RATES, CONTROL_RATE, SEEDS = (1e-4, 3e-4), 1e-4, (0, 1, 2)
+RATES, SEEDS = (1e-4, 3e-4), (0, 1, 2)
+CONTROL_RATE, CONTROL_SEEDS = 1e-4, (0, 1)
 
 
 def run(name: str) -> Path:
@@ -54,7 +55,7 @@ def cells_of(study: Study) -> list[tuple[str, Cell]]:
     found = [("the facts", study.cell(study.original, lr=lr, seed=seed)) for lr in RATES for seed in SEEDS]
     for name in study.task.controls:
         other = controlled(study, name)
-        found += [(name, other.cell(other.original, lr=CONTROL_RATE, seed=seed)) for seed in SEEDS]
+        found += [(name, other.cell(other.original, lr=CONTROL_RATE, seed=seed)) for seed in CONTROL_SEEDS]
     return found
 
 

@@ -9,7 +9,6 @@ from enum import Enum
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import bdtrc, stdtrit
 
 from specdef.tasks.score import Score
 
@@ -54,7 +53,7 @@ def score_interval(scores: Sequence[Score], *, level: float = LEVEL) -> Interval
         return None
     table = np.array(rows)
     mean, (variance, freedom) = float(table.mean()), _variance(table)
-    quantile = float(stdtrit(freedom, (1 + level) / 2))
+    quantile = _student(level, freedom)
     effective = mean * (1 - mean) / variance if variance and 0 < mean < 1 else float(table.shape[1])
     return Interval(*_wilson(mean, effective, quantile), level, len(rows))
 
@@ -73,6 +72,13 @@ def _variance(table: Float[np.ndarray, "seeds groups"]) -> tuple[float, float]:
     variance = sum(part for part, _ in parts)
     squares = sum(part**2 / freedom for part, freedom in parts)
     return float(variance), float(variance**2 / squares) if squares else float(groups - 1)
+
+
+def _student(level: float, freedom: float) -> float:
+    """Two-sided quantile of Student's t."""
+    from scipy.special import stdtrit  # loaded where it is used: bad input is refused before anything heavy
+
+    return float(stdtrit(freedom, (1 + level) / 2))
 
 
 def _wilson(mean: float, count: float, quantile: float) -> tuple[float, float]:
@@ -131,7 +137,9 @@ class Sequential:
             groups: independent groups of questions, such as facts.
             power: chance to be seen.
         """
-        quantile = float(stdtrit(groups - 1, (1 + self.level) / 2))
+        from scipy.special import bdtrc
+
+        quantile = _student(self.level, float(groups - 1))
         lows = [_wilson(right / groups, float(groups), quantile)[0] for right in range(groups + 1)]
         enough = next((right for right, low in enumerate(lows) if low > target), None)
         if enough is None:
