@@ -13,6 +13,7 @@ from specdef.attacks.run import AttackResult
 from specdef.certify.cell import Cell, Subject
 from specdef.certify.certificate import Certificate
 from specdef.certify.certify_study import certify_study
+from specdef.certify.effort import QUICK, Effort
 from specdef.certify.result import FinishedCell, Measured, crashed
 from specdef.certify.run_cell import cell_result
 from specdef.certify.store import Store
@@ -113,7 +114,7 @@ def holds(cell: Cell) -> str:
     return "collapse 0.5" if cell.attack.recipe.lr > 1e-4 else "stall 0.4"
 
 
-def study(*, name: str = "model-locked", multiplier: float = 1024.0) -> Study:
+def study(*, name: str = "model-locked", multiplier: float = 1024.0, effort: Effort = QUICK) -> Study:
     spec = TaskSpec("facts")
     return Study(
         original=Subject("/nowhere/model", "a" * 64),
@@ -128,6 +129,7 @@ def study(*, name: str = "model-locked", multiplier: float = 1024.0) -> Study:
         text=None,
         text_digest="d" * 64,
         recipe=Recipe(),
+        effort=effort,
     )
 
 

@@ -30,7 +30,7 @@ def other_seeds(study: Study, findings: Findings, name: str, cell: Callable[[Att
         group = worst_case(findings.results.get(name, []))
         if not group or len({found.attack.recipe.seed for found in group}) > 1:
             return
-        if not any(map(is_broken, group)) and success(group)[1] < (study.task.chance + study.task.target) / 2:
+        if not any(map(is_broken, group)) and success(group)[1] < study.halfway:
             findings.skip(name, "other seeds: every score within the utility budget is nearer chance than target")
             return
         attack = group[0].attack
