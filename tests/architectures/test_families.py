@@ -8,6 +8,7 @@ from pathlib import Path
 import pico
 import pytest
 import torch
+import transformers
 from channel_scaling import (
     read_config,
     read_shapes,
@@ -20,9 +21,9 @@ from channel_scaling import (
 )
 from torch import Tensor
 
-from specdef.architectures.registry import FAMILIES, known_model_types
+from specdef.architectures.registry import FAMILIES, known_model_types, part_names_of
 from specdef.architectures.resolve import ResolvedPair, ResolvedSlot
-from specdef.architectures.spec import Architecture
+from specdef.architectures.spec import LLAMA_NAMES, Architecture
 
 EXPONENT = 7
 NUM_PAIRS = {
@@ -171,6 +172,33 @@ def test_inject_targets_are_linears_of_the_checkpoint(name: str, gallery: Galler
     assert {(component, layer) for component in model.architecture.inject_default for layer in (0, 1)} <= set(
         model.linears
     )
+
+
+@pytest.mark.parametrize("name", pico.PICOS)
+def test_the_parts_that_attackers_aim_at_are_there_by_name(name: str, gallery: Gallery) -> None:
+    """Before, T3 looked for Llama's names in every family: on BERT its cells were invalid.
+
+    Names are those of the loaded model, which some checkpoints spell otherwise.
+    """
+    folder = gallery.folder(name)
+    config = read_config(folder)
+    model = getattr(transformers, config["architectures"][0]).from_pretrained(folder)
+    parts, modules = part_names_of(config), {path for path, _ in model.named_modules()}
+    for part in parts.query_value:
+        found = [path for path in modules if path.endswith(f".{part}")]
+        assert found, part
+        assert all("attn" in path or "attention" in path for path in found)
+    names = {path for path, _ in model.named_parameters()}
+    mlp, embeddings = ({path for path in names if re.search(part, path)} for part in (parts.mlp, parts.embeddings))
+    assert mlp
+    assert embeddings
+    assert not any("attn" in path or "attention" in path or "norm" in path.lower() for path in mlp)
+    assert not mlp & embeddings
+
+
+def test_a_model_without_a_map_is_taken_to_have_the_usual_names() -> None:
+    assert part_names_of({"model_type": "mamba"}) == LLAMA_NAMES
+    assert part_names_of({"model_type": "llama"}) == LLAMA_NAMES
 
 
 def test_every_model_type_is_proved_here(gallery: Gallery) -> None:

@@ -14,6 +14,7 @@ from specdef.certify.cell import Cell, CellConfig, Subject, digest_of
 from specdef.certify.certificate import Certificate
 from specdef.certify.certificate_file import read_cells, read_certificate
 from specdef.certify.certify_study import certify_study
+from specdef.certify.effort import QUICK
 from specdef.certify.result import FinishedCell
 from specdef.certify.store import Store
 from specdef.certify.study import MultiplierSource, Study
@@ -40,7 +41,7 @@ class Refusing:
 
 
 def study_of(certificate: Certificate) -> Study:
-    """The study behind a certificate; its models are known by their digests alone."""
+    """The study behind a certificate, at the effort of its day; its models are known by their digests alone."""
     spec = TaskSpec(certificate.task.name)
     task = make_task(spec)
     assert digest_of(task.fingerprint()) == certificate.task.digest
@@ -59,6 +60,7 @@ def study_of(certificate: Certificate) -> Study:
         text_digest=certificate.utility.text_digest,
         recipe=certificate.ordinary,
         utility_factor=certificate.utility.factor,
+        effort=QUICK,
     )
 
 

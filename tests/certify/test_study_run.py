@@ -280,6 +280,10 @@ def test_a_study_can_certify(models: tuple[Path, Path], tmp_path: Path, pretende
         == results.certificates
     )
     assert not again
+    thorough = run(text.replace("certify:", "effort: thorough\ncertify:"), tmp_path).certificates
+    assert not set(thorough) & set(results.certificates), "another effort is another certificate"
+    told = json.loads((tmp_path / thorough[0] / "certificate.json").read_text())["not_tried"]
+    assert any("effort thorough" in text for text in told)
 
 
 def test_the_reference_is_measured_once(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +12,16 @@ import torch
 import transformers
 
 from specdef import attack, certify_model, lock, unlock, verify
+from specdef.certify.cell import Cell
 from specdef.certify.certificate_file import read_cells
+from specdef.certify.findings import Findings
 from specdef.certify.resources import Resources
-from specdef.certify.result import StoredCell
+from specdef.certify.result import StoredCell, refused
+from specdef.certify.study import make_study
+from specdef.certify.threat_model import THREATS, Plan
 from specdef.errors import SpecdefError
 from specdef.report.write import write_report
+from specdef.tasks.base import TaskSpec
 from specdef.tasks.text.everyday import everyday
 from specdef.training.outcome import Outcome
 from specdef.training.recipe import Recipe
@@ -79,6 +85,38 @@ def test_the_lock_stops_an_ordinary_attack_and_rebalancing_takes_it_off(folders:
     assert adapted.trained_parameters is not None
     assert plain.trained_parameters is not None
     assert adapted.trained_parameters < plain.trained_parameters / 2
+
+
+def test_every_part_that_adapters_and_freezing_aim_at_is_there(folders: Folders, tmp_path: Path) -> None:
+    """T3 runs on a classifier of either family: before, its cells on BERT were invalid, since no name matched."""
+    recipe = Recipe(steps=2, eval_every=2, warmup=0.0)
+    study = make_study(folders.locked, folders.original, TaskSpec("classification"), recipe=recipe)
+    plan, seen = THREATS.get("T3").cells(study, Findings(working=(1e-3, 2e-3))), 0
+    for cell in _tried(plan):
+        kept = attack(
+            folders.original, tmp_path, recipe=recipe, interventions=cell.attack.interventions, threads=1, device="cpu"
+        )
+        assert kept.result.outcome.counts, kept.result.note
+        assert kept.result.steps == 2
+        seen += 1
+    assert seen == 4
+
+
+def _tried(plan: Plan) -> Iterator[Cell]:
+    """One cell of every attack that a threat model tries, as it would on a lock on which none counts."""
+    known: list[object] = []
+    cells = next(plan)
+    while True:
+        for cell in cells:
+            if cell.attack.interventions not in known:
+                known.append(cell.attack.interventions)
+                yield cell
+        refusal = refused("not run")
+        found = [StoredCell(cell.key, cell.identity(), refusal.result, refusal.measured) for cell in cells]
+        try:
+            cells = plan.send(found)
+        except StopIteration:
+            return
 
 
 @pytest.mark.parametrize("search", [False, pytest.param(True, marks=pytest.mark.slow)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from specdef.attacks.base import INTERVENTIONS
 from specdef.attacks.interventions.lora import Lora
 from specdef.certify.cell import Cell
 from specdef.certify.certificate_file import read_cells
+from specdef.certify.effort import QUICK, STANDARD, THOROUGH, Effort
 from specdef.certify.findings import CONTROLS, UNCOUNTED
 from specdef.certify.threats.t2 import ORDINARY_LR
 from specdef.certify.verdict_kinds import Broken, holds
@@ -40,22 +42,21 @@ def only_between(low: float, high: float, *, adapter: bool = False, optimizer: s
         ("T2", only_between(1e-8, 6e-8, optimizer="muon")),
     ],
 )
-def test_a_window_narrower_than_the_grid_is_found(
-    threat: str, behaviour: synthetic.Behaviour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_window_narrower_than_the_grid_is_found(threat: str, behaviour: synthetic.Behaviour, tmp_path: Path) -> None:
     """The grid alone steps over it, as ours did over LoRA at 1e-7 on the fold lock."""
     threats = ("T0", "T1", threat)
     found = synthetic.certify(tmp_path / "found", behaviour, threats, multiplier=EXACT)
     assert found.verdicts[threat] == Broken()
     assert holds(found.verdicts["T1"])
-    monkeypatch.setattr("specdef.certify.stages.GAP", float("inf"))
-    overlooked = synthetic.certify(tmp_path / "overlooked", behaviour, threats, multiplier=EXACT)
+    blind = replace(QUICK, factor=float("inf"))
+    overlooked = synthetic.certify(tmp_path / "overlooked", behaviour, threats, multiplier=EXACT, effort=blind)
     assert holds(overlooked.verdicts[threat])
 
 
-def test_a_lock_that_holds_is_searched_to_the_end(tmp_path: Path) -> None:
-    """Of no optimizer are two neighbouring rates left, a stall and a collapse, with more than a factor of 5 between."""
-    certificate = synthetic.certify(tmp_path, synthetic.holds, ("T2",), multiplier=EXACT)
+@pytest.mark.parametrize(("effort", "factor"), [(QUICK, 5), (STANDARD, 2), (THOROUGH, 1.25)])
+def test_a_lock_that_holds_is_searched_to_the_end(effort: Effort, factor: float, tmp_path: Path) -> None:
+    """Of no optimizer are two neighbouring rates left, a stall and a collapse, with more than the factor between."""
+    certificate = synthetic.certify(tmp_path, synthetic.holds, ("T2",), multiplier=EXACT, effort=effort)
     assert holds(certificate.verdicts["T2"])
     for name in ORDINARY_LR:
         rows = [row for row in certificate.cells if row.threat_model != CONTROLS]
@@ -65,7 +66,8 @@ def test_a_lock_that_holds_is_searched_to_the_end(tmp_path: Path) -> None:
             for low, high in pairwise(sorted(found))
             if (found[low], found[high]) == (Outcome.STALL, Outcome.COLLAPSE)
         ]
-        assert all(ratio <= 5 for ratio in edges), name
+        assert edges or effort is QUICK
+        assert all(ratio <= factor for ratio in edges), name
 
 
 def test_the_undefended_model_is_not_asked_to_undo_a_lock(tmp_path: Path) -> None:

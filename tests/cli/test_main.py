@@ -99,6 +99,10 @@ def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Completed
         (["attack", "nowhere", "--out", "OUT"], "`model` must be a folder"),
         (["certify", "MODEL", "--original", "nowhere", "--out", "OUT"], "`original` must be a folder"),
         (["certify", "MODEL", "--original", "MODEL", "--out", "OUT", "--threats", "T9"], "`threats` must be any of T0"),
+        (
+            ["certify", "MODEL", "--original", "MODEL", "--out", "OUT", "--effort", "much"],
+            "`effort` must be one of quick",
+        ),
         (["certify", "MODEL", "--original", "MODEL", "--out", "OUT", "--window", "a,b"], "`window` must be learning"),
         (["certify", "MODEL", "--original", "MODEL", "--out", "OUT", "--window", "1e-4"], "`window` must be two or"),
         (["certify", "MODEL", "--original", "MODEL", "--out", "OUT", "--workers", "0"], "`workers` must be at least 1"),

@@ -13,6 +13,7 @@ from specdef.attacks.run import AttackResult
 from specdef.certify.cell import Cell, Subject
 from specdef.certify.certificate import Certificate
 from specdef.certify.certify_study import certify_study
+from specdef.certify.effort import QUICK, Effort
 from specdef.certify.result import FinishedCell, Measured, crashed
 from specdef.certify.run_cell import cell_result
 from specdef.certify.store import Store
@@ -115,7 +116,9 @@ def holds(cell: Cell) -> str:
     return "collapse 0.5" if cell.attack.recipe.lr > 1e-4 else "stall 0.4"
 
 
-def study(*, name: str = "model-locked", multiplier: float = 1024.0, task: str = "facts") -> Study:
+def study(
+    *, name: str = "model-locked", multiplier: float = 1024.0, task: str = "facts", effort: Effort = QUICK
+) -> Study:
     spec = TaskSpec(task)
     return Study(
         original=Subject("/nowhere/model", "a" * 64),
@@ -130,6 +133,7 @@ def study(*, name: str = "model-locked", multiplier: float = 1024.0, task: str =
         text=None,
         text_digest="d" * 64,
         recipe=Recipe(),
+        effort=effort,
     )
 
 

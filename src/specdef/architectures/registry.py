@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from specdef.architectures import text, vision
-from specdef.architectures.spec import Architecture
+from specdef.architectures.spec import LLAMA_NAMES, Architecture, PartNames
 from specdef.errors import ArchitectureError
 
 
@@ -44,3 +44,9 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture:
         f"`model_type` in config.json must be one of {', '.join(known_model_types())}; got {model_type!r}.{hint} "
         "Declare the family's pairs first (CONTRIBUTING.md, 'Adding a family')."
     )
+
+
+def part_names_of(config: Mapping[str, Any]) -> PartNames:
+    """What parts are called in the family of a ``config.json``; Llama's names where it has no declared map."""
+    family = _BY_TYPE.get(str(config.get("model_type")))
+    return LLAMA_NAMES if family is None else family.part_names

@@ -136,6 +136,25 @@ class Exclusion:
 
 
 @dataclass(frozen=True)
+class PartNames:
+    """What the parts of a loaded model are called that an attacker trains alone, or puts adapters beside.
+
+    Attributes:
+        query_value: last names of the linear layers that make queries and values.
+        mlp: regular expression, found in the names of the MLPs' parameters and no others.
+        embeddings: the same for the embeddings' parameters.
+    """
+
+    query_value: tuple[str, ...] = ("q_proj", "v_proj")
+    mlp: str = r"mlp\."
+    embeddings: str = "embed"
+
+
+LLAMA_NAMES = PartNames()
+"""What most families call them."""
+
+
+@dataclass(frozen=True)
 class Architecture:
     """All that is known about one model family.
 
@@ -154,6 +173,7 @@ class Architecture:
             pairs are then withheld. ``*`` allowed.
         text_config: key of a nested config that holds the sizes ("text_config") when present.
         config_defaults: sizes that published ``config.json`` files leave out because they equal the class default.
+        part_names: of what attackers aim at.
         known_quantization: ``quant_method`` values under which every tensor of the map keeps a floating-point type.
     """
 
@@ -170,6 +190,7 @@ class Architecture:
     roots: tuple[str, ...] = ()
     text_config: str | None = None
     config_defaults: Mapping[str, Any] = field(default_factory=dict)
+    part_names: PartNames = LLAMA_NAMES
     known_quantization: tuple[str, ...] = ()
 
 

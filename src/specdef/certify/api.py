@@ -153,6 +153,7 @@ def certify_model(
     scorer: str | None = None,
     task_seed: int = 0,
     utility_factor: float = 2.0,
+    effort: str = "standard",
     resources: Resources | None = None,
     cells: Path | str | None = None,
     on_cell: Callable[[StoredCell, int, int], None] | None = None,
@@ -181,6 +182,7 @@ def certify_model(
         scorer: what counts as success in task sft, such as ``any:REGEX``.
         task_seed: decides the task's draws.
         utility_factor: how much of its utility a useful model may lose; of perplexity, how often the start's it may be.
+        effort: how closely, widely and long is searched: ``quick``, ``standard`` or ``thorough``.
         resources: where cells run; as many at once as cores and memory allow when None.
         cells: folder of finished cells shared by several certificates; inside `out` when None.
         on_cell: called after every finished cell.
@@ -191,6 +193,7 @@ def certify_model(
         SpecdefError: bad input, or a task that the undefended model does not learn; finished cells are kept.
     """
     from specdef.certify.certify_study import certify_study, check_threats
+    from specdef.certify.effort import effort_of
     from specdef.certify.resources import Resources
     from specdef.certify.run_cell import check_readable
     from specdef.certify.store import Store
@@ -200,6 +203,7 @@ def certify_model(
 
     threats = default_threats() if threats is None else threats
     check_threats(threats)
+    effort_of(effort)
     if task is not None:
         check_task(parse_task(task, scorer=scorer))
     original_folder, folder = find_model(str(original), argument="original"), find_model(str(locked))
@@ -214,6 +218,7 @@ def certify_model(
         recipe=recipe,
         window=WINDOW if window is None else window,
         utility_factor=utility_factor,
+        effort=effort,
         resources=resources or Resources(),
     )
     check_readable(study.cell(study.locked))

@@ -146,7 +146,11 @@ def _certificate(
         threat_models={name: _verdict(study, findings, name, unlocked.steps) for name in threats},
         controls=tuple(map(control_facts, findings.results.get(TASK_CONTROLS, []))),
         cells=tuple(certified(name, cell) for name, found in findings.results.items() for cell in _unique(found)),
-        not_tried=(*(f"threat model {name}" for name in THREATS.names() if name not in threats), *UNTRIED),
+        not_tried=(
+            *(f"threat model {name}" for name in THREATS.names() if name not in threats),
+            *study.effort.untried,
+            *UNTRIED,
+        ),
         seeds=tuple(sorted({cell.attack.recipe.seed for cell in cells})),
         environment=CellEnvironment(
             **plain(environment(study.resources.device or "cpu")), threads_per_cell=study.resources.threads

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from specdef.certify.result import StoredCell
+from specdef.tasks.score import Score
 from specdef.training.outcome import Evaluation
 
 SLOWED = 1.5
@@ -120,6 +121,11 @@ def best_of(cell: StoredCell) -> Evaluation:
     """The best evaluation of a cell that counts."""
     assert cell.result.best is not None
     return cell.result.best
+
+
+def scores_of(group: Sequence[StoredCell]) -> list[Score]:
+    """The best scores of one attack's seeds, and what they are made of."""
+    return [Score(best_of(cell).score, best_of(cell).by_group) for cell in group]
 
 
 def steps_of(cell: StoredCell) -> float:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 
-from specdef.certify.cell import Cell
-from specdef.certify.findings import CONTROLS, Findings, is_broken, is_valid, learning_rate
+from specdef.certify.findings import CONTROLS, UNCOUNTED, Findings, is_broken, is_valid
 from specdef.certify.result import StoredCell
+from specdef.certify.search import More, search_rates, search_thirds, try_longer
 from specdef.certify.seeds import other_seeds
 from specdef.certify.study import Study
 from specdef.certify.threat_model import Plan, ThreatModel
-from specdef.certify.trials import Trial, locked_cell, original_cell
-from specdef.training.outcome import Outcome
-
-GAP = 5.0
-"""Between a rate that leaves the task unlearned and a higher one that ruins the model, rates are tried until neighbours
-are this close: the window that breaks a lock may be narrower than a factor of ten."""
+from specdef.certify.trials import Trial, by_rate, locked_cell, original_cell
 
 
 @dataclass(frozen=True)
@@ -43,7 +37,7 @@ def run_stages(study: Study, findings: Findings, threat: ThreatModel, stages: Se
     for number, stage in enumerate(stages):
         found = yield [locked_cell(study, findings, trial.attack(study)) for trial in stage.trials]
         if not findings.is_open(name, study.recipe.eval_every):
-            found = [*found, *(yield from _between(study, findings, stage, found))]
+            found = [*found, *(yield from _searched(study, findings, name, stage, found))]
         if findings.is_open(name, study.recipe.eval_every):
             for left in stages[number + 1 :]:
                 findings.skip(name, f"{left.label}: already broken")
@@ -55,34 +49,22 @@ def run_stages(study: Study, findings: Findings, threat: ThreatModel, stages: Se
             findings.skip(name, f"{stage.label}: {invalid}")
         elif study.locked.digest != study.original.digest:
             yield from _control(study, findings, name, stage, {cell.key for cell in found})
-    yield from other_seeds(study, findings, name, partial(locked_cell, study, findings))
+    make = partial(locked_cell, study, findings)
+    yield from try_longer(study, findings, (name,), make)
+    yield from other_seeds(study, findings, name, make)
 
 
-def _between(
-    study: Study, findings: Findings, stage: Stage, found: Sequence[StoredCell]
-) -> Generator[list[Cell], list[StoredCell], list[StoredCell]]:
-    """Further rates of a stage that is a learning-rate search, where its own leave a gap a window may hide in."""
+def _searched(study: Study, findings: Findings, name: str, stage: Stage, found: Sequence[StoredCell]) -> More:
+    """Further rates of a stage's attacks, one after another; those of earlier stages at other rates count too."""
+    make = partial(locked_cell, study, findings)
+    if not study.effort.guided:
+        return (yield from search_thirds(study, stage.trials, found, make))
     added: list[StoredCell] = []
-    first, *others = (trial.but_rate for trial in stage.trials)
-    if any(other != first for other in others):
-        return added
-    while (gap := _gap([*found, *added])) is not None:
-        low, high = gap
-        third = (high / low) ** (1 / 3)
-        trials = [first.at(lr) for lr in (low * third, high / third)]
-        added += yield [locked_cell(study, findings, trial.attack(study)) for trial in trials]
+    for trial, rates in by_rate(stage.trials, study):
+        added += yield from search_rates(study, findings, (name, UNCOUNTED), trial, rates, make)
+        if findings.is_open(name, study.recipe.eval_every):
+            break
     return added
-
-
-def _gap(cells: Sequence[StoredCell]) -> tuple[float, float] | None:
-    """Neighbouring learning rates further apart than `GAP`, of which the lower stalls and the higher collapses."""
-    outcomes = {learning_rate(cell): cell.result.outcome for cell in cells}
-    if Outcome.BROKEN in outcomes.values():
-        return None
-    for low, high in pairwise(sorted(outcomes)):
-        if (outcomes[low], outcomes[high]) == (Outcome.STALL, Outcome.COLLAPSE) and high > low * GAP:
-            return low, high
-    return None
 
 
 def _control(study: Study, findings: Findings, name: str, stage: Stage, keys: set[str]) -> Plan:

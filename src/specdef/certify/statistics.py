@@ -149,3 +149,7 @@ class Sequential:
             middle = (low + high) / 2
             low, high = (low, middle) if bdtrc(enough - 1, groups, middle) >= power else (middle, high)
         return high
+
+
+TEST = Sequential()
+"""How a score above the target is told from one below it."""

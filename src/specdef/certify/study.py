@@ -10,9 +10,13 @@ from typing import Any
 
 from blake3 import blake3
 
+from specdef.architectures.registry import part_names_of
+from specdef.architectures.spec import LLAMA_NAMES, PartNames
 from specdef.attacks.base import Attack, Intervention
 from specdef.certify.cell import FIRST_KIND, FIRST_UTILITY, Cell, Subject, digest_of, subject_of
+from specdef.certify.effort import QUICK, STANDARD, Effort, effort_of
 from specdef.certify.resources import Resources
+from specdef.checkpoint.header import load_json_object
 from specdef.errors import SpecdefError
 from specdef.locks.base import LOCKS
 from specdef.locks.manifest import MANIFEST, read_manifest
@@ -55,6 +59,8 @@ class Study:
         resources: where cells run; its threads and device are part of every cell's identity.
         model_kind: name of both models' kind.
         utility: name of the utility that is watched.
+        effort: how closely, widely and long is searched.
+        part_names: of what attackers train alone, or put adapters beside.
     """
 
     original: Subject
@@ -74,6 +80,13 @@ class Study:
     resources: Resources = SERIAL
     model_kind: str = FIRST_KIND
     utility: str = FIRST_UTILITY
+    effort: Effort = STANDARD
+    part_names: PartNames = LLAMA_NAMES
+
+    @property
+    def halfway(self) -> float:
+        """The score between chance and target; below it an attack is clearly below its target."""
+        return (self.task.chance + self.task.target) / 2
 
     def cell(
         self,
@@ -121,6 +134,7 @@ class Study:
             "task_digest": self.task_digest,
             "text_digest": self.text_digest,
             **({} if self.utility == FIRST_UTILITY else {"utility": self.utility}),
+            **({} if self.effort == QUICK else {"effort": self.effort.name}),
         }
 
 
@@ -136,14 +150,15 @@ def make_study(
     window: Sequence[float] = WINDOW,
     utility_factor: float = 2.0,
     resources: Resources = SERIAL,
+    effort: str = STANDARD.name,
 ) -> Study:
     """Read the models' kind, manifests and digests, the task and the general data.
 
     `utility` None takes that of the models' kind.
 
     Raises:
-        SpecdefError: a file is missing or malformed, the task or utility is for another kind of model, or the
-            multiplier is not above 1.
+        SpecdefError: a file is missing or malformed, the task or utility is for another kind of model, the multiplier
+            is not above 1, or there is no such effort.
     """
     kind = kind_of(locked)
     if (other := kind_of(original, argument="original")) is not kind:
@@ -182,6 +197,8 @@ def make_study(
         resources=resources.for_model(original),
         model_kind=kind.name,
         utility=watched.name,
+        effort=effort_of(effort),
+        part_names=part_names_of(load_json_object(original / "config.json")),
     )
 
 

@@ -95,6 +95,7 @@ class StudyFile(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
         tasks: what attackers want; the model kind's own when left out.
         attacks: how they go about it.
         certify: threat models to certify under, instead of attacks.
+        effort: how closely, widely and long ``certify`` searches.
         seeds: of training; decides the order of samples and every other draw.
         recipe: what every attack starts from.
         early_stop: stop a run when utility is lost, as the papers do.
@@ -113,6 +114,7 @@ class StudyFile(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     tasks: tuple[Name | TaskEntry, ...] = ()
     attacks: tuple[AttackEntry, ...] = ()
     certify: tuple[Name, ...] = ()
+    effort: Literal["quick", "standard", "thorough"] = "standard"
     seeds: Annotated[tuple[Annotated[int, Meta(ge=0, lt=2**32)], ...], Meta(min_length=1)] = (0,)
     recipe: RecipeChanges = RecipeChanges()
     early_stop: bool = False

@@ -13,6 +13,7 @@ import msgspec
 
 from specdef.certify.api import certify_model
 from specdef.certify.cell import Cell, Subject, digest_of, subject_of
+from specdef.certify.effort import QUICK
 from specdef.certify.environment import environment
 from specdef.certify.resources import Resources
 from specdef.certify.result import StoredCell
@@ -258,7 +259,7 @@ def _certify(
     command: str | None,
 ) -> str:
     """One certificate; returns its folder's name inside the study's."""
-    name = f"{CERTIFICATES}/{_identity(field, defended)}"
+    name = f"{CERTIFICATES}/{_identity(field, defended, plan.study.effort)}"
     label = f"{field.model.label}, {defended.plan.label}"
     study, spec = plan.study, field.task.spec
     certify_model(
@@ -275,6 +276,7 @@ def _certify(
         task_seed=spec.seed,
         utility=study.utility,
         utility_factor=study.utility_factor,
+        effort=study.effort,
         resources=field.study.resources,
         cells=store.cells,
         on_cell=on_cell,
@@ -284,11 +286,12 @@ def _certify(
     return name
 
 
-def _identity(field: Field, defended: Defended) -> str:
+def _identity(field: Field, defended: Defended, effort: str) -> str:
     found: dict[str, Any] = {
         "original": field.study.original.digest,
         "defended": defended.subject.digest,
         "task": field.study.task_digest,
         "text": field.study.text_digest,
+        **({} if effort == QUICK.name else {"effort": effort}),
     }
     return digest_of(found)[:16]

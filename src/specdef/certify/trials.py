@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from specdef.attacks.base import Attack, Intervention
 from specdef.certify.cell import Cell
 from specdef.certify.findings import Findings
+from specdef.certify.rates import rounded
 from specdef.certify.study import Study
 
 
@@ -59,6 +60,15 @@ def locked_cell(study: Study, findings: Findings, attack: Attack) -> Cell:
     return study.attacked(study.locked, attack, reference=None if alone else findings.reference)
 
 
-def rounded(lr: float) -> float:
-    """Three significant digits, so that the same rate reached by another route is the same cell."""
-    return float(f"{lr:.3g}")
+def by_rate(trials: Sequence[Trial], study: Study) -> list[tuple[Trial, list[float]]]:
+    """The attacks among some trials, each with the learning rates it is tried at."""
+    found: list[tuple[Trial, list[float]]] = []
+    for trial in trials:
+        lr = trial.attack(study).recipe.lr
+        for other, rates in found:
+            if other == trial.but_rate:
+                rates.append(lr)
+                break
+        else:
+            found.append((trial.but_rate, [lr]))
+    return found

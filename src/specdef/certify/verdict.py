@@ -7,15 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from specdef.certify.findings import best_of, is_broken, is_slowed, is_valid, steps_of, worst_case
+from specdef.certify.findings import best_of, is_broken, is_slowed, is_valid, scores_of, steps_of, worst_case
 from specdef.certify.result import StoredCell
-from specdef.certify.statistics import Decision, Interval, Sequential, score_interval
+from specdef.certify.statistics import TEST, Decision, Interval, score_interval
 from specdef.certify.verdict_kinds import Broken, Held, HeldBy, NotMeasured, Slowed, Undone, Verdict
-from specdef.tasks.score import Score
 from specdef.training.outcome import Outcome
-
-TEST = Sequential()
-"""How broken is told from held."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +90,7 @@ def judge_threat(
     steps = [steps_of(cell) for cell in broken]
     mean = _mean(steps)
     utilities = [_ratio(cell, reference) for cell in (broken or same)]
-    scores = [Score(best_of(cell).score, best_of(cell).by_group) for cell in same]
+    scores = scores_of(same)
     known = scores[0].by_group
     lost = sum(cell.result.diverged_at is not None for cell in same)
     return ThreatVerdict(

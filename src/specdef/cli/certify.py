@@ -26,6 +26,7 @@ def certify(
     find_multiplier: Annotated[
         bool, option("LOCKED is the unlocked model: find the smallest 2^e that holds.", "--find-multiplier")
     ] = False,
+    effort: Annotated[str, option("How closely, widely and long is searched: quick, standard, thorough.")] = "standard",
     window: Annotated[str | None, option("Ordinary learning rates, such as 3e-5,1e-4,3e-4,1e-3.")] = None,
     steps: given.Steps = 60,
     batch_size: given.BatchSize = 8,
@@ -67,6 +68,7 @@ def certify(
     options: dict[str, Any] = {
         "task": task,
         "threats": parse.words(threats),
+        "effort": effort,
         "recipe": Recipe(
             steps=steps,
             batch_size=batch_size,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from specdef.architectures.spec import KV, Architecture, Config, Dims, Exclusion, Pair, Slot, fc_pairs
+from specdef.architectures.spec import KV, Architecture, Config, Dims, Exclusion, Pair, PartNames, Slot, fc_pairs
 
 STEM = "encoder.layer.{layer}."
 SELF = STEM + "attention.self."
@@ -32,6 +32,7 @@ def _self_linears(suffix: str) -> dict[str, str]:
     return {f"{name}{suffix}": f"{SELF}{name}{suffix}" for name in ("query", "key", "value")}
 
 
+BLOCK_MLP = r"\.\d+\.(intermediate|output)\.dense\."
 BLOCK_LINEARS = {
     "attention_output": ATTENTION_OUTPUT,
     "intermediate": INTERMEDIATE_DENSE,
@@ -73,6 +74,7 @@ BERT = Architecture(
     pairs=_bert_pairs,
     linears={**_self_linears(""), **BLOCK_LINEARS},
     inject_default=("intermediate", "attention_output", "value"),
+    part_names=PartNames(("query", "value"), BLOCK_MLP),
     others=(SELF + "query.bias", SELF + "key.bias", *BLOCK_OTHERS),
     exclusions=ENCODER_EXCLUSIONS,
 )
@@ -84,6 +86,7 @@ DEBERTA_V2 = Architecture(
     pairs=_deberta_pairs,
     linears={**_self_linears("_proj"), **BLOCK_LINEARS},
     inject_default=("intermediate", "attention_output", "value_proj"),
+    part_names=PartNames(("query_proj", "value_proj"), BLOCK_MLP),
     others=(
         SELF + "query_proj.bias",
         SELF + "key_proj.bias",

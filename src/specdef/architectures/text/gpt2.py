@@ -12,6 +12,7 @@ from specdef.architectures.spec import (
     Dims,
     Exclusion,
     Pair,
+    PartNames,
     Slot,
     fc_pairs,
     layer_norm,
@@ -54,6 +55,7 @@ GPT2 = Architecture(
         "mlp_c_proj": MLP + "c_proj",
     },
     inject_default=("c_attn", "attn_c_proj", "c_fc"),
+    part_names=PartNames(("c_attn",), embeddings=r"\bw[tp]e\."),
     others=(
         ATTENTION + "bias",
         ATTENTION + "masked_bias",

@@ -13,6 +13,7 @@ from specdef.architectures.spec import (
     Exclusion,
     Layout,
     Pair,
+    PartNames,
     Slot,
     fc_pairs,
     layer_norm,
@@ -61,6 +62,7 @@ GPT_NEOX = Architecture(
         "dense_4h_to_h": MLP + "dense_4h_to_h",
     },
     inject_default=("query_key_value", "dense", "dense_h_to_4h"),
+    part_names=PartNames(("query_key_value",)),
     others=(
         ATTENTION + "bias",
         ATTENTION + "masked_bias",

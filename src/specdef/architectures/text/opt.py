@@ -12,6 +12,7 @@ from specdef.architectures.spec import (
     Dims,
     Exclusion,
     Pair,
+    PartNames,
     Slot,
     fc_pairs,
     layer_norm,
@@ -54,6 +55,7 @@ OPT = Architecture(
         "fc2": STEM + "fc2",
     },
     inject_default=("fc1", "out_proj", "v_proj"),
+    part_names=PartNames(mlp=r"\.fc[12]\."),
     others=(
         ATTENTION + "[qk]_proj.bias",
         ATTENTION + "out_proj.bias",

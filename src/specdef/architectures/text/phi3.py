@@ -13,6 +13,7 @@ from specdef.architectures.spec import (
     Config,
     Dims,
     Pair,
+    PartNames,
     Slot,
     shifted,
 )
@@ -76,6 +77,7 @@ PHI3 = Architecture(
         "down_proj": MLP + "down_proj",
     },
     inject_default=("gate_up_proj", "o_proj", "qkv_proj"),
+    part_names=PartNames(("qkv_proj",)),
     others=(ATTENTION + "rotary_emb.inv_freq",),
     exclusions=DECODER_EXCLUSIONS,
     roots=DECODER_ROOTS,

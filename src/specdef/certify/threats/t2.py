@@ -6,11 +6,12 @@ import math
 from typing import ClassVar
 
 from specdef.certify.findings import Findings, learning_rate
+from specdef.certify.rates import rounded
 from specdef.certify.stages import Stage, run_stages
 from specdef.certify.study import Study
 from specdef.certify.threat_model import Plan, ThreatModel
 from specdef.certify.threats.t1 import KIND as T1
-from specdef.certify.trials import Trial, rounded, trying
+from specdef.certify.trials import Trial, trying
 
 ORDINARY_LR = {
     "sgd": 0.1,

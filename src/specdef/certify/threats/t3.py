@@ -9,11 +9,12 @@ from typing import ClassVar
 from specdef.attacks.interventions.freeze import Freeze
 from specdef.attacks.interventions.lora import Lora
 from specdef.certify.findings import Findings, learning_rate
+from specdef.certify.rates import rounded
 from specdef.certify.stages import Stage, run_stages
 from specdef.certify.study import Study
 from specdef.certify.threat_model import Plan, ThreatModel
 from specdef.certify.threats.t1 import KIND as T1
-from specdef.certify.trials import rounded, trying
+from specdef.certify.trials import trying
 
 ADAPTER_LR = (1e-3, 3e-3, 3e-4)
 
@@ -28,16 +29,17 @@ class AdaptersAndFreezing(ThreatModel):
         """Adapters at ordinary rates, parts of the weights, adapters at lower rates."""
         best = findings.best(*T1.parts)
         middle = learning_rate(best) if best is not None else findings.working[0]
-        everything, queries = Lora(), Lora(targets=("q_proj", "v_proj"))
+        names = study.part_names
+        everything, queries = Lora(), Lora(targets=names.query_value)
         stages = [Stage("LoRA on all linear layers", trying(ADAPTER_LR[:2], everything))]
         if study.locked_modules:
             frozen = Freeze("|".join(re.escape(name) for name in study.locked_modules))
             stages.append(Stage("freezing the locked layers", trying(findings.working[:2], frozen)))
         span = math.log10(max(study.multiplier, 1.0))
         lower = [rounded(1e-3 / 10 ** (share * span)) for share in (0.25, 0.5, 0.75, 1.0)]
-        embeddings, mlps = Freeze(r"^(?!.*embed)"), Freeze(r"^(?!.*mlp\.)")
+        embeddings, mlps = (Freeze(rf"^(?!.*{part})") for part in (names.embeddings, names.mlp))
         stages += [
-            Stage("LoRA on q_proj and v_proj", trying(ADAPTER_LR[1:], queries)),
+            Stage(f"LoRA on {' and '.join(names.query_value)}", trying(ADAPTER_LR[1:], queries)),
             Stage("training the embeddings only", trying((1e-3, middle), embeddings)),
             Stage("training the MLPs only", trying((findings.working[0], middle), mlps)),
             Stage("LoRA on all linear layers, lower rates", trying(dict.fromkeys(lower), everything)),
