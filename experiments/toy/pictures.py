@@ -10,7 +10,7 @@ import numpy as np
 from experiments.toy import hessians
 from experiments.toy.network import spirals
 from experiments.toy.tables import rows_of_rates
-from specdef.report.plots import _pyplot
+from specdef.report.plots import load_pyplot
 
 COLORS = {
     "none": "#000000",
@@ -28,7 +28,7 @@ SHOWN = ("none", "identity C", "inject 1000", "fold 2^10")
 
 def learning_rates(stored: dict[str, Any], path: Path) -> None:
     """Lowest loss against the learning rate: figure 10's claim, over every rate."""
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     names = ("GD", "Adam", "AdaHessian, exact diagonal")
     figure, panels = pyplot.subplots(1, 3, figsize=(14, 4.6), layout="constrained", sharey=True)
     for axes, name in zip(panels, names, strict=True):
@@ -50,7 +50,7 @@ def learning_rates(stored: dict[str, Any], path: Path) -> None:
 
 def dynamics(stored: dict[str, Any], path: Path) -> None:
     """Loss by step at each optimizer's best settings, inside the ordinary window and over the whole grid."""
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     plans = {name: plan for name, plan in stored["plans"].items() if "none" in plan["locks"]}
     figure, panels = pyplot.subplots(3, 3, figsize=(13, 10), layout="constrained", sharey=True)
     for axes, (name, plan) in zip(panels.flat, plans.items(), strict=True):
@@ -70,7 +70,7 @@ def dynamics(stored: dict[str, Any], path: Path) -> None:
 
 def heat_maps(path: Path) -> None:
     """Figure 11: |H|, entry by entry; lines between layers."""
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     matrices = hessians.matrices(spirals())
     figure, panels = pyplot.subplots(2, 2, figsize=(10.5, 9.6), layout="constrained")
     for axes, lock in zip(panels.flat, hessians.SHOWN, strict=True):
@@ -91,7 +91,7 @@ def heat_maps(path: Path) -> None:
 
 def spectra(path: Path) -> None:
     """Figures 11 and 12: eigenvalues by lock, by the number of directions, by place."""
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     data = spirals()
     figure, panels = pyplot.subplots(2, 2, figsize=(12, 8), layout="constrained")
     before = {
@@ -118,7 +118,7 @@ def _spectrum(axes: Any, groups: dict[str, np.ndarray], colors: dict[str, str]) 
 
 def distances(stored: dict[str, Any], path: Path) -> None:
     """L, squared distance and their product against the multiplier."""
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     figure, panels = pyplot.subplots(1, 3, figsize=(14, 4.4), layout="constrained")
     kinds = {
         "end of GD": lambda row, what: row["GD"][what],
@@ -148,7 +148,7 @@ def distances(stored: dict[str, Any], path: Path) -> None:
 
 def rates(stored: dict[str, Any], path: Path) -> None:
     """Lowest loss of every way to choose rates, one dot per lock."""
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     rows = rows_of_rates(stored)
     figure, axes = pyplot.subplots(figsize=(10.5, 5.6), layout="constrained")
     for y, (_, cells) in enumerate(rows):
@@ -168,7 +168,7 @@ def rates(stored: dict[str, Any], path: Path) -> None:
 
 def figure1(stored: dict[str, Any], path: Path) -> None:
     """sigma_1(H) and iterations against sigma_1(W), three architectures."""
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     figure, panels = pyplot.subplots(2, 3, figsize=(12.5, 7), layout="constrained")
     for column, (name, found) in zip(panels.T, stored["architectures"].items(), strict=True):
         sigmas = [row["sigma_1_w"] for row in found["rows"]]
@@ -192,7 +192,7 @@ def figure1(stored: dict[str, Any], path: Path) -> None:
 
 def figure3(stored: dict[str, Any], path: Path) -> None:
     """Steps on a quadratic against L."""
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     figure, axes = pyplot.subplots(figsize=(6.4, 4.4), layout="constrained")
     for name, mark in (("1/L", "o"), ("2/(L+1)", "s"), ("1.99/L", "^"), ("1/eigenvalue, per coordinate", "v")):
         points = [(row["L"], row[name]) for row in stored["rows"] if row[name] is not None]
