@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from test_verdict import broken, collapse, crashed, invalid, stall
 
-from specdef.certify.findings import UNCOUNTED, Findings, by_attack, is_slowed, worst_case
+from specdef.certify.findings import UNCOUNTED, Findings, by_attack, is_slowed, scores_of, worst_case
 from specdef.certify.result import StoredCell
 
 
@@ -85,3 +85,8 @@ def test_what_is_dropped_stays_on_record_and_what_is_left_out_is_noted() -> None
     found.skip("T3", "this")
     found.skip("T3", "that")
     assert found.not_tried == {"T3": ["this", "that"]}
+
+
+def test_the_scores_of_a_group_are_the_best_of_each_run() -> None:
+    cells = [stall(0.5), stall(0.4, seed=1)]
+    assert [score.value for score in scores_of(cells)] == [0.5, 0.4]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import binom, binomtest, norm
+from scipy.stats import t as student
 
-from specdef.certify.statistics import Decision, Sequential, score_interval
+from specdef.certify.statistics import Decision, Sequential, _variance, _wilson, score_interval
 from specdef.tasks.score import Score
 
 GROUPS, WORDINGS = 66, 6
@@ -99,3 +101,64 @@ def test_what_would_have_been_seen() -> None:
         right = draw.random(GROUPS) < score
         seen += test.decide([Score(float(right.mean()), tuple(map(float, right)))] * 3, 0.6) is Decision.ABOVE
     assert seen / 400 == pytest.approx(0.8, abs=0.08)
+
+
+@pytest.mark.parametrize("right", [0, 1, 20, 65, 66])
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_ends_are_wilsons(right: int, level: float) -> None:
+    """Against scipy's, with the normal quantile."""
+    expected = binomtest(right, GROUPS).proportion_ci(level, method="wilson")
+    found = _wilson(right / GROUPS, float(GROUPS), float(norm.ppf((1 + level) / 2)))
+    assert found == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_of_one_run_the_error_is_that_of_its_groups() -> None:
+    """Shares of 0 and 1: Wilson's interval with one question a group, and Student's t for the normal quantile."""
+    shares = (1.0,) * 40 + (0.0,) * 26
+    found = score_interval([Score(40 / 66, shares)])
+    assert found is not None
+    mean, variance = float(np.mean(shares)), float(np.var(shares, ddof=1)) / GROUPS
+    expected = _wilson(mean, mean * (1 - mean) / variance, float(student.ppf(0.975, GROUPS - 1)))
+    assert (found.low, found.high) == pytest.approx(expected, rel=1e-12)
+    assert (found.level, found.seeds) == (0.95, 1)
+
+
+@pytest.mark.parametrize("luck", [0.0, 0.2])
+def test_the_variance_is_that_of_a_two_way_layout(luck: float) -> None:
+    """Against sums written out; where seeds differ less than the rest of the table, they add nothing."""
+    draw = np.random.default_rng(4)
+    table = np.clip(draw.normal(0.5, 0.2, (3, 10)) + luck * np.array([[1], [0], [-1]]), 0, 1)
+    seeds, groups, mean = 3, 10, table.mean()
+    of_groups = sum(seeds * (table[:, g].mean() - mean) ** 2 for g in range(groups)) / (groups - 1)
+    of_seeds = sum(groups * (table[s].mean() - mean) ** 2 for s in range(seeds)) / (seeds - 1)
+    rest = 0.0
+    for s in range(seeds):
+        for g in range(groups):
+            rest += (table[s, g] - table[s].mean() - table[:, g].mean() + mean) ** 2
+    rest /= (groups - 1) * (seeds - 1)
+    parts = [(of_groups, groups - 1)]
+    if of_seeds > rest:
+        parts += [(of_seeds, seeds - 1), (-rest, (groups - 1) * (seeds - 1))]
+    assert bool(of_seeds > rest) == (luck > 0)
+    variance = sum(value for value, _ in parts) / (seeds * groups)
+    freedom = variance**2 / sum((value / (seeds * groups)) ** 2 / df for value, df in parts)
+    assert _variance(table) == pytest.approx((variance, freedom), rel=1e-9)
+
+
+def test_two_groups_are_enough_and_one_is_not() -> None:
+    assert score_interval([Score(0.5, (1.0,))]) is None
+    assert score_interval([Score(0.5, (1.0, 0.0))]) is not None
+    assert score_interval([Score(0.5, (1.0, 0.0)), Score(0.5, (1.0, 0.0, 0.5))]) is None
+    nothing = score_interval([Score(0.0, (0.0,) * 66)])
+    assert nothing is not None
+    assert (nothing.low, nothing.high) == (0.0, pytest.approx(_wilson(0.0, 66.0, float(student.ppf(0.975, 65)))[1]))
+
+
+def test_what_is_seen_by_sums_over_the_binomial() -> None:
+    test = Sequential()
+    score = test.detectable(0.6, GROUPS)
+    quantile = float(student.ppf((1 + test.level) / 2, GROUPS - 1))
+    enough = min(right for right in range(GROUPS + 1) if _wilson(right / GROUPS, float(GROUPS), quantile)[0] > 0.6)
+    assert binom.sf(enough - 1, GROUPS, score) == pytest.approx(0.8, abs=1e-6)
+    assert test.detectable(0.99, 5) == 1.0, "five facts cannot show it"
+    assert test.level == pytest.approx(1 - 2 * 0.05 / 3)

@@ -23,3 +23,9 @@ def test_one_group_and_a_bare_number_say_nothing_of_their_error() -> None:
     assert as_score(0.5) == Score(0.5)
     assert as_score(0.5).error is None
     assert as_score(found := share([True], ["a"])) is found
+
+
+def test_every_question_has_a_group_and_shares_have_four_decimals() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        share([True, False], ["a"])
+    assert share([True, False, False], ["a", "a", "a"]).by_group == (0.3333,)

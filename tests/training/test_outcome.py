@@ -63,3 +63,34 @@ def test_runs_go_on_after_divergence_unless_the_papers_rule_is_asked_for() -> No
 def test_no_evaluation_cannot_be_judged() -> None:
     with pytest.raises(ValueError, match="step 0"):
         classify_outcome([], **RULE)
+
+
+def test_a_score_at_the_target_has_reached_it() -> None:
+    run = points((0.25, 10), (0.6, 12))
+    assert classify_outcome(run, **RULE).step == 10
+    assert should_stop(run, early_stop=False, **RULE) is StopReason.TARGET
+
+
+def test_utility_is_measured_against_a_given_base() -> None:
+    """An attack that changes the function is judged by the undefended model's utility, not by its own start."""
+    run = points((0.25, 10), (0.7, 15))
+    assert classify_outcome(run, **RULE).outcome is Outcome.BROKEN
+    assert classify_outcome(run, base=7.0, **RULE).outcome is Outcome.COLLAPSE
+    assert classify_outcome(run, base=7.0, **RULE).best == run[0], "nothing is inside the budget but what it began as"
+    assert should_stop(run, early_stop=False, **RULE) is StopReason.TARGET
+    assert should_stop(run, early_stop=False, base=7.0, **RULE) is None
+    assert should_stop(run, early_stop=True, base=7.0, **RULE) is StopReason.DIVERGED
+
+
+def test_only_the_latest_evaluation_ends_a_run_and_only_inside_the_budget() -> None:
+    assert should_stop(points((0.25, 10), (0.7, 12), (0.5, 12)), early_stop=False, **RULE) is None
+    assert should_stop(points((0.25, 10), (0.7, 99)), early_stop=False, **RULE) is None
+    assert should_stop(points((0.25, 10), (0.5, 99), (0.5, 12)), early_stop=True, **RULE) is None
+
+
+def test_numbers_that_are_not_finite_have_one_spelling() -> None:
+    for value in (math.nan, math.inf, -math.inf):
+        assert Evaluation(0, 0.5, value).utility == math.inf
+        assert Evaluation(0, 0.5, 10.0, value).loss is None
+    assert Evaluation(0, 0.5, 10.0, 2.5) == Evaluation(0, 0.5, 10.0, loss=2.5)
+    assert Evaluation(0, 0.5, 10.0, 2.5).loss == 2.5
