@@ -31,6 +31,7 @@ from specdef.certify.study_results import StudyResults, read_results
 from specdef.certify.study_run import run_study
 from specdef.defences.base import DEFENCES, Applied, Defence, Given
 from specdef.errors import SpecdefError
+from specdef.report.compare import write_comparison
 from specdef.report.study import write_study
 from specdef.training.outcome import Outcome
 
@@ -274,6 +275,8 @@ def test_a_study_can_certify(models: tuple[Path, Path], tmp_path: Path, pretende
     for name in results.certificates:
         assert f'href="{name}/index.html"' in (tmp_path / "index.html").read_text()
         assert (tmp_path / name / "index.html").is_file()
+    compared = write_comparison([tmp_path / name for name in results.certificates], tmp_path / "compared.html")
+    assert all(name.rsplit("/", 1)[-1] in compared.read_text() for name in results.certificates)
     again: list[str] = []
     assert (
         run(text, tmp_path, on_cell=lambda cell, done, total: again.append(cell.key)).certificates
