@@ -36,7 +36,7 @@ def run(name: str, study: StudyFile) -> Path:
             continue
         made = make_study(folder, original, plan.tasks[0].spec)
         loaded = kind_of(folder).load(folder)
-        score = made.task.metric(loaded.model, loaded.processor)
+        score = float(made.task.metric(loaded.model, loaded.processor))
         row = {"lock": defence.label, "perplexity": reference_utility(made.cell(made.locked)), "score": score}
         if name in HARNESS:
             from specdef.integrations.lm_eval import evaluate_harness

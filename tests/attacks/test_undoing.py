@@ -131,7 +131,20 @@ def test_the_certificate_says_undone(preset: str, toy_model: Path, tmp_path: Pat
     strong = {"multiplier": 1e9, "rank": 16, "layers": [0, 1], "components": ALL}
     options = {"multiplier": "2^30"} if preset == "exact" else strong
     lock(toy_model, tmp_path / "locked", preset=preset, **options)
-    recipe = ["--target", "0.35", "--steps", "40", "--threads", "1", "--window", "1e-2,3e-2", "--workers", "2"]
+    recipe = [
+        "--target",
+        "0.35",
+        "--steps",
+        "40",
+        "--threads",
+        "1",
+        "--window",
+        "1e-2,3e-2",
+        "--workers",
+        "2",
+        "--effort",
+        "quick",
+    ]
     arguments = ["certify", tmp_path / "locked", "--original", toy_model, "--out", tmp_path / "out", *recipe]
     result = CliRunner().invoke(app, [*map(str, arguments), "--threats", "T0,T4"])
     assert result.exit_code == 0, result.output

@@ -86,7 +86,8 @@ WHOLE = StoredCell(
 
 def test_every_field_survives_and_numbers_that_are_not_finite_are_null() -> None:
     written = cell_to_wire(WHOLE)
-    assert written["result"]["evaluations"][1] == {"step": 10, "score": 0.0, "utility": None, "loss": None}
+    null = dict.fromkeys(("utility", "loss", "by_group"))
+    assert written["result"]["evaluations"][1] == {"step": 10, "score": 0.0, **null}
     assert cell_from_wire(json.loads(json.dumps(written, allow_nan=False))) == WHOLE
     assert WHOLE.result.evaluations[1].utility == math.inf
 

@@ -132,6 +132,7 @@ def test_a_classifier_is_certified_and_reported(folders: Folders, search: bool, 
         multiplier=2.0**7,
         recipe=RECIPE,
         window=(1e-2, 2e-2),
+        effort="quick",
         resources=Resources(workers=2, threads=1, device="cpu"),
     )
     assert set(found.verdicts) == set(threats)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from specdef.cli.main import app
 
-RECIPE = ("--target", "0.35", "--steps", "40", "--threads", "1")
+RECIPE = ("--target", "0.35", "--steps", "40", "--threads", "1", "--effort", "quick")
 THREATS = ("T0", "T1", "T2", "T3")
 
 
@@ -76,7 +76,7 @@ def test_results_of_another_grid_are_refused(toy_model: Path, folders: dict[str,
     before = read(folders["lock"])
     arguments = ["certify", toy_model, "--original", toy_model, "--out", folders["lock"], "--target", "0.4"]
     result = CliRunner().invoke(app, [*map(str, arguments)])
-    assert "holds another's (locked, task_digest differ)" in str(result.exception)
+    assert "holds another's (effort, locked, task_digest differ)" in str(result.exception)
     assert read(folders["lock"]) == before
 
 

@@ -73,7 +73,7 @@ def test_a_defended_model_is_a_plain_folder_with_the_reported_figures(toy_model:
     model, tokenizer = pico_text.load(tmp_path / "out")
     blocks = token_blocks(split_text(bundled_prose())[0], tokenizer, length=128, max_blocks=32)
     score = report.scores["held-out questions right"]
-    assert make_task(parse_task("unlearned")).metric(model, tokenizer) == score.after <= 0.35
+    assert float(make_task(parse_task("unlearned")).metric(model, tokenizer)) == score.after <= 0.35
     assert perplexity(model, blocks) == pytest.approx(report.utility.after, rel=1e-5)
     assert report.utility.after <= 2 * report.utility.before
     assert report.applied.steps == {"learn": 4, "remove": 4}
