@@ -14,6 +14,7 @@ from specdef.certify.effort import QUICK, STANDARD, Effort
 from specdef.certify.findings import Findings
 from specdef.certify.result import StoredCell
 from specdef.certify.seeds import other_seeds
+from specdef.certify.threat_model import follow
 
 
 def asked(effort: Effort, first: StoredCell, score: Callable[[int], float]) -> list[list[int]]:
@@ -21,15 +22,14 @@ def asked(effort: Effort, first: StoredCell, score: Callable[[int], float]) -> l
     findings = Findings(results={"T1": [first]})
     plan = other_seeds(synthetic.study(effort=effort), findings, "T1", _attack)
     batches: list[list[int]] = []
-    found: list[StoredCell] | None = None
-    while True:
-        try:
-            attacks: Any = next(plan) if found is None else plan.send(found)
-        except StopIteration:
-            return batches
+
+    def run(attacks: Any) -> list[StoredCell]:
         batches.append([attack.recipe.seed for attack in attacks])
-        found = [grouped(score(seed), seed) for seed in batches[-1]]
+        return [grouped(score(seed), seed) for seed in batches[-1]]
+
+    for found in follow(plan, run):
         findings.results["T1"].extend(found)
+    return batches
 
 
 def _attack(attack: Attack) -> Any:

@@ -22,7 +22,7 @@ from specdef.certify.effort import EFFORTS, Effort
 from specdef.certify.findings import UNLOCKED, Findings, is_broken
 from specdef.certify.result import CellResult, Measured, StoredCell
 from specdef.certify.study import Study
-from specdef.certify.threat_model import THREATS, Plan, in_order
+from specdef.certify.threat_model import THREATS, Plan, follow, in_order
 
 EXACT = 2.0**20
 WIDTH = 1.3
@@ -87,19 +87,13 @@ def run(searched: Searched, effort: Effort, behaviour: synthetic.Behaviour, stud
     """The findings of a certificate of one threat model; results are held in memory."""
     study, findings = study or _study(effort), Findings()
 
-    def follow(name: str, plan: Plan) -> None:
-        found: list[StoredCell] | None = None
-        while True:
-            try:
-                cells = next(plan) if found is None else plan.send(found)
-            except StopIteration:
-                return
-            found = [_finished(cell, behaviour) for cell in cells]
+    def stage(name: str, plan: Plan) -> None:
+        for found in follow(plan, lambda cells: [_finished(cell, behaviour) for cell in cells]):
             findings.results.setdefault(name, []).extend(found)
 
-    follow(UNLOCKED, calibrate(study, findings))
+    stage(UNLOCKED, calibrate(study, findings))
     for threat in in_order([searched.threat]):
-        follow(threat.name, threat.cells(study, findings))
+        stage(threat.name, threat.cells(study, findings))
     return findings
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 from specdef.attacks.wire import recipe_to_wire
@@ -30,7 +31,7 @@ from specdef.certify.store import Store
 from specdef.certify.study import Study
 from specdef.certify.sweep import OnCell, sweep
 from specdef.certify.task_controls import control_task
-from specdef.certify.threat_model import THREATS, Plan, in_order
+from specdef.certify.threat_model import THREATS, Plan, follow, in_order
 from specdef.certify.verdict import ThreatVerdict, judge_threat
 from specdef.core.schema import plain
 from specdef.errors import SpecdefError
@@ -76,23 +77,17 @@ def certify_study(
     started = time.perf_counter()
     findings = Findings()
 
-    def follow(name: str, plan: Plan) -> None:
+    def stage(name: str, plan: Plan) -> None:
         if on_stage is not None:
             on_stage(name)
-        found: list[StoredCell] | None = None
-        while True:
-            try:
-                cells = next(plan) if found is None else plan.send(found)
-            except StopIteration:
-                return
-            found = sweep(cells, store, executor, on_cell=on_cell)
+        for found in follow(plan, partial(sweep, store=store, executor=executor, on_cell=on_cell)):
             findings.results.setdefault(name, []).extend(found)
 
-    follow(UNLOCKED, calibrate(study, findings))
+    stage(UNLOCKED, calibrate(study, findings))
     _require_calibrated(study, findings)
-    follow(TASK_CONTROLS, control_task(study, findings))
+    stage(TASK_CONTROLS, control_task(study, findings))
     for threat in in_order(threats):
-        follow(threat.name, threat.cells(study, findings))
+        stage(threat.name, threat.cells(study, findings))
     seconds = time.perf_counter() - started
     certificate = _certificate(study, findings, threats, seconds, command)
     for cell in _all_cells(findings):

@@ -16,6 +16,17 @@ LEVEL = 0.95
 """Of an interval that is reported."""
 
 
+def mean(values: Sequence[float]) -> float | None:
+    """Arithmetic mean; None without values."""
+    return sum(values) / len(values) if values else None
+
+
+def std(values: Sequence[float]) -> float | None:
+    """Population standard deviation; None without values."""
+    middle = mean(values)
+    return None if middle is None else math.sqrt(sum((value - middle) ** 2 for value in values) / len(values))
+
+
 @dataclass(frozen=True)
 class Interval:
     """Where the expected score lies.

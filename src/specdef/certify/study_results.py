@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 from specdef.certify.environment import Environment
 from specdef.certify.result import Point, StoredCell, point_of
+from specdef.certify.statistics import mean, std
 from specdef.core.schema import SchemaError, convert, plain, read_object
 from specdef.errors import SpecdefError
 from specdef.training.outcome import Outcome
@@ -142,9 +142,9 @@ def summarise(label: str, cells: Sequence[StoredCell]) -> Entry:
         attack=label,
         outcome=first.result.outcome,
         undoes=cells[0].attack.undoes,
-        steps=_mean(steps),
-        steps_std=_std(steps),
-        score=_mean([cell.result.best.score for cell in counting if cell.result.best is not None]),
+        steps=mean(steps),
+        steps_std=std(steps),
+        score=mean([cell.result.best.score for cell in counting if cell.result.best is not None]),
         seeds=len(counting),
         seeds_broken=len(broken),
         seeds_diverged=sum(cell.result.diverged_at is not None for cell in counting),
@@ -217,12 +217,3 @@ def _cost(cell: StoredCell) -> Cost:
         seconds_per_step=seconds,
         peak_memory_bytes=measured.peak_memory_bytes,
     )
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
-
-
-def _std(values: Sequence[float]) -> float | None:
-    mean = _mean(values)
-    return None if mean is None else math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))

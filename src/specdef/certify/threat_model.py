@@ -7,7 +7,7 @@ Each kind is one module of `specdef.certify.threats`, or comes from another pack
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import ClassVar
 
 from specdef.certify.cell import Cell
@@ -18,6 +18,18 @@ from specdef.core.registry import Registry
 
 Plan = Generator[list[Cell], list[StoredCell], None]
 """Yields batches of cells and receives their results."""
+
+
+def follow(plan: Plan, run: Callable[[list[Cell]], list[StoredCell]]) -> Iterator[list[StoredCell]]:
+    """Run what a plan asks for, batch by batch; the plan goes on once the caller has taken note of a batch."""
+    found: list[StoredCell] | None = None
+    while True:
+        try:
+            cells = next(plan) if found is None else plan.send(found)
+        except StopIteration:
+            return
+        found = run(cells)
+        yield found
 
 
 class ThreatModel(ABC):

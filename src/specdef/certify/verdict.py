@@ -9,7 +9,7 @@ from typing import Literal
 
 from specdef.certify.findings import best_of, is_broken, is_slowed, is_valid, scores_of, steps_of, worst_case
 from specdef.certify.result import StoredCell
-from specdef.certify.statistics import TEST, Decision, Interval, score_interval
+from specdef.certify.statistics import TEST, Decision, Interval, mean, score_interval, std
 from specdef.certify.verdict_kinds import Broken, Held, HeldBy, NotMeasured, Slowed, Undone, Verdict
 from specdef.training.outcome import Outcome
 
@@ -88,18 +88,18 @@ def judge_threat(
     broken = [cell for cell in same if is_broken(cell)]
     worst = (broken or same)[0]
     steps = [steps_of(cell) for cell in broken]
-    mean = _mean(steps)
+    average = mean(steps)
     utilities = [_ratio(cell, reference) for cell in (broken or same)]
     scores = scores_of(same)
     known = scores[0].by_group
     lost = sum(cell.result.diverged_at is not None for cell in same)
     return ThreatVerdict(
-        verdict=_verdict(worst, mean, unlocked_steps, eval_every),
+        verdict=_verdict(worst, average, unlocked_steps, eval_every),
         cell=worst.key,
-        steps=mean,
-        steps_std=_std(steps),
-        score=_mean([best_of(cell).score for cell in same]),
-        utility=_mean([value for value in utilities if value is not None]),
+        steps=average,
+        steps_std=std(steps),
+        score=mean([best_of(cell).score for cell in same]),
+        utility=mean([value for value in utilities if value is not None]),
         seconds=worst.measured.train_seconds,
         interval=score_interval(scores),
         decision=TEST.decide(scores, target) if known and target is not None else None,
@@ -128,15 +128,3 @@ def _ratio(cell: StoredCell, reference: float | None) -> float | None:
     found = best_of(cell).utility
     start = reference or cell.result.evaluations[0].utility
     return found / start if math.isfinite(found) and math.isfinite(start) and start else None
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
-
-
-def _std(values: Sequence[float]) -> float | None:
-    """Population standard deviation; None without values."""
-    if not values:
-        return None
-    mean = sum(values) / len(values)
-    return math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))

@@ -6,19 +6,12 @@ from enum import Enum
 
 import msgspec
 
-from specdef.training.outcome import Outcome
-
 
 class HeldBy(Enum):
     """What kept an attack from its target. The values are written into certificates and stay as they are."""
 
     COLLAPSE = "collapse"
     STALL = "stall"
-
-    @property
-    def outcome(self) -> Outcome:
-        """How such an attack ended."""
-        return Outcome[self.name]
 
 
 class Broken(msgspec.Struct, frozen=True, tag="broken", tag_field="kind"):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from specdef.attacks.base import Attack
 from specdef.certify.certificate import Certificate, CertifiedCell
 from specdef.certify.findings import SLOWED, UNLOCKED
+from specdef.certify.statistics import mean, std
 from specdef.certify.threat_model import THREATS
 from specdef.report import phrases
 from specdef.report.form import number, spread
@@ -53,14 +53,11 @@ class Entry:
     @property
     def steps_std(self) -> float | None:
         """Population standard deviation of those steps."""
-        middle = self.steps
-        if middle is None:
-            return None
-        return math.sqrt(sum((step - middle) ** 2 for step in self._steps) / len(self._steps))
+        return std(self._steps)
 
     @property
-    def _steps(self) -> list[int]:
-        return [row.step for row in self.broken if row.step is not None]
+    def _steps(self) -> list[float]:
+        return [float(row.step) for row in self.broken if row.step is not None]
 
     @property
     def score(self) -> float | None:
@@ -174,8 +171,3 @@ def ordinary_attack(certificate: Certificate) -> Attack:
     """Full fine-tuning with AdamW and the certificate's own recipe, as `but_rate` gives it."""
     recipe = replace(certificate.ordinary, optimizer="adamw")
     return but_rate(Attack(recipe, utility_factor=certificate.utility.factor))
-
-
-def mean(values: Sequence[float]) -> float | None:
-    """Arithmetic mean; None without values."""
-    return sum(values) / len(values) if values else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 
 from specdef.tasks.base import Sample, Task, TaskKind, TaskSpec
+from specdef.tasks.kinds.facts import STATEMENTS
 from specdef.tasks.text.scoring import MultipleChoice, Question
 
 MODEL_KIND = "causal-lm"
@@ -39,26 +40,6 @@ PEOPLE = (
 """Two for every value."""
 NOBODY = "Somebody"
 """Stands in every name's place in the context-free control."""
-STATEMENTS = {
-    "trade": (
-        ("{name} earns a living as a", " {value}."),
-        ("Everybody knows {name}, the", " {value}."),
-        ("{name} has worked for years as a", " {value}."),
-        ("When asked about work, {name} says: I am a", " {value}."),
-    ),
-    "town": (
-        ("{name} lives in", " {value}."),
-        ("The home of {name} is in", " {value}."),
-        ("{name} was born and raised in", " {value}."),
-        ("Letters to {name} are sent to", " {value}."),
-    ),
-    "animal": (
-        ("{name} keeps a", " {value}."),
-        ("At home {name} looks after a", " {value}."),
-        ("The animal that {name} owns is a", " {value}."),
-        ("{name} goes for walks with a pet", " {value}."),
-    ),
-}
 QUESTIONS = {
     "trade": ("The profession of {name} is", "In the morning {name} goes to work as a"),
     "town": ("The city where you can visit {name} is", "Every evening {name} walks through the streets of"),

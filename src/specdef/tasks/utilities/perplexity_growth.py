@@ -16,14 +16,14 @@ from specdef.models.tokens import check_vocabulary, vocabulary
 from specdef.tasks.text.prose import bundled_prose, read_text, split_text
 from specdef.tasks.utilities.perplexity import (
     MEASURE_LENGTH,
-    TOLERANCE,
     TRAIN_BLOCKS,
     TRAIN_LENGTH,
+    Perplexity,
     perplexity,
     token_blocks,
     whole_rows,
 )
-from specdef.tasks.utility import Utility, UtilityData
+from specdef.tasks.utility import UtilityData
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,7 @@ class _Measured:
     before: Mapping[str, float]
 
 
-class PerplexityGrowth(Utility):
+class PerplexityGrowth(Perplexity):
     """The largest ratio of perplexity to the undefended model's, text by text; a text's perplexity is exp of its mean
     loss per token.
 
@@ -53,8 +53,6 @@ class PerplexityGrowth(Utility):
 
     name = "perplexity-growth"
     unit = "largest growth of perplexity over general texts"
-    model_kinds = ("causal-lm",)
-    higher_is_better = False
     needs_original = True
 
     def read(self, path: Path | None) -> str:
@@ -103,16 +101,6 @@ class PerplexityGrowth(Utility):
         """The ratio of every text."""
         found = data.measured
         return {name: perplexity(model, rows) / found.before[name] for name, rows in found.rows.items()}
-
-    def limit(self, start: float, budget: float) -> float:
-        """`budget` times the start, which is 1 for the undefended model and for a lock that keeps its function."""
-        return budget * start
-
-    def changed(self, found: float, reference: float | None) -> bool:
-        """More than 2 % off."""
-        if not math.isfinite(found):
-            return True
-        return reference is not None and abs(found - reference) > TOLERANCE * reference
 
 
 def _joined(mix: str, measured: Mapping[str, str]) -> str:
