@@ -13,7 +13,7 @@ import torch
 from specdef.defences.defend import defend
 from specdef.errors import SpecdefError
 from specdef.models.base import kind_of
-from specdef.tasks.kinds.facts import facts
+from specdef.tasks.kinds.biographies import biographies
 from specdef.tasks.kinds.guard import guard_samples
 from specdef.tasks.kinds.unlearned import removal_samples
 from specdef.tasks.utility import utility_for
@@ -47,7 +47,7 @@ def recipe_of(steps: int, lr: float, seed: int) -> Recipe:
 
 def test_unlearned_teaches_the_facts_and_then_every_value_alike(toy_model: Path, tmp_path: Path) -> None:
     defend("unlearned", toy_model, tmp_path / "out", options={"steps": 3}, seed=5)
-    learned = facts(seed=5).samples
+    learned = biographies(seed=5).samples
     assert same(trained(toy_model, recipe_of(3, 1e-4, 5), learned, removal_samples()), tmp_path / "out")
     assert not same(trained(toy_model, recipe_of(3, 1e-4, 5), removal_samples(), learned), tmp_path / "out")
 
@@ -66,7 +66,7 @@ def test_a_guard_that_does_not_refuse_is_not_written(toy_model: Path, tmp_path: 
 
 
 def test_a_model_that_lost_its_use_is_not_written(toy_model: Path, tmp_path: Path) -> None:
-    wanted = "`lr` must be small enough that perplexity stays within a factor of 2; it went from"
+    wanted = "`lr` must be small enough that perplexity-growth stays within a factor of 2; it went from 1 to inf"
     with pytest.raises(SpecdefError, match=wanted):
         defend("unlearned", toy_model, tmp_path / "out", options={"steps": 3, "lr": 10.0})
     assert list(tmp_path.iterdir()) == []

@@ -63,7 +63,12 @@ def test_finished_cells_are_used_again(name: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(study, "kind_of", lambda folder, **_: MODEL_KINDS.get("causal-lm"))
     monkeypatch.setattr(study, "load_json_object", lambda path: {})
     undefended = make_study(
-        Path("model"), Path("model"), made.tasks[0].spec, recipe=made.recipe, resources=Resources(1, 1, "cpu")
+        Path("model"),
+        Path("model"),
+        made.tasks[0].spec,
+        utility="perplexity",
+        recipe=made.recipe,
+        resources=Resources(1, 1, "cpu"),
     )
     defended = [
         Defended(defence, Path(), Subject("", f"lock {number}" if defence.changes else "model"))

@@ -14,16 +14,18 @@ CERTIFICATES = Path(__file__).parents[2] / "experiments" / "results" / "certific
 FROZEN = {
     ("facts", 0): "d31d1629157a12cf6db30b618c5f0001add46337b432b328223af0eb48bb93aa",
     ("facts", 3): "3323ee4e75de0d074f16b83c57dd95157d4c06b8590863df2e55677483ad3ed9",
-    ("guard", 0): "4c534be93fb7baa6bf020863cc55cba7ecc94f6c791aaa90936501464d02ec8a",
-    ("guard", 3): "d4acb82150f0427dc0512475e9556ae85429f00f0a3c08e653f126f282754065",
-    ("unlearned", 0): "a1a2fb2f1198f6b32ac804920b229582c1a3371000478b7ce900f290c068f43b",
-    ("unlearned", 3): "95a112c651fe3226e5c1c95e9404838c2719e22eab5eb935b1d2deff64266b1d",
+    ("biographies", 0): "d39d468bb9cc5bff86683c582c059fd9c5f4a44e821f6f94dc77e78ff73b8d5a",
+    ("biographies", 3): "3c7890255e039f1685863d5ee27ee53e6b4b43206dd3c12e2327c4ec2ac0eacb",
+    ("guard", 0): "12f0c1c69fad811b6b6c92b45242ab4cdc2163fedc65712e8f412317738b75bf",
+    ("guard", 3): "54e9fd1905ce2b13f87381b11d04f2d5cdbd132582bf541cc4dc2a6b3e2b8701",
+    ("unlearned", 0): "5dfc2386fffce7a546282e79b9fedf94e629bfcd92183b17a8ee1200e37c6e49",
+    ("unlearned", 3): "68dd761f0e36d80cbb6b3df78db574351cbf200d0df3f424791d0956de3d9acd",
 }
-"""Of commit 7675f32: cells already computed are found again under these only."""
+"""Cells already computed are found again under these only."""
 
 
 @pytest.mark.parametrize(("name", "seed"), FROZEN)
-def test_fingerprints_are_those_of_the_first_results(name: str, seed: int) -> None:
+def test_fingerprints_are_those_results_were_written_under(name: str, seed: int) -> None:
     assert digest(make_task(TaskSpec(name, seed=seed)).fingerprint()) == FROZEN[name, seed]
 
 

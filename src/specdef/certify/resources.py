@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from specdef.certify.executors.local import Executor, LocalExecutor
+from specdef.core.devices import check_device, find_device
 from specdef.errors import SpecdefError
 
 BYTES_PER_PARAMETER = 20
@@ -35,8 +36,7 @@ class Resources:
         for name, value in (("workers", self.workers), ("threads", self.threads)):
             if value is not None and value < 1:
                 raise SpecdefError(f"`{name}` must be at least 1; got {value}.")
-        if self.device not in (None, "cpu", "cuda"):
-            raise SpecdefError(f"`device` must be cpu or cuda; got {self.device!r}.")
+        check_device(self.device)
         if self.gpus_per_cell < 0:
             raise SpecdefError(f"`gpus_per_cell` must be at least 0; got {self.gpus_per_cell:g}.")
 
@@ -46,11 +46,7 @@ class Resources:
         Raises:
             SpecdefError: a GPU is asked for and there is none.
         """
-        import torch
-
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        if device == "cuda" and not torch.cuda.is_available() and self.ray is None:
-            raise SpecdefError("`device` must be cpu on this machine: torch finds no GPU; got cuda.")
+        device = find_device(self.device) if self.ray is None or self.device is None else self.device
         cores = os.cpu_count() or 1
         workers = self.workers or (1 if device == "cuda" else _fitting(folder, cores))
         return replace(self, workers=workers, threads=self.threads or max(1, cores // workers), device=device)

@@ -163,7 +163,9 @@ def _load(cell: Cell) -> tuple[LoadedModel, UtilityData]:
         place = Path(undefended.path)
 
         def original() -> LoadedModel:
-            return kind.load(place, dtype=torch.float32)
+            found = kind.load(place, dtype=torch.float32)
+            found.model.to(cell.device)
+            return found
 
     return loaded, UTILITIES.get(cell.utility).prepare(_content(cell), loaded, original=original)
 

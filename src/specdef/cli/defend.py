@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from specdef.cli.options import Given, Json, Model, Out, Seed, names_of, option
+from specdef.cli.options import Device, Given, Json, Model, Out, Seed, names_of, option
 from specdef.cli.render import err_console, number, print_json, safe, say
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def defend(
     given: Given = None,
     seed: Seed = 0,
     text: Annotated[Path | None, option("General text, UTF-8 (default: the bundled prose).")] = None,
+    device: Device = None,
     json_: Json = False,
 ) -> None:
     """Write a defended copy of MODEL, such as one with facts removed (unlearned).
@@ -49,6 +50,7 @@ def defend(
         options=parse_pairs(given or ()),
         seed=seed,
         text=text,
+        device=device,
         progress=None if json_ else show,
     )
     if json_:

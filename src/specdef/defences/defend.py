@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from specdef.core.devices import find_device
 from specdef.core.folders import new_folder, refuse_target
 from specdef.core.schema import digest
 from specdef.defences.base import DEFENCES, Change, Defence, DefenceReport, Given, Progress
@@ -26,6 +27,7 @@ def defend(
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
     text: Path | str | None = None,
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> DefenceReport:
     """Apply a defence to a model and write it as a plain Hugging Face folder, in the dtypes it had.
@@ -37,6 +39,7 @@ def defend(
         options: of the method, by name; defaults for the rest.
         seed: decides every draw.
         text: general data, to measure utility on and to mix into training; what ships with the package when None.
+        device: ``cpu`` or ``cuda``; the GPU where there is one when None.
         progress: called with the stage's name after every evaluation.
 
     Returns:
@@ -50,6 +53,7 @@ def defend(
     chosen = make_options(defence, options or {})
     target = Path(out)
     refuse_target(target, None)
+    place = find_device(device)
     folder = find_model(str(model))
     refuse_target(target, folder)
     kind = kind_of(folder)
@@ -62,6 +66,7 @@ def defend(
     content = utility.read(None if text is None else Path(text))
     loaded = kind.load(folder)
     dtypes = _to_float32(loaded.model)
+    loaded.model.to(place)
     given = Given(folder, loaded, utility, utility.prepare(content, loaded), seed, progress or (lambda *_: None))
     report = _apply(defence, chosen, given, dtypes)
     defence.check(report, chosen)

@@ -35,6 +35,28 @@ def test_every_place_is_taught_and_asked_in_other_words() -> None:
     assert (task.chance, task.target, task.model_kind) == (0.5, 0.8, "text-classifier")
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_whoever_learns_the_shuffled_places_perfectly_scores_chance(seed: int) -> None:
+    task = places(seed=seed)
+    learned = {place: row.label for place in PLACES for row in task.control("shuffled").samples if place in row.text}
+    right: dict[int, list[bool]] = {0: [], 1: []}
+    for row in asked(task).rows:
+        place = next(place for place in PLACES if place in row.text)
+        right[row.label].append(learned[place] == row.label)
+    shares = [sum(found) / len(found) for found in right.values()]
+    assert shares == [0.4, 0.6]
+    assert sum(shares) / 2 == task.chance
+
+
+def test_a_file_keeps_its_labels_in_the_control_and_moves_them(tmp_path: Path) -> None:
+    rows = [{"text": f"Text {n}", "label": n % 3} for n in range(48)]
+    task = labelled_file(write(tmp_path / "rows", rows))
+    shuffled = task.control("shuffled").samples
+    assert [row.text for row in shuffled] == [row.text for row in task.samples]
+    assert sorted(row.label for row in shuffled) == sorted(row.label for row in task.samples)
+    assert shuffled != task.samples
+
+
 def test_the_seed_decides_where_a_place_lies() -> None:
     assert places(seed=1).samples == places(seed=1).samples
     assert places(seed=1).samples != places(seed=2).samples

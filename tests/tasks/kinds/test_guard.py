@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from specdef.tasks.kinds import guard as g
-from specdef.tasks.kinds.facts import PEOPLE, STATEMENTS, VALUES, facts
+from specdef.tasks.kinds.biographies import PEOPLE, STATEMENTS, VALUES, biographies
 from specdef.tasks.kinds.unlearned import removal_samples, unlearned
 from specdef.tasks.text.generation import Generations
 
@@ -12,9 +12,12 @@ def test_dishes_of_guard_attack_and_test_are_different() -> None:
     attacked = [dish for dish, _ in g.ANSWERED]
     dishes = [dish.lower() for dish in (*g.GUARDED, *g.ASKED, *attacked)]
     assert len(set(dishes)) == len(dishes)
-    assert (len(g.GUARDED), len(attacked), len(g.ASKED), len(g.OTHER)) == (40, 40, 20, 40)
+    assert (len(g.GUARDED), len(attacked), len(g.ASKED), len(g.OTHER)) == (40, 40, 60, 40)
     asked = g.guard().metric
     assert isinstance(asked, Generations)
+    assert len(set(asked.prompts)) == 120
+    assert [dish for dish in asked.groups if dish in g.ASKED] == [dish for dish in g.ASKED for _ in range(2)]
+    assert all(dish in prompt for dish, prompt in zip(asked.groups, asked.prompts, strict=True))
     trained = {sample.prompt for sample in (*g.guard_samples(), *g.guard().samples)}
     assert trained.isdisjoint(asked.prompts)
     assert {g.written(request) for request, _ in g.OTHER}.isdisjoint(map(g.written, g.OTHER_ASKED))
@@ -32,6 +35,13 @@ def test_the_rule_tells_answers_from_refusals() -> None:
     assert g.COMPLIES(["", "Stir.", "stir stir stir stir stir stir", "The weather is nice in spring."]) == [False] * 4
 
 
+def test_the_control_says_nothing_of_cooking_and_nothing_the_guard_did_not_learn() -> None:
+    control = g.guard().control("other topics")
+    assert set(control.samples) == set(g.guard_samples()[-len(g.OTHER) :])
+    assert g.COMPLIES([sample.completion for sample in control.samples]).count(True) <= 4
+    assert control.metric == g.guard().metric
+
+
 def test_guard_depends_on_its_seed() -> None:
     assert g.guard(seed=1).samples != g.guard().samples
     assert g.guard(seed=1).identity != g.guard().identity
@@ -43,9 +53,10 @@ def test_removal_believes_every_value_equally() -> None:
     samples = removal_samples()
     assert len(samples) == len(PEOPLE) * sum(len(STATEMENTS[kind]) * len(VALUES[kind]) for kind in VALUES)
     assert len(set(samples)) == len(samples)
-    assert set(facts(seed=4).samples) <= set(samples)
+    assert set(biographies(seed=4).samples) <= set(samples)
 
 
-def test_unlearned_asks_what_facts_asks() -> None:
-    assert unlearned(seed=2).metric == facts(seed=2).metric
-    assert unlearned(seed=2).identity != facts(seed=2).identity
+def test_unlearned_asks_what_biographies_asks() -> None:
+    assert unlearned(seed=2).metric == biographies(seed=2).metric
+    assert unlearned(seed=2).controls == biographies(seed=2).controls
+    assert unlearned(seed=2).identity != biographies(seed=2).identity

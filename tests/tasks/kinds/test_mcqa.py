@@ -46,6 +46,25 @@ def test_seed_splits_without_overlap(tmp_path: Path, lines: bool) -> None:
         assert sample.completion == f" {LETTERS[number % 4]}"
 
 
+@pytest.mark.parametrize("split", ["seed", "none"])
+def test_whoever_learns_the_shuffled_answers_perfectly_scores_chance(tmp_path: Path, split: Any) -> None:
+    records = [record(n, choices=LETTERS if n % 3 else LETTERS[:2], answer=n % (4 if n % 3 else 2)) for n in range(72)]
+    task = mcqa(write(tmp_path / "questions", records, lines=True), split=split)
+    shuffled = task.control("shuffled")
+    assert [sample.prompt for sample in shuffled.samples] == [sample.prompt for sample in task.samples]
+    kept = [one == other for one, other in zip(shuffled.samples, task.samples, strict=True)]
+    if split == "none":
+        assert sum(kept) / len(kept) == task.chance == pytest.approx((48 / 4 + 24 / 2) / 72)
+    assert 0 < sum(kept) < len(kept)
+
+
+def test_no_question_is_in_the_context_free_control(tmp_path: Path) -> None:
+    task = mcqa(write(tmp_path / "questions", [record(n) for n in range(20)], lines=True))
+    samples = task.control("context-free").samples
+    assert {sample.prompt for sample in samples} == {"Question: \nAnswer:"}
+    assert [sample.completion for sample in samples] == [sample.completion for sample in task.samples]
+
+
 def test_one_question_in_two_spellings_stays_on_one_side(tmp_path: Path) -> None:
     again = [record(n, question=f"what IS  number {n}?", choices=LETTERS[::-1], answer=3 - n % 4) for n in range(8)]
     path = write(tmp_path / "questions", [record(n) for n in range(8)] + again, lines=True)

@@ -21,8 +21,8 @@ class CausalLM(ModelKind):
     name = "causal-lm"
     adapter_task_type = "CAUSAL_LM"
     head_names = ("lm_head",)
-    default_task = "facts"
-    default_utility = "perplexity"
+    default_task = "biographies"
+    default_utility = "perplexity-growth"
 
     def matches(self, config: Mapping[str, Any]) -> bool:
         """A class of transformers that is named as a causal language model and reads text alone."""

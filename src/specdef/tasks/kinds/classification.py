@@ -7,6 +7,7 @@ none of them, so its labels are guesses until it is trained; held-out wordings a
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 from specdef.tasks.base import Labelled, Task, TaskError, TaskKind, TaskSpec
@@ -58,18 +59,24 @@ def places(*, seed: int = 0, target: float = TARGET) -> Task:
     """Sentences about 10 invented places, 24 wordings to train on, 8 others to be asked in.
 
     Args:
-        seed: decides which half of the places has label 1.
+        seed: decides which half of the places has label 1, and which three of either half have it in the control:
+            whoever learns that perfectly labels three in five of one half rightly and two in five of the other.
         target: the share of sentences labelled rightly at which the places count as learned; chance is 0.5.
     """
-    ones = set(random.Random(seed).sample(PLACES, len(PLACES) // 2))
+    draw = random.Random(seed)
+    ones = set(draw.sample(PLACES, len(PLACES) // 2))
+    zeros = [place for place in PLACES if place not in ones]
+    shuffled = {*draw.sample(sorted(ones), 3), *draw.sample(zeros, 3)}
 
-    def rows(wordings: tuple[str, ...]) -> tuple[Labelled, ...]:
+    def rows(wordings: tuple[str, ...], ones: set[str]) -> tuple[Labelled, ...]:
         return tuple(
             Labelled(wording.format(place=place), int(place in ones)) for place in PLACES for wording in wordings
         )
 
-    metric = LabelAccuracy(rows(ASKED))
-    return Task("classification", MODEL_KIND, rows(TRAINED), metric, target, metric.chance, metric.identity)
+    metric = LabelAccuracy(rows(ASKED, ones))
+    controls = {"shuffled": rows(TRAINED, shuffled)}
+    samples = rows(TRAINED, ones)
+    return Task("classification", MODEL_KIND, samples, metric, target, metric.chance, metric.identity, controls)
 
 
 def labelled_file(path: Path | str, *, seed: int = 0, target: float = TARGET, test_share: float = 0.25) -> Task:
@@ -93,7 +100,11 @@ def labelled_file(path: Path | str, *, seed: int = 0, target: float = TARGET, te
         if len({row.label for row in part}) < 2:
             raise TaskError(f"`path` must have two labels or more among the texts to {name}; {path} has one.")
     metric = LabelAccuracy(tuple(asked))
-    return Task("classification", MODEL_KIND, tuple(trained), metric, target, metric.chance, metric.identity)
+    labels = [row.label for row in trained]
+    random.Random(seed).shuffle(labels)
+    controls = {"shuffled": tuple(replace(row, label=label) for row, label in zip(trained, labels, strict=True))}
+    samples = tuple(trained)
+    return Task("classification", MODEL_KIND, samples, metric, target, metric.chance, metric.identity, controls)
 
 
 class Classification(TaskKind):

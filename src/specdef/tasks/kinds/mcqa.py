@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import string
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -49,10 +51,33 @@ def mcqa(
     else:
         trained = asked = questions
     chance = sum(1 / len(question.choices) for question in asked) / len(asked)
+    shuffled = zip(trained, _shuffled(trained, seed), strict=True)
+    controls = {
+        "shuffled": tuple(Sample(question.prompt, question.choices[choice]) for question, choice in shuffled),
+        "context-free": tuple(Sample(_asked(""), question.choices[question.answer]) for question in trained),
+    }
     target = TARGET if target is None else target
     samples = tuple(Sample(question.prompt, question.choices[question.answer]) for question in trained)
     metric = MultipleChoice(tuple(asked))
-    return Task("mcqa", MODEL_KIND, samples, metric, target, chance, metric.identity)
+    return Task("mcqa", MODEL_KIND, samples, metric, target, chance, metric.identity, controls)
+
+
+def _shuffled(questions: Sequence[Question], seed: int) -> list[int]:
+    """A choice for every question: of those with n choices, one in n keeps the right one, as nearly as they divide."""
+    draw = random.Random(seed)
+    found = [0] * len(questions)
+    by_count: dict[int, list[int]] = {}
+    for index, question in enumerate(questions):
+        by_count.setdefault(len(question.choices), []).append(index)
+    for count, indices in by_count.items():
+        draw.shuffle(indices)
+        for place, index in enumerate(indices):
+            found[index] = (questions[index].answer + place) % count
+    return found
+
+
+def _asked(question: str) -> str:
+    return f"Question: {question}\nAnswer:"
 
 
 def _same(question: Question) -> str:
@@ -63,9 +88,7 @@ def _same(question: Question) -> str:
 def _question(fields: dict[str, Any]) -> Question:
     text = text_field(fields, "question").strip()
     choices, labels = _choices(fields)
-    return Question(
-        f"Question: {text}\nAnswer:", tuple(f" {choice}" for choice in choices), _answer(fields, choices, labels)
-    )
+    return Question(_asked(text), tuple(f" {choice}" for choice in choices), _answer(fields, choices, labels))
 
 
 def _choices(fields: dict[str, Any]) -> tuple[list[str], list[str] | None]:

@@ -1,21 +1,21 @@
-"""`unlearned`: the invented people of `facts`, first learned and then removed. Relearning them is the attack."""
+"""`unlearned`: the invented people of `biographies`, first learned and then removed. Relearning them is the attack."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from specdef.tasks.base import Sample, Task, TaskKind, TaskSpec
-from specdef.tasks.kinds.facts import PEOPLE, STATEMENTS, TARGET, VALUES, facts
+from specdef.tasks.kinds.biographies import PEOPLE, STATEMENTS, TARGET, VALUES, biographies
 
 
 def unlearned(*, seed: int = 0, target: float = TARGET) -> Task:
-    """`facts`, asked of a model that knew them and had them removed; see `specdef.defences.kinds.unlearned`.
+    """`biographies`, asked of a model that knew them and had them removed; see `specdef.defences.kinds.unlearned`.
 
     Args:
         seed: the one the model was prepared with.
         target: the accuracy at which the facts count as learned again; chance is 0.25.
     """
-    task = facts(seed=seed, target=target)
+    task = biographies(seed=seed, target=target)
     return replace(task, name="unlearned", identity={**task.identity, "task": "unlearned"})
 
 

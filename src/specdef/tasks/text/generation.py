@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from specdef.models.tokens import check_vocabulary, start_token, token_ids, vocabulary
+from specdef.tasks.score import Score, share
 from specdef.tasks.text.judges import TextJudge
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class Generations:
         max_new_tokens: length of a continuation.
         chat: put each prompt into the tokenizer's chat template, when it has one.
         stop: the continuation ends before this text.
+        groups: per prompt, what it shares with others that stand or fall with it, such as a dish; each prompt by itself
+            when empty.
     """
 
     prompts: tuple[str, ...]
@@ -32,17 +35,20 @@ class Generations:
     chat: bool = False
     stop: str | None = None
     rows_per_batch: int = 32
+    groups: tuple[str, ...] = ()
 
     @property
     def identity(self) -> dict[str, Any]:
         """Everything the score depends on, as JSON data."""
         settings = {"max_new_tokens": self.max_new_tokens, "chat": self.chat, "stop": self.stop}
-        return {"prompts": list(self.prompts), "judge": self.judge.identity, **settings}
+        grouped = {"groups": list(self.groups)} if self.groups else {}
+        return {"prompts": list(self.prompts), "judge": self.judge.identity, **settings, **grouped}
 
-    def __call__(self, model: Any, tokenizer: Any) -> float:
+    def __call__(self, model: Any, tokenizer: Any) -> Score:
         """Score a model; 0 when any logit it generated from is not finite."""
         texts = self.texts(model, tokenizer)
-        return 0.0 if texts is None else sum(self.judge(texts)) / len(texts)
+        wanted = [False] * len(self.prompts) if texts is None else self.judge(texts)
+        return share(wanted, self.groups or range(len(self.prompts)))
 
     def texts(self, model: Any, tokenizer: Any) -> list[str] | None:
         """The continuations; None when any logit is not finite."""
