@@ -1,15 +1,17 @@
-"""Does the task measure what it says? The unlocked model on `biographies` at two rates, and on its controls."""
+"""Do the tasks measure what they say? Each on an undefended model at several rates, and on its controls."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from experiments.locked import HERE, WORK
+from experiments.resources import resources
 from specdef.certify.cell import Cell
 from specdef.certify.environment import environment
-from specdef.certify.executors.local import LocalExecutor
-from specdef.certify.resources import Resources
 from specdef.certify.result import StoredCell
 from specdef.certify.statistics import score_interval
 from specdef.certify.store import Store, write_json
@@ -18,56 +20,136 @@ from specdef.certify.sweep import sweep
 from specdef.certify.task_controls import controlled
 from specdef.core.schema import plain
 from specdef.core.text import rate
+from specdef.defences.defend import defend
 from specdef.models.bundled import BUNDLED
 from specdef.models.sources import find_model
 from specdef.tasks.base import TaskSpec
+from specdef.tasks.kinds.biographies import QUESTIONS, STATEMENTS, biographies
 from specdef.tasks.score import Score
+from specdef.tasks.text.scoring import MultipleChoice, Question
+from specdef.training.outcome import Outcome
 from specdef.training.recipe import Recipe
 
-RATES, SEEDS = (1e-4, 3e-4), (0, 1, 2)
-CONTROL_RATE, CONTROL_SEEDS = 1e-4, (0, 1)
+SEEDS = (0, 1, 2)
+COLUMNS = ("task", "trained on", "lr", "seeds", "reached the target", "score at the end, by seed", "growth, by seed")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A task, the model that it is calibrated on, and where.
+
+    Attributes:
+        task: name, or name and file.
+        model: makes the folder.
+        rates: learning rates.
+        control_rate: of the controls.
+    """
+
+    task: Callable[[], TaskSpec]
+    model: Callable[[], Path]
+    rates: tuple[float, ...]
+    control_rate: float
 
 
 def run(name: str) -> Path:
     """Train, or read what is finished; write results/calibration.json and .md."""
-    folder = find_model(BUNDLED)
-    study = make_study(
-        folder,
-        folder,
-        TaskSpec("biographies"),
-        utility="perplexity-growth",
-        recipe=Recipe(),
-        resources=Resources(2, 1, "cpu"),
-    )
-    cells = cells_of(study)
+    WORK.mkdir(exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    where = resources()
     store = Store(WORK / name)
-    found = sweep([cell for _, cell in cells], store, LocalExecutor(2))
-    rows = [_row(label, cell) for (label, _), cell in zip(cells, found, strict=True)]
-    content = {"command": f"make experiment NAME={name}", "environment": plain(environment("cpu")), "rows": rows}
+    labelled = [(label, cell) for case in CASES for label, cell in cells_of(case)]
+    found = sweep([cell for _, cell in labelled], store, where.executor(), on_cell=_say)
+    rows = [_row(label, cell) for (label, _), cell in zip(labelled, found, strict=True)]
+    content = {
+        "command": f"make experiment NAME={name}",
+        "environment": plain(environment(where.device or "cpu")),
+        "rows": rows,
+    }
     write_json(HERE / "results" / f"{name}.json", content)
     path = HERE / "results" / f"{name}.md"
-    path.write_text(_table(study, rows))
+    path.write_text(table(rows))
     return path
 
 
-def cells_of(study: Study) -> list[tuple[str, Cell]]:
+def cells_of(case: Case) -> list[tuple[dict[str, Any], Cell]]:
     """What is trained on, and the cell."""
-    found = [("the facts", study.cell(study.original, lr=lr, seed=seed)) for lr in RATES for seed in SEEDS]
+    study = _study(case)
+    about = {"task": study.spec.name, "chance": study.task.chance, "target": study.task.target}
+    found = [
+        ({**about, "trained on": "the task"}, study.cell(study.original, lr=lr, seed=seed))
+        for lr in case.rates
+        for seed in SEEDS
+    ]
     for name in study.task.controls:
         other = controlled(study, name)
-        found += [(name, other.cell(other.original, lr=CONTROL_RATE, seed=seed)) for seed in CONTROL_SEEDS]
+        found += [
+            ({**about, "trained on": name}, other.cell(other.original, lr=case.control_rate, seed=seed))
+            for seed in SEEDS
+        ]
     return found
 
 
-def _row(label: str, cell: StoredCell) -> dict[str, Any]:
+def _study(case: Case) -> Study:
+    folder = case.model()
+    return make_study(folder, folder, case.task(), utility="perplexity-growth", recipe=Recipe(), resources=resources())
+
+
+def _bundled() -> Path:
+    return find_model(BUNDLED)
+
+
+def _defended(method: str) -> Callable[[], Path]:
+    def make() -> Path:
+        folder = WORK / f"{method}-{resources().device}"
+        if not folder.is_dir():
+            defend(method, _bundled(), folder, device=resources().device)
+        return folder
+
+    return make
+
+
+def _people() -> TaskSpec:
+    """The facts of `biographies` as a user's file, each in six wordings: half are trained on, and half are asked."""
+    path = WORK / "people.jsonl"
+    metric = biographies().metric
+    assert isinstance(metric, MultipleChoice)
+    by_fact: dict[str, list[Question]] = {}
+    for question in metric.questions:
+        by_fact.setdefault(question.group, []).append(question)
+    lines = []
+    for fact, questions in by_fact.items():
+        kind, _, name = fact.partition(" of ")
+        wordings = [*(prompt for prompt, _ in STATEMENTS[kind]), *QUESTIONS[kind]]
+        for wording, question in zip(wordings, questions, strict=True):
+            choices = [choice.strip() for choice in question.choices]
+            asked = f"{wording.format(name=name)} ..."
+            lines.append(json.dumps({"question": asked, "choices": choices, "answer": question.answer}))
+    path.write_text("\n".join(lines) + "\n")
+    return TaskSpec("mcqa", str(path))
+
+
+CASES = (
+    Case(lambda: TaskSpec("biographies"), _bundled, (5e-5, 1e-4, 2e-4, 3e-4), 1e-4),
+    Case(lambda: TaskSpec("unlearned"), _defended("unlearned"), (5e-5, 1e-4, 2e-4), 1e-4),
+    Case(lambda: TaskSpec("guard"), _defended("guard"), (5e-6, 1e-5, 2e-5, 5e-5), 1e-5),
+    Case(_people, _bundled, (1e-4, 2e-4, 3e-4), 1e-4),
+)
+
+
+def _say(cell: StoredCell, done: int, total: int) -> None:
+    print(f"{done}/{total} {cell.attack.label}: {cell.result.outcome.value}", flush=True)
+
+
+def _row(about: dict[str, Any], cell: StoredCell) -> dict[str, Any]:
     last, start = cell.result.evaluations[-1], cell.result.evaluations[0]
     score = Score(last.score, last.by_group)
     interval = score_interval([score])
     return {
-        "trained on": label,
+        **about,
         "lr": cell.attack.recipe.lr,
         "seed": cell.attack.recipe.seed,
         "outcome": cell.result.outcome.value,
+        "broken": cell.result.outcome is Outcome.BROKEN,
         "step": cell.result.step,
         "before": start.score,
         "score": last.score,
@@ -79,24 +161,36 @@ def _row(label: str, cell: StoredCell) -> dict[str, Any]:
     }
 
 
-def _table(study: Study, rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "# The task, calibrated on the unlocked model",
-        "",
-        f"SmolLM2-135M, task `biographies` ({len(study.task.samples)} samples, 66 facts, 396 questions), target "
-        f"{study.task.target:g}, chance {study.task.chance:g}. Growth is that of the worst of four general texts; the "
-        f"budget is {study.utility_factor:g}. A run on the facts ends where the target is reached within it.",
-        "",
-        "| trained on | lr | seed | outcome | steps | score at the end (95 % interval) | growth |",
-        "|---" * 7 + "|",
-    ]
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows of one task, kind of training and rate together."""
+    groups: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
     for row in rows:
-        low, high = row["interval"]
-        lines.append(
-            f"| {row['trained on']} | {rate(row['lr'])} | {row['seed']} | {row['outcome']} | {row['step'] or '—'} | "
-            f"{row['score']:.3f} ({low:.3f} to {high:.3f}) | {row['growth']:.2f} |"
-        )
-    controls = [row for row in rows if row["trained on"] != "the facts"]
-    far = [row for row in controls if abs(row["score"] - study.task.chance) > 2 * row["error"]]
-    lines += ["", f"Controls further than two standard errors from chance: {len(far)} of {len(controls)}."]
+        groups.setdefault((row["task"], row["trained on"], row["lr"]), []).append(row)
+    lines = ["# The tasks, calibrated on the undefended model", ""]
+    lines += [
+        "SmolLM2-135M: the bundled model for `biographies` and `mcqa`, a defended one for `unlearned` and `guard`. "
+        "`mcqa` reads the facts of `biographies` from a file. Growth is that of perplexity on the worst of "
+        "four general texts; the budget is 2. A run on the task ends where the target is reached within it.",
+        "",
+        f"| {' | '.join(COLUMNS)} |",
+        "|---" * len(COLUMNS) + "|",
+    ]
+    for (task, trained, lr), found in groups.items():
+        steps = ", ".join(str(row["step"]) for row in found if row["broken"])
+        reached = f"{sum(row['broken'] for row in found)} of {len(found)}" + (f" (steps {steps})" if steps else "")
+        scores = ", ".join(f"{row['score']:.3f}" for row in found)
+        growths = ", ".join(f"{row['growth']:.2f}" for row in found)
+        cells = (f"`{task}`", trained, rate(lr), str(len(found)), reached, scores, growths)
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "Controls against chance, over three seeds, questions and seeds as one draw:", ""]
+    for (task, trained, _), found in groups.items():
+        if trained != "the task":
+            lines.append(f"- `{task}`, {trained}: {_against_chance(found)}")
     return "\n".join([*lines, "", "Command: `make experiment NAME=calibration`.", ""])
+
+
+def _against_chance(found: list[dict[str, Any]]) -> str:
+    mean = sum(row["score"] for row in found) / len(found)
+    chance = found[0]["chance"]
+    far = [row for row in found if abs(row["score"] - chance) > 2 * (row["error"] or 0.0)]
+    return f"mean {mean:.3f}, chance {chance:g}; further than two standard errors from it: {len(far)} of {len(found)}."

@@ -1,6 +1,6 @@
 """Fine-tuning with transformers.Trainer and PEFT, with no specdef import: a second opinion on the harness.
 
-Usage: python independent.py MODEL DATA.json OUT.json [--lora LEARNING_RATE] [--seed N]
+Usage: python independent.py MODEL DATA.json OUT.json [--lr LEARNING_RATE] [--lora] [--seed N] [--device cuda]
 
 MODEL may hold the paper's lock: its W~ and C are put together here, from the tensors alone.
 DATA.json: {"samples": [[prompt, completion]], "questions": [[prompt, [choice], answer]], "mix": [text],
@@ -92,6 +92,7 @@ def measure(model, tokenizer, data):
     right = 0
     for prompt, choices, answer in data["questions"]:
         batch = collate([encode(tokenizer, prompt, choice) for choice in choices])
+        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1].float()
         labels = batch["labels"][:, 1:]
         kept = labels != -100
@@ -100,7 +101,7 @@ def measure(model, tokenizer, data):
         right += bool(torch.isfinite(mean).all()) and int(mean.argmax()) == answer
     total = count = 0
     for text in data["measure"]:
-        ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids[:, :128]
+        ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids[:, :128].to(model.device)
         if ids.shape[1] > 1:
             total += float(model(input_ids=ids, labels=ids).loss) * (ids.shape[1] - 1)
             count += ids.shape[1] - 1
@@ -125,7 +126,9 @@ def main():
     parser = argparse.ArgumentParser()
     for name in ("folder", "data", "out"):
         parser.add_argument(name)
-    parser.add_argument("--lora", type=float)
+    parser.add_argument("--lr", type=float, default=5e-5)  # Trainer's own default
+    parser.add_argument("--lora", action="store_true")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=42)  # Trainer's own default
     given = parser.parse_args()
     lora, out = given.lora, given.out
@@ -137,14 +140,18 @@ def main():
     for text in data["mix"]:
         ids = tokenizer(text, add_special_tokens=False).input_ids
         rows += [{"input_ids": ids[i : i + 32], "labels": ids[i : i + 32]} for i in range(0, len(ids) - 31, 32)]
-    options = {}
-    if lora is not None:
+    if lora:
         model = get_peft_model(
             model, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
         )
-        options = {"learning_rate": lora}
+    model.to(given.device)
     arguments = TrainingArguments(
-        f"{out}.trainer", report_to=[], save_strategy="no", use_cpu=True, seed=given.seed, **options
+        f"{out}.trainer",
+        report_to=[],
+        save_strategy="no",
+        use_cpu=given.device == "cpu",
+        seed=given.seed,
+        learning_rate=given.lr,
     )
     watch = Watch(model, tokenizer, data)
     Trainer(model, arguments, train_dataset=rows, data_collator=collate, callbacks=[watch]).train()
@@ -153,7 +160,7 @@ def main():
     broken = any(score >= 0.6 and perplexity <= 2 * start for _, score, perplexity in watch.points[1:])
     result = {
         "seed": given.seed,
-        "recipe": "Trainer, default arguments" if lora is None else f"PEFT LoRA r=8, lr {lora:g}",
+        "recipe": f"PEFT LoRA r=8, lr {given.lr:g}" if lora else f"Trainer, lr {given.lr:g}",
         "broken": broken,
     }
     result["points"] = [

@@ -70,6 +70,15 @@ def test_a_lock_that_holds_is_searched_to_the_end(effort: Effort, factor: float,
         assert all(ratio <= factor for ratio in edges), name
 
 
+def test_adapters_at_lower_rates_count_where_adapters_work_on_the_undefended_model(tmp_path: Path) -> None:
+    """At those rates the undefended model learns nothing: they are meant for a lock, and say something about it."""
+
+    certificate = synthetic.certify(tmp_path, synthetic.holds, ("T3",), multiplier=EXACT)
+    adapters = [row for row in certificate.cells if any(isinstance(one, Lora) for one in row.attack.interventions)]
+    assert {row.threat_model for row in adapters if row.attack.recipe.lr < 1e-5} == {"T3"}
+    assert not any("lower rates" in reason for reason in certificate.threat_models["T3"].not_tried)
+
+
 def test_the_undefended_model_is_not_asked_to_undo_a_lock(tmp_path: Path) -> None:
     """There is nothing to undo in it: its control is the same training without what needs a lock."""
     certificate = synthetic.certify(tmp_path, synthetic.holds, ("T0", "T4"), multiplier=EXACT)
@@ -84,11 +93,11 @@ def test_the_undefended_model_is_not_asked_to_undo_a_lock(tmp_path: Path) -> Non
 
 
 def test_an_attack_that_fails_without_a_lock_counts_for_nothing(tmp_path: Path) -> None:
-    """The undefended model of these results withstands adapters at every rate but 1e-4, 3e-4 and 1e-3."""
-    certificate = synthetic.certify(tmp_path, synthetic.holds, ("T0", "T3"), multiplier=EXACT)
+    """The undefended model of these results withstands every rate but 1e-4, 3e-4 and 1e-3: no optimizer's own but two."""
+    certificate = synthetic.certify(tmp_path, synthetic.holds, ("T0", "T2"), multiplier=EXACT)
     groups = {row.cell: row.threat_model for row in certificate.cells}
     uncounted = [cell for cell in read_cells(tmp_path, certificate) if groups[cell.key] == UNCOUNTED]
     assert uncounted
     assert all(cell.config["model"] != "a" * 64 for cell in uncounted)
-    reasons = certificate.threat_models["T3"].not_tried
+    reasons = certificate.threat_models["T2"].not_tried
     assert any(reason.endswith("fails on the undefended model as well, so it says nothing") for reason in reasons)

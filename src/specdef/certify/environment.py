@@ -54,10 +54,13 @@ def _hardware(device: str) -> str:
 
 
 def commit() -> str | None:
-    """The commit of the source tree, with ``-dirty`` when it was changed; None for an installed package."""
+    """The commit of the source tree, with ``-dirty`` when it was changed; None for an installed package.
+
+    Where the tree was copied without its repository, the environment variable ``SPECDEF_COMMIT`` says it.
+    """
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
-        return None
+        return os.environ.get("SPECDEF_COMMIT")
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     return found.stdout.strip() or None

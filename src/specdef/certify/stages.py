@@ -22,10 +22,13 @@ class Stage:
     Attributes:
         label: for people.
         trials: the attacks.
+        controls: what is tried on the undefended model instead, where the trials' own rates are meant for a lock: the
+            same attacks at rates at which they work without one.
     """
 
     label: str
     trials: Sequence[Trial]
+    controls: Sequence[Trial] = ()
 
 
 def run_stages(study: Study, findings: Findings, threat: ThreatModel, stages: Sequence[Stage]) -> Plan:
@@ -69,7 +72,7 @@ def _searched(study: Study, findings: Findings, name: str, stage: Stage, found: 
 
 def _control(study: Study, findings: Findings, name: str, stage: Stage, keys: set[str]) -> Plan:
     """The stage on the undefended model; where it fails there, its cells do not count."""
-    found = yield [original_cell(study, trial.without_lock.attack(study)) for trial in stage.trials]
+    found = yield [original_cell(study, trial.without_lock.attack(study)) for trial in stage.controls or stage.trials]
     controls = {cell.key for cell in found}
     findings.results[CONTROLS] = [*findings.results.get(CONTROLS, []), *found]
     findings.results[name] = [cell for cell in findings.results[name] if cell.key not in controls]

@@ -31,7 +31,8 @@ class AdaptersAndFreezing(ThreatModel):
         middle = learning_rate(best) if best is not None else findings.working[0]
         names = study.part_names
         everything, queries = Lora(), Lora(targets=names.query_value)
-        stages = [Stage("LoRA on all linear layers", trying(ADAPTER_LR[:2], everything))]
+        ordinary = trying(ADAPTER_LR[:2], everything)
+        stages = [Stage("LoRA on all linear layers", ordinary)]
         if study.locked_modules:
             frozen = Freeze("|".join(re.escape(name) for name in study.locked_modules))
             stages.append(Stage("freezing the locked layers", trying(findings.working[:2], frozen)))
@@ -42,7 +43,7 @@ class AdaptersAndFreezing(ThreatModel):
             Stage(f"LoRA on {' and '.join(names.query_value)}", trying(ADAPTER_LR[1:], queries)),
             Stage("training the embeddings only", trying((1e-3, middle), embeddings)),
             Stage("training the MLPs only", trying((findings.working[0], middle), mlps)),
-            Stage("LoRA on all linear layers, lower rates", trying(dict.fromkeys(lower), everything)),
+            Stage("LoRA on all linear layers, lower rates", trying(dict.fromkeys(lower), everything), ordinary),
         ]
         yield from run_stages(study, findings, self, stages)
 

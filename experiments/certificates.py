@@ -1,0 +1,53 @@
+"""The certificates of the bundled model: undefended, with the papers' lock and with the exact lock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from experiments.locked import HERE, locked_copy
+from experiments.resources import resources
+from specdef.certify.api import certify_model
+from specdef.certify.result import StoredCell
+from specdef.models.bundled import BUNDLED
+from specdef.models.sources import find_model
+from specdef.report.write import write_report
+
+RESULTS = HERE / "results" / "biographies"
+MODELS: dict[str, dict[str, str] | None] = {
+    "unlocked": None,
+    "paper": {"label": "paper 1e4", "preset": "paper", "multiplier": "1e4"},
+    "exact": {"label": "exact 2^20", "preset": "exact", "multiplier": "2^20"},
+}
+THREATS = ("T0", "T1", "T2", "T3", "T4")
+
+
+def folder_of(model: str) -> Path:
+    """The model's folder; locks are made once."""
+    original, entry = find_model(BUNDLED), MODELS[model]
+    return original if entry is None else locked_copy(original, entry)
+
+
+def run(name: str) -> Path:
+    """Certify all, or only ``certificates-MODEL``; cells that stand in results/biographies/cells are not run again."""
+    _, _, only = name.partition("-")
+    for model in MODELS if not only else (only,):
+        print(model, flush=True)
+        certify_model(
+            folder_of(model),
+            RESULTS / model,
+            original=find_model(BUNDLED),
+            threats=THREATS,
+            resources=resources(),
+            cells=RESULTS / "cells",
+            on_cell=_say,
+            on_stage=lambda stage: print(f"-- {stage}", flush=True),
+            command=f"make experiment NAME=certificates-{model}",
+        )
+        write_report(RESULTS / model)
+    return RESULTS / model / "certificate.md"
+
+
+def _say(cell: StoredCell, done: int, total: int) -> None:
+    result = cell.result
+    best = "" if result.best is None else f", best {result.best.score:.3f} at x{result.best.utility:.3g}"
+    print(f"{done}/{total} {cell.attack.label}: {result.outcome.value}{best}", flush=True)
