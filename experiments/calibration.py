@@ -130,9 +130,9 @@ def _people() -> TaskSpec:
 
 CASES = (
     Case(lambda: TaskSpec("biographies"), _bundled, (5e-5, 1e-4, 2e-4, 3e-4), 1e-4),
-    Case(lambda: TaskSpec("unlearned"), _defended("unlearned"), (5e-5, 1e-4, 2e-4), 1e-4),
-    Case(lambda: TaskSpec("guard"), _defended("guard"), (5e-6, 1e-5, 2e-5, 5e-5), 1e-5),
-    Case(_people, _bundled, (1e-4, 2e-4, 3e-4), 1e-4),
+    Case(lambda: TaskSpec("unlearned"), _defended("unlearned"), (1e-4, 2e-4), 1e-4),
+    Case(lambda: TaskSpec("guard"), _defended("guard"), (1e-5, 2e-5), 1e-5),
+    Case(_people, _bundled, (1e-4, 2e-4), 1e-4),
 )
 
 

@@ -93,7 +93,7 @@ def test_the_undefended_model_is_not_asked_to_undo_a_lock(tmp_path: Path) -> Non
 
 
 def test_an_attack_that_fails_without_a_lock_counts_for_nothing(tmp_path: Path) -> None:
-    """The undefended model of these results withstands every rate but 1e-4, 3e-4 and 1e-3: no optimizer's own but two."""
+    """The undefended model of these results learns at 1e-4, 3e-4 and 1e-3 only: two optimizers' own."""
     certificate = synthetic.certify(tmp_path, synthetic.holds, ("T0", "T2"), multiplier=EXACT)
     groups = {row.cell: row.threat_model for row in certificate.cells}
     uncounted = [cell for cell in read_cells(tmp_path, certificate) if groups[cell.key] == UNCOUNTED]

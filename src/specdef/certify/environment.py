@@ -6,8 +6,9 @@ import os
 import platform
 import subprocess
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from specdef.core.versions import installed_versions
 
 _LIBRARIES = ("specdef", "torch", "transformers", "accelerate", "peft", "pytorch-optimizer")
 
@@ -31,13 +32,7 @@ class Environment:
 
 def environment(device: str) -> Environment:
     """The machine and the libraries, for the record."""
-    libraries = {}
-    for name in _LIBRARIES:
-        try:
-            libraries[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return Environment(_hardware(device), platform.python_version(), libraries, commit())
+    return Environment(_hardware(device), platform.python_version(), installed_versions(_LIBRARIES), commit())
 
 
 def _hardware(device: str) -> str:
@@ -58,9 +53,11 @@ def commit() -> str | None:
 
     Where the tree was copied without its repository, the environment variable ``SPECDEF_COMMIT`` says it.
     """
+    if (said := os.environ.get("SPECDEF_COMMIT")) is not None:
+        return said
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
-        return os.environ.get("SPECDEF_COMMIT")
+        return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     return found.stdout.strip() or None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from specdef.certify.cell import digest_of
-from specdef.certify.findings import UNLOCKED, Findings, learning_rate
+from specdef.certify.findings import Findings
 from specdef.certify.study import Study
 from specdef.certify.threat_model import Plan
 from specdef.certify.trials import original_cell, trying
@@ -13,11 +13,13 @@ from specdef.tasks.base import make_task
 
 
 def control_task(study: Study, findings: Findings) -> Plan:
-    """Every control of the task on the undefended model, at the learning rate that serves the task best."""
-    best = findings.best(UNLOCKED)
-    if best is None or not study.task.controls:
+    """Every control of the task on the undefended model, at the lowest learning rate at which the task is learned.
+
+    The gentlest one: at a rate that ruins one seed in two, a control's score may be chance because the model is ruined.
+    """
+    if not findings.working or not study.task.controls:
         return
-    (trial,) = trying([learning_rate(best)])
+    (trial,) = trying([min(findings.working)])
     yield [original_cell(controlled(study, name), trial.attack(study)) for name in study.task.controls]
 
 

@@ -6,9 +6,9 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 
+from specdef.core.versions import installed_versions
 from specdef.defences.base import Change, DefenceReport
 
 RECORD, CARD = "specdef_defence.json", "SPECDEF_DEFENCE.md"
@@ -33,7 +33,7 @@ def write_record(folder: Path, report: DefenceReport, data: Mapping[str, str]) -
         "scores": {name: _pair(change) for name, change in report.scores.items()},
         "utility": {"name": report.utility_name, **_pair(report.utility)},
         "steps": dict(report.applied.steps),
-        "versions": {name: version(name) for name in _LIBRARIES},
+        "versions": installed_versions(_LIBRARIES),
     }
     (folder / RECORD).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     (folder / CARD).write_text(_card(report), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`unlearned`: a model that learned the people of `biographies` and had them removed. Relearning is task `unlearned`."""
+"""`unlearned`: a model that learned the people of `biographies` and had them removed; the task asks for them again."""
 
 from __future__ import annotations
 
