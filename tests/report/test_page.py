@@ -163,10 +163,21 @@ def test_what_breaking_cost_stands_beside_the_undefended_models_cost(opened: Pat
     assert certificate.unlocked.steps == 30
     assert rows["The"][:2] == ["30 ± 8.2", "x1"]
     assert rows["T0"][:2] == ["not reached in 60", "—"]
-    assert rows["T0"][3] == "—", "an attack that did not succeed has no price"
     assert rows["T1"][:2] == ["55 ± 5", "x1.83"]
     assert rows["T2"][:2] == ["20", "x0.667"]
-    seconds, unlocked = certificate.threat_models["T2"].seconds, certificate.unlocked.seconds
-    assert seconds is not None
-    assert unlocked is not None
-    assert rows["T2"][3] == f"x{seconds / unlocked:.3g}"
+    for name, found in (("The", certificate.unlocked), ("T2", certificate.threat_models["T2"])):
+        assert found.seconds is not None
+        assert rows[name][2] == f"{found.seconds:.0f} s"
+
+
+COMMITTED = Path(__file__).parents[2] / "experiments" / "results" / "certificates"
+
+
+@pytest.mark.parametrize("name", ["unlocked", "paper", "exact"])
+def test_the_committed_pages_lead_to_every_committed_result(name: str) -> None:
+    certificate = read_certificate(COMMITTED, name=f"{name}.json")
+    text = (COMMITTED / name / "index.html").read_text()
+    files = set(re.findall(r'href="(\.\./cells/[^"]*)"', text))
+    assert files == {f"../cells/{row.cell}.json" for row in certificate.cells}
+    assert all((COMMITTED / name / file).is_file() for file in files)
+    assert {key for _, key, *_ in MARK.findall(text)} == {row.cell for row in certificate.cells if row.attacks_task}

@@ -162,7 +162,8 @@ def _cell(certificate: Certificate, found: ThreatVerdict, looks: str) -> str:
         small.append(f"{steps_text(found)} steps, {found.seeds_broken}/{found.seeds} seeds, {seconds(found.seconds)}")
     if found.score is not None:
         sure = phrases.trusted(found, certificate.task.target)
-        small.append(sure or f"score {number(found.score)}, target {number(certificate.task.target)}")
+        score = f"score {number(found.score)}, target {number(certificate.task.target)}, interval {phrases.UNKNOWN}"
+        small.append(sure or score)
     notes = "".join(f"<small>{text(line)}</small>" for line in small)
     return f'<td class="{looks}">{text(said)}{notes}</td>'
 

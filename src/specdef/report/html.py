@@ -97,7 +97,7 @@ def figure(png: bytes, title: str, caption: str = "", links: Sequence[tuple[str 
     below = f" {text(caption)}" if caption else ""
     drawn = "".join(f"<li>{linked(target, words)}</li>" for target, words in links)
     if drawn:
-        drawn = f"\n<details><summary>The {len(links)} cells in this picture</summary>\n<ul>{drawn}</ul></details>"
+        drawn = f"\n<details><summary>The {len(links)} runs behind this picture</summary>\n<ul>{drawn}</ul></details>"
     return (
         f'<figure><img src="data:image/png;base64,{data}" alt="{text(title)}">'
         f"<figcaption><strong>{text(title)}.</strong>{below}</figcaption>{drawn}</figure>"

@@ -46,8 +46,8 @@ PICTURE_TITLE = "How every run ended, by learning rate and threat model"
 THE_RUN = "See this run."
 THE_FILE = "Its result file."
 COST = (
-    "The most successful attack of each threat model: mean over the seeds that reached the target, and the training "
-    "time of one of them; for a lock that held, the time that was spent"
+    "The most successful attack of each threat model: steps, mean over the seeds that reached the target, and seconds "
+    "of one of them. Seconds hang on how busy the machine was; steps do not. For a lock that held, what was spent."
 )
 RINGED = "the run a verdict names"
 AXIS = "learning rate (each line is ten times the one to its left)"

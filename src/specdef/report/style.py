@@ -11,6 +11,7 @@ _PAGE = """
 @media (prefers-color-scheme: dark) { :root { --text: #e6edf3; --soft: #9aa5b1; --back: #0d1117; --card: #161b22;
   --line: #30363d; --open: #ffab8a; --open-back: #4a1d0b; --slow: #f2cf66; --slow-back: #3d3108; --held: #9fd0ff;
   --held-back: #0e2a47; --none: #b1bac4; --none-back: #21262d; } }
+@media (prefers-color-scheme: dark) { img { filter: brightness(.85); } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 70rem; padding: 1.25rem; background: var(--back); color: var(--text);
   font: 16px/1.55 system-ui, sans-serif; overflow-wrap: anywhere; }
@@ -43,7 +44,7 @@ details p { margin: .3rem 0; } .legend, .note { color: var(--soft); font-size: .
 pre { background: var(--card); border: 1px solid var(--line); padding: .7rem; white-space: pre-wrap; }
 a { color: var(--held); } td a, .badge a { color: inherit; }
 :focus-visible { outline: 2px solid var(--held); outline-offset: 2px; }
-details:target, details:has(:target) { outline: 2px solid var(--held); outline-offset: 2px; }
+details:target { scroll-margin-top: 1rem; outline: 2px solid var(--held); outline-offset: 2px; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: .8rem; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 0 1rem; }
 .card { border: 1px solid var(--line); border-radius: .25rem; padding: .7rem .9rem; }

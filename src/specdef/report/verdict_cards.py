@@ -12,14 +12,7 @@ from specdef.report.html import grid, linked, pairs, row, text
 from specdef.report.links import Link
 from specdef.report.sentences import headline, steps_text, verdict_story
 
-COST_COLUMNS = (
-    "threat model",
-    "steps to the target",
-    "times the undefended model's steps",
-    "training time",
-    "times the undefended model's time",
-    "time to rewrite weights first",
-)
+COST_COLUMNS = ("threat model", "steps to the target", "times the undefended", "training time", "weights rewritten in")
 
 
 def look(verdict: Verdict) -> str:
@@ -76,7 +69,6 @@ def _cost(certificate: Certificate, name: str, found: ThreatVerdict, link: Link)
     values = (
         _times(found.steps, unlocked.steps),
         seconds(found.seconds),
-        _times(found.seconds if found.steps is not None else None, unlocked.seconds),
         seconds(rewriting),
     )
     return row(name, [f"<td>{first}</td>", *(f"<td>{text(value)}</td>" for value in values)])
