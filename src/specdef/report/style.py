@@ -48,7 +48,8 @@ details:target { scroll-margin-top: 1rem; outline: 2px solid var(--held); outlin
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: .8rem; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 0 1rem; }
 .card { border: 1px solid var(--line); border-radius: .25rem; padding: .7rem .9rem; }
-.card h3 { margin: 0 0 .5rem; } .card p { margin: .6rem 0 0; font-size: .92rem; } .card .badge { white-space: normal; }
+.card h3 { margin: 0 0 .5rem; } .card p { margin: .6rem 0 0; font-size: .92rem; } .card .badge { display: inline-block;
+  white-space: normal; }
 dl { display: flex; flex-wrap: wrap; gap: .4rem 1.2rem; margin: 0; } dt { color: var(--soft); font-size: .82rem; }
 dd { margin: 0; font-weight: 600; font-variant-numeric: tabular-nums; }
 .rates figcaption { margin: 0 0 .6rem; }
