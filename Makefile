@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-all slow packaging test-harness lint types unit bench mutants experiment docs docs-cli clean
+.PHONY: demo test test-all slow packaging test-harness lint types unit bench mutants experiment docs docs-cli axe clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -56,6 +56,17 @@ mutants: $(STAMP)
 	rm -rf mutants
 	$(BIN)/mutmut run --max-children 2
 	$(BIN)/mutmut results
+
+# Do the pages keep to what axe-core checks, in light and dark, wide and 400 pixels narrow? Needs npm and a chromium
+# (`apt-get install chromium npm`); everything else goes into a temporary folder.
+CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+axe: $(STAMP)
+	@test -n "$(CHROMIUM)" || { echo "make axe needs chromium; set CHROMIUM to one"; exit 2; }
+	@command -v npm >/dev/null || { echo "make axe needs npm"; exit 2; }
+	place=$$(mktemp -d) && trap 'rm -rf "$$place"' EXIT && \
+	npm install --silent --no-fund --no-audit --prefix "$$place" axe-core@4 puppeteer-core@24 && \
+	$(BIN)/python -m experiments.pages "$$place/pages" && cd "$$place" && \
+	CHROMIUM="$(CHROMIUM)" node "$(CURDIR)/tests/axe/axe.cjs" "$$place"/pages/*/index.html "$$place/pages/compare.html"
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

@@ -45,6 +45,33 @@ def test_every_verdict_of_every_certificate_is_in_the_page(opened: Path, other: 
         assert f"<{name}" not in text
 
 
+def test_every_picture_leads_to_the_result_files_from_where_the_page_lies(
+    opened: Path, other: Path, tmp_path: Path
+) -> None:
+    path = write_comparison([opened, other], tmp_path / "page.html")
+    sections = dict(re.findall(r"<section>\n<h2>(.*?)</h2>(.*?)</section>", path.read_text(), re.S))
+    found = {}
+    for heading in ("Every run by learning rate", "Outcome by learning rate and multiplier"):
+        targets = {(tmp_path / target).resolve() for target in re.findall('href="([^"]*)"', sections[heading])}
+        assert all(target.is_file() for target in targets)
+        found[heading] = targets
+    runs = {
+        (folder / "cells" / f"{row.cell}.json").resolve()
+        for folder in (opened, other)
+        for row in read_certificate(folder).cells
+        if row.attacks_task
+    }
+    assert found["Every run by learning rate"] == runs
+    assert found["Outcome by learning rate and multiplier"] < runs
+
+
+def test_pictures_side_by_side_share_one_axis(opened: Path, other: Path, tmp_path: Path) -> None:
+    text = write_comparison([opened, other], tmp_path / "page.html").read_text()
+    axes = re.findall(r'<svg class="axis".*?</svg>', text, re.S)
+    assert len(axes) == 2
+    assert len(set(axes)) == 1
+
+
 def test_certificates_of_different_tasks_are_drawn_apart_and_said_to_be(
     opened: Path, other: Path, tmp_path: Path
 ) -> None:

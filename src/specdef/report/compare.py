@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,11 +16,14 @@ from specdef.errors import SpecdefError
 from specdef.report import phrases
 from specdef.report.files import write_bytes
 from specdef.report.form import number, seconds
-from specdef.report.heatmaps import heat_map, is_comparable
+from specdef.report.heatmaps import drawn_cells, heat_map, is_comparable
 from specdef.report.html import document, facts, figure, grid, listing, row, section, text
-from specdef.report.page import HEATMAP, look, picture_words
+from specdef.report.links import Link, run_links, to_files
+from specdef.report.page import FILES, HEATMAP, picture_words
 from specdef.report.provenance import provenance
-from specdef.report.sentences import headline, steps_text, worst
+from specdef.report.rates_picture import explanation, rates_picture, scale_of
+from specdef.report.sentences import headline, not_tried, steps_text, worst
+from specdef.report.verdict_cards import look
 
 
 def write_comparison(folders: Sequence[Path | str], out: Path | str) -> Path:
@@ -44,22 +48,31 @@ def write_comparison(folders: Sequence[Path | str], out: Path | str) -> Path:
     if path.suffix != ".html":
         raise SpecdefError(f"`out` must be a file ending in .html; got {path}.")
     certificates = dict(zip(_names(places), map(read_certificate, places), strict=True))
-    write_bytes(path, comparison(certificates, _pictures(certificates)).encode())
+    links = {name: _link(place, path.parent) for name, place in zip(certificates, places, strict=True)}
+    write_bytes(path, comparison(certificates, _pictures(certificates), links).encode())
     return path
 
 
-def comparison(certificates: Mapping[str, Certificate], pictures: Mapping[str, bytes]) -> str:
+def comparison(
+    certificates: Mapping[str, Certificate],
+    pictures: Mapping[tuple[str, ...], bytes],
+    links: Mapping[str, Link] | None = None,
+) -> str:
     """The page as text.
 
     Args:
         certificates: name of a column -> certificate.
-        pictures: what a heat map shows -> PNG.
+        pictures: names of the certificates that a heat map shows -> PNG.
+        links: name of a column -> where its cells are found; nowhere when None.
     """
     differing, same = _provenance(certificates)
+    links = links or dict.fromkeys(certificates, _nowhere)
     sections = [
         section("Verdicts", _verdicts(certificates)),
         section("In words", listing(f"{name}: {headline(one)}" for name, one in certificates.items())),
-        section("Pictures", "\n".join(figure(png, title, picture_words(HEATMAP)) for title, png in pictures.items())),
+        section("Every run by learning rate", _rates(certificates, links)),
+        section("Outcome by learning rate and multiplier", _heat_maps(certificates, pictures, links)),
+        section("What was not tried", "\n".join(_not_tried(name, one) for name, one in certificates.items())),
         section("What differs", _differences(certificates, differing)),
         section("What is the same", facts(same.items(), "Of every certificate")),
     ]
@@ -75,7 +88,41 @@ def _names(places: Sequence[Path]) -> list[str]:
     return names
 
 
-def _pictures(certificates: Mapping[str, Certificate]) -> dict[str, bytes]:
+def _link(folder: Path, page: Path) -> Link:
+    """Links from a page in the folder `page` to the result files of a results folder."""
+    found = folder / FILES
+    seen = Path(os.path.relpath(found.resolve(), page.resolve())).as_posix()
+    return to_files(seen, (path.stem for path in found.glob("*.json")))
+
+
+def _nowhere(key: str) -> str | None:
+    return None
+
+
+def _rates(certificates: Mapping[str, Certificate], links: Mapping[str, Link]) -> str:
+    scale = scale_of(certificates.values())
+    drawn = (rates_picture(one, links[name], scale=scale, title=name) for name, one in certificates.items())
+    return f'{explanation(certificates.values())}\n<div class="figures">{"".join(drawn)}</div>'
+
+
+def _heat_maps(
+    certificates: Mapping[str, Certificate], pictures: Mapping[tuple[str, ...], bytes], links: Mapping[str, Link]
+) -> str:
+    figures = []
+    for names, png in pictures.items():
+        drawn: dict[str, tuple[str | None, str]] = {}
+        for name in names:
+            one = certificates[name]
+            drawn = run_links(one, links[name], drawn_cells(one)) | drawn
+        figures.append(figure(png, ", ".join(names), picture_words(HEATMAP), list(drawn.values())))
+    return "\n".join(figures)
+
+
+def _not_tried(name: str, certificate: Certificate) -> str:
+    return f"<h3>{text(name)}</h3>\n{listing(not_tried(certificate))}"
+
+
+def _pictures(certificates: Mapping[str, Certificate]) -> dict[tuple[str, ...], bytes]:
     """One heat map for every group of certificates that can be drawn together."""
     groups: list[dict[str, Certificate]] = []
     for name, one in certificates.items():
@@ -87,7 +134,7 @@ def _pictures(certificates: Mapping[str, Certificate]) -> dict[str, bytes]:
     with scratch_folder(None) as temporary:
         for group in groups:
             heat_map(list(group.values()), temporary / HEATMAP)
-            pictures[", ".join(group)] = (temporary / HEATMAP).read_bytes()
+            pictures[tuple(group)] = (temporary / HEATMAP).read_bytes()
     return pictures
 
 
@@ -114,7 +161,9 @@ def _cell(certificate: Certificate, found: ThreatVerdict, looks: str) -> str:
     if found.steps is not None:
         small.append(f"{steps_text(found)} steps, {found.seeds_broken}/{found.seeds} seeds, {seconds(found.seconds)}")
     if found.score is not None:
-        small.append(f"score {number(found.score)}, target {number(certificate.task.target)}")
+        sure = phrases.trusted(found, certificate.task.target)
+        score = f"score {number(found.score)}, target {number(certificate.task.target)}, interval {phrases.UNKNOWN}"
+        small.append(sure or score)
     notes = "".join(f"<small>{text(line)}</small>" for line in small)
     return f'<td class="{looks}">{text(said)}{notes}</td>'
 

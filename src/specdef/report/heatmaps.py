@@ -85,17 +85,20 @@ def _columns(certificates: Sequence[Certificate]) -> dict[Column, list[Entry]]:
                 "`certificates` must be of one undefended model, task and recipe; got "
                 f"{plain(subject.name)} with others. Draw them apart."
             )
-        ordinary = ordinary_attack(certificate)
         locked = (certificate.multiplier, subject.method, subject.digest)
-        for row in certificate.cells:
-            if not row.attacks_task or but_rate(row.attack) != ordinary:
-                continue
+        for row in drawn_cells(certificate):
             column = (1.0, UNLOCKED, "") if certificate.is_unlocked or row.undefended else locked
             rows.setdefault(column, {})[row.cell] = row
             steps[column] = None if column[1] == UNLOCKED else slowed_from(certificate, row.threat_model)
     return {
         column: list(entries_of(found.values(), slowed_from=steps[column]).values()) for column, found in rows.items()
     }
+
+
+def drawn_cells(certificate: Certificate) -> list[CertifiedCell]:
+    """The cells of a certificate that a heat map shows: full fine-tuning with AdamW on the task."""
+    ordinary = ordinary_attack(certificate)
+    return [row for row in certificate.cells if row.attacks_task and but_rate(row.attack) == ordinary]
 
 
 def is_comparable(certificates: Sequence[Certificate]) -> bool:

@@ -35,6 +35,18 @@ def text(value: object) -> str:
     return escape(plain(value))
 
 
+def linked(target: str | None, words: str) -> str:
+    """Words as a link, or alone where there is nothing to link to."""
+    return text(words) if target is None else f'<a href="{escape(target)}">{text(words)}</a>'
+
+
+def pairs(found: Iterable[tuple[str, str]]) -> str:
+    """Names and short values beside each other."""
+    return (
+        "<dl>" + "".join(f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in found) + "</dl>"
+    )
+
+
 def section(title: str, content: str) -> str:
     """A section with its heading; nothing where there is no content."""
     return f"<section>\n<h2>{text(title)}</h2>\n{content}\n</section>" if content else ""
@@ -54,9 +66,10 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str, *
 def grid(columns: Sequence[str], rows: Iterable[str], caption: str, *, look: str = "") -> str:
     """A table whose rows `row` made."""
     head = "".join(f'<th scope="col">{text(name)}</th>' for name in columns)
+    named, body = text(caption), "\n".join(rows)
     return (
-        f'<div class="scroll" tabindex="0"><table class="{look}"><caption><span>{text(caption)}</span></caption>'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>" + "\n".join(rows) + "</tbody></table></div>"
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{named}"><table class="{look}"><caption>'
+        f"<span>{named}</span></caption><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>"
     )
 
 
@@ -71,11 +84,21 @@ def facts(pairs: Iterable[tuple[str, object]], caption: str) -> str:
     return f'<table class="provenance"><caption><span>{text(caption)}</span></caption>\n<tbody>{rows}</tbody></table>'
 
 
-def figure(png: bytes, title: str, caption: str = "") -> str:
-    """A picture, with what it shows."""
+def figure(png: bytes, title: str, caption: str = "", links: Sequence[tuple[str | None, str]] = ()) -> str:
+    """A picture, with what it shows.
+
+    Args:
+        png: the picture.
+        title: what it is.
+        caption: what it says.
+        links: (target, words) of every cell drawn in it, listed below.
+    """
     data = base64.b64encode(png).decode("ascii")
     below = f" {text(caption)}" if caption else ""
+    drawn = "".join(f"<li>{linked(target, words)}</li>" for target, words in links)
+    if drawn:
+        drawn = f"\n<details><summary>The {len(links)} runs behind this picture</summary>\n<ul>{drawn}</ul></details>"
     return (
         f'<figure><img src="data:image/png;base64,{data}" alt="{text(title)}">'
-        f"<figcaption><strong>{text(title)}.</strong>{below}</figcaption></figure>"
+        f"<figcaption><strong>{text(title)}.</strong>{below}</figcaption>{drawn}</figure>"
     )

@@ -8,7 +8,6 @@ from rich.table import Table
 from rich.text import Text
 
 from specdef.certify.certificate import Certificate
-from specdef.certify.findings import UNLOCKED
 from specdef.certify.result import StoredCell
 from specdef.certify.verdict_kinds import is_open
 from specdef.core.text import rate
@@ -56,9 +55,7 @@ def markdown(certificate: Certificate, cells: Sequence[StoredCell]) -> str:
 
 def table_title(table: PaperTable) -> str:
     """Heading of a paper-form table."""
-    return (
-        phrases.part(UNLOCKED).capitalize() if table.name == UNLOCKED else f"{table.name}: {phrases.part(table.name)}"
-    )
+    return phrases.titled(table.name)
 
 
 def _md_paper(table: PaperTable) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from specdef.attacks.base import Attack
-from specdef.certify.certificate import ControlFacts, UtilityFacts
-from specdef.certify.findings import UNLOCKED
+from specdef.certify.certificate import CertifiedCell, ControlFacts, UtilityFacts
+from specdef.certify.findings import CONTROLS, TASK_CONTROLS, UNCOUNTED, UNLOCKED
 from specdef.certify.statistics import Decision
 from specdef.certify.threat_model import THREATS
 from specdef.certify.verdict import ThreatVerdict
-from specdef.certify.verdict_kinds import Broken, Held, HeldBy, Slowed, Undone, Verdict
+from specdef.certify.verdict_kinds import Broken, Held, HeldBy, Slowed, Undone, Verdict, is_open
+from specdef.core.text import rate
 from specdef.report.form import number, plain, shortened
 from specdef.report.kind import Kind
 
@@ -27,6 +28,30 @@ SHORT = {
 }
 """For squares of a picture."""
 HELD = {HeldBy.COLLAPSE: KINDS[Kind.COLLAPSE], HeldBy.STALL: KINDS[Kind.STALL]}
+GROUPS = {
+    UNLOCKED: "the undefended model",
+    CONTROLS: "controls: the undefended model under a threat model's attacks",
+    TASK_CONTROLS: "task controls: the undefended model trained on a task without its answers",
+    UNCOUNTED: "not counted: attacks that the undefended model withstands as well",
+}
+"""Cells that were run for no threat model."""
+REACHED, NOT_REACHED = "target reached", "target not reached"
+UNKNOWN = "not recorded"
+PICTURE = (
+    "Each mark is one run: an attack at a learning rate, with one seed. Further left, smaller steps. A row shows every "
+    "run that its verdict is read from. Height within a row means nothing: runs at one rate stand above each other. "
+    "Choose a mark to see the run."
+)
+PICTURE_TITLE = "How every run ended, by learning rate and threat model"
+THE_RUN = "See this run."
+THE_FILE = "Its result file."
+COST = (
+    "The most successful attack of each threat model: steps, mean over the seeds that reached the target, and seconds "
+    "of one of them. Seconds hang on how busy the machine was; steps do not. For a lock that held, what was spent."
+)
+RINGED = "the run a verdict names"
+AXIS = "learning rate (each line is ten times the one to its left)"
+NO_CELLS = "no runs"
 
 
 def kind(found: Kind) -> str:
@@ -81,6 +106,37 @@ def trusted(found: ThreatVerdict, target: float) -> str:
     return text + ("" if found.decision is None else said[found.decision])
 
 
+def uncertainty(found: ThreatVerdict, target: float) -> list[tuple[str, str]]:
+    """How sure a verdict is, as names and values: never silent about what was not recorded."""
+    said = {
+        Decision.ABOVE: "its mean lies above",
+        Decision.BELOW: "its mean lies below",
+        Decision.OPEN: "above or below: not decided",
+    }
+    score = ("best score", "—" if found.score is None else number(found.score))
+    seeds = ("seeds", f"{found.seeds_broken} of {found.seeds} reached the target")
+    if found.interval is None:
+        return [score, ("target", number(target)), seeds, ("interval and decision", UNKNOWN)]
+    return [
+        score,
+        (
+            f"{100 * found.interval.level:.0f} % interval",
+            f"{number(found.interval.low)} to {number(found.interval.high)}",
+        ),
+        (f"against the target {number(target)}", UNKNOWN if found.decision is None else said[found.decision]),
+        ("would be seen from", UNKNOWN if found.detectable is None else f"a mean of {number(found.detectable)}"),
+        seeds,
+    ]
+
+
+UNCERTAINTY = (
+    "Best score: within the utility budget, mean over the seeds of the most successful attack. Interval: where its "
+    "expected score lies, over questions and seeds. Would be seen from: the expected score that would be called above "
+    "the target in four of five cases. Not recorded: the results do not hold the score of every question; the score "
+    "alone does not tell how far chance reaches."
+)
+
+
 def control(found: ControlFacts) -> str:
     """What the form of the task alone is worth, in words."""
     if found.score is None:
@@ -101,9 +157,45 @@ def attack_without_rate(found: Attack) -> str:
 
 def part(name: str) -> str:
     """What a part of a certificate is about: the undefended model, or what a threat model tries."""
-    if name == UNLOCKED:
-        return "the undefended model"
+    if name in GROUPS:
+        return GROUPS[name]
     return THREATS.get(name).title if name in THREATS else name
+
+
+def titled(name: str) -> str:
+    """A part of a certificate as a heading has it."""
+    return part(name).capitalize() if name in GROUPS else f"{name}: {part(name)}"
+
+
+def row_title(name: str, found: ThreatVerdict | None = None) -> str:
+    """A row of a picture: what it shows and what it came to; without a verdict, that it was not tried."""
+    if found is None:
+        return f"{titled(name)} — not tried"
+    if name == UNLOCKED and is_open(found.verdict):
+        return f"{titled(name)} — reaches the target"
+    return f"{titled(name)} — {verdict(found.verdict)}"
+
+
+def in_picture(found: Kind) -> str:
+    """How a cell ended, as the legend of a page's picture explains it."""
+    return in_legend(found).replace("\n", " ")
+
+
+def mark_title(cell: CertifiedCell, found: Kind) -> str:
+    """A cell as its mark names it: the attack, how it ended, and its steps or score."""
+    how = kind(found)
+    if cell.undefended and cell.outcome.counts:
+        how = NOT_REACHED if cell.step is None else REACHED
+    if cell.step is not None:
+        how += f" after {cell.step} steps"
+    elif cell.best is not None and cell.outcome.counts:
+        how += f", best score {number(cell.best.score)}"
+    return f"{attack(cell.attack)}, seed {cell.attack.recipe.seed}: {how}"
+
+
+def axis(low: int, high: int) -> str:
+    """What an axis of learning rates spans, from and to powers of ten."""
+    return f"Learning rate, logarithmic, from {rate(10.0**low)} to {rate(10.0**high)}"
 
 
 def budget(utility: UtilityFacts) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from specdef.certify.certificate import Certificate
-from specdef.certify.findings import UNLOCKED
 from specdef.certify.threat_model import THREATS
 from specdef.certify.verdict import ThreatVerdict
 from specdef.certify.verdict_kinds import Held, HeldBy, NotMeasured, Slowed, holds, is_open, is_outright
@@ -75,36 +74,48 @@ def worst(certificate: Certificate, found: ThreatVerdict) -> str:
 def verdict_sentences(certificate: Certificate, name: str) -> str:
     """What one threat model came to, in words."""
     found, steps = certificate.threat_models[name], certificate.ordinary.steps
-    attack = f"The most successful attack, {worst(certificate, found)} (cell {found.cell}),"
     said = [f"{name}, {phrases.part(name)}: {phrases.verdict(found.verdict)}"]
-    if is_open(found.verdict):
-        said[0] += "."
-        said.append(
-            f"{attack} reached the target with {found.seeds_broken} of "
-            f"{found.seeds} seeds after {steps_text(found)} steps and {seconds(found.seconds)} of training."
-        )
-    elif isinstance(found.verdict, Held):
-        said[0] += f" within {steps} steps."
-        said.append(
-            f"{attack} scored {_shown(found.score)} within the utility budget; "
-            f"the target is {number(certificate.task.target)}."
-        )
-        if found.verdict.by is HeldBy.COLLAPSE:
-            said.append("It ended with the model's utility lost: whoever takes smaller steps may fare better.")
-        else:
-            said.append("It kept the model's utility and was still below the target: more steps may reach it.")
-    else:
-        said[0] += ". No cell that counts was measured, which says nothing about the lock."
+    said[0] += f" within {steps} steps." if isinstance(found.verdict, Held) else "."
+    said += _story(certificate, found)
     if trusted := phrases.trusted(found, certificate.task.target):
         said.append(f"{trusted.capitalize()}.")
     if isinstance(found.verdict, Held) and found.detectable is not None:
         said.append(f"An expected score of {number(found.detectable)} would have been seen in four of five cases.")
+    return plain(" ".join([*said, *_reservations(found)]))
+
+
+def verdict_story(certificate: Certificate, name: str) -> str:
+    """What one threat model came to, without its name, its verdict and how sure that is."""
+    found = certificate.threat_models[name]
+    return plain(" ".join([*_story(certificate, found), *_reservations(found)]))
+
+
+def _story(certificate: Certificate, found: ThreatVerdict) -> list[str]:
+    attack = f"The most successful attack, {worst(certificate, found)} (cell {found.cell}),"
+    if is_open(found.verdict):
+        return [
+            f"{attack} reached the target with {found.seeds_broken} of "
+            f"{found.seeds} seeds after {steps_text(found)} steps and {seconds(found.seconds)} of training."
+        ]
+    if not isinstance(found.verdict, Held):
+        return ["No cell that counts was measured, which says nothing about the lock."]
+    said = [
+        f"{attack} scored {_shown(found.score)} within the utility budget; "
+        f"the target is {number(certificate.task.target)}."
+    ]
+    if found.verdict.by is HeldBy.COLLAPSE:
+        return [*said, "It ended with the model's utility lost: whoever takes smaller steps may fare better."]
+    return [*said, "It kept the model's utility and was still below the target: more steps may reach it."]
+
+
+def _reservations(found: ThreatVerdict) -> list[str]:
+    said = []
     if found.diverged != "none":
         regained = f", and regained in {found.recovered}" if found.recovered else ""
         said.append(f"Utility was lost at some evaluation in {found.diverged} of its {found.seeds} seeds{regained}.")
     if found.num_invalid:
         said.append(f"{found.num_invalid} of {found.num_cells} cells count for nothing (invalid or crashed).")
-    return plain(" ".join(said))
+    return said
 
 
 def verdict_columns(certificate: Certificate) -> tuple[str, ...]:
@@ -170,8 +181,3 @@ def not_tried(certificate: Certificate) -> list[str]:
 def command(certificate: Certificate) -> str | None:
     """The command that wrote the certificate, when it was recorded."""
     return plain(certificate.command) if certificate.command else None
-
-
-def cell_group(name: str) -> str:
-    """Heading of the cells that were run for something."""
-    return "Undefended model" if name == UNLOCKED else name

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from specdef.certify.certificate import Certificate
 from specdef.certify.certificate_file import read_cells, read_certificate
+from specdef.certify.result import StoredCell
 from specdef.core.folders import scratch_folder
 from specdef.report.files import write_bytes
 from specdef.report.heatmaps import heat_map
 from specdef.report.markdown import markdown
-from specdef.report.page import HEATMAP, TRAJECTORIES, page
+from specdef.report.page import FILES, HEATMAP, TRAJECTORIES, page
 from specdef.report.trajectories import trajectories
 
 MARKDOWN, PAGE = "certificate.md", "index.html"
@@ -28,7 +31,23 @@ def write_report(folder: Path) -> list[Path]:
         SpecdefError: the certificate or a result file is malformed, matplotlib is missing, or the disk is full.
     """
     certificate = read_certificate(folder)
-    cells = read_cells(folder, certificate)
+    return write_report_of(certificate, read_cells(folder, certificate), folder)
+
+
+def write_report_of(
+    certificate: Certificate, cells: Sequence[StoredCell], folder: Path, *, files: str = FILES
+) -> list[Path]:
+    """Write the files of `write_report` for a certificate that was read, wherever it lies.
+
+    Args:
+        certificate: what `read_certificate` gave.
+        cells: what `read_cells` gave.
+        folder: where the files are written.
+        files: the folder of the cells' result files, as seen from `folder`.
+
+    Returns:
+        The files written. Everything is made before the first is written.
+    """
     with scratch_folder(None) as temporary:
         first, second = temporary / HEATMAP, temporary / TRAJECTORIES
         heat_map([certificate], first)
@@ -37,7 +56,7 @@ def write_report(folder: Path) -> list[Path]:
     content = {
         MARKDOWN: markdown(certificate, cells).encode(),
         **pngs,
-        PAGE: page(certificate, cells, pngs).encode(),
+        PAGE: page(certificate, cells, {TRAJECTORIES: pngs[TRAJECTORIES]}, files=files).encode(),
     }
     for name, data in content.items():
         write_bytes(folder / name, data)
