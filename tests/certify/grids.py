@@ -46,6 +46,16 @@ def misbehave(data: Mapping[str, Any]) -> FinishedCell:
     return run_cell(data)
 
 
+def forked(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Threads of the process a cell is forked from, whether a GPU was asked for there, and what the cell imports."""
+    import torch
+
+    threads = len(os.listdir(f"/proc/{os.getppid()}/task"))
+    before, asked = set(sys.modules), torch.cuda._is_in_bad_fork()
+    run_cell(data)
+    return {"threads": threads, "gpu": asked, "imported": sorted({*sys.modules} - before)}
+
+
 if __name__ == "__main__":
     # A sweep in a process of its own, to be killed: MODEL OUT COUNT STEPS.
     model, out, count, steps = sys.argv[1:]
