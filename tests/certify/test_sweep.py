@@ -48,7 +48,7 @@ def start(model: Path, out: Path, count: int, steps: int) -> subprocess.Popen[st
 @pytest.mark.parametrize("kills", [(2,), pytest.param((1, 3, 5), marks=pytest.mark.slow)])
 def test_kill_9_then_resume(kills: tuple[int, ...], toy_model: Path, tmp_path: Path) -> None:
     """The same files as an uninterrupted run; nothing finished runs twice; no worker outlives its parent."""
-    count, steps = kills[-1] + 2, 20
+    count, steps = kills[-1] + 2, 10
     cells = grids.cells(toy_model, count, steps)
     killed = tmp_path / "killed"
     for wanted in kills:
@@ -62,7 +62,7 @@ def test_kill_9_then_resume(kills: tuple[int, ...], toy_model: Path, tmp_path: P
         while any(map(is_running, workers)) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert workers
-        assert not any(map(is_running, workers))
+        assert not any(map(is_running, workers)), "one of them would run for an hour"
     finished = {path: path.stat().st_mtime_ns for path in (killed / "cells").glob("*.json")}
     assert kills[-1] <= len(finished) < count, "it was killed among its cells"
     sweep(cells, Store(killed), LocalExecutor(2))

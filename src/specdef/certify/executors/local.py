@@ -27,7 +27,6 @@ PRELOADED = (
     "transformers.modeling_gguf_pytorch_utils",
     "transformers.optimization",
     "accelerate",
-    "peft",
 )
 """What every cell imports, once, in the process that cells are forked from; a cell on its own takes seconds to do so.
 None of it may start a thread or ask for a GPU: forks of a process that did can hang, or find no GPU."""
