@@ -58,7 +58,7 @@ def forked(data: Mapping[str, Any]) -> dict[str, Any]:
     """Threads of the process a cell is forked from, whether a GPU was asked for there, and what the cell imports."""
     import torch
 
-    threads = len(os.listdir(f"/proc/{os.getppid()}/task"))
+    threads = len(list(Path(f"/proc/{os.getppid()}/task").iterdir()))
     before, asked = set(sys.modules), torch.cuda._is_in_bad_fork()
     run_cell(data)
     return {"threads": threads, "gpu": asked, "imported": sorted({*sys.modules} - before)}
