@@ -30,6 +30,30 @@ def writes_shapes() -> list[str]:
     return [".".join(path.relative_to(source.parent).with_suffix("").parts) for path in sorted(found)]
 
 
+HEAVY = (
+    "certify/test_text_classifier.py",
+    "certify/test_study_run.py",
+    "core/test_kills.py",
+    "cli/test_certify.py",
+    "analysis/curvature/test_curvature.py",
+    "plugin/test_plugin.py",
+    "certify/test_sweep.py",
+    "locks/test_crash.py",
+    "attacks/test_undoing.py",
+    "attacks/test_plugin.py",
+    "cli/test_main.py",
+    "locks/kinds/fold/test_check.py",
+    "defences/test_staged.py",
+    "defences/test_defend.py",
+)
+"""Files that take longest, first: a worker that gets one of them last works on while the others have nothing to do."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {Path(__file__).parent / name: number for number, name in enumerate(HEAVY)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 install_import_hook(writes_shapes(), "shape_check.check")
 
 

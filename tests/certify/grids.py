@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,25 @@ def misbehave(data: Mapping[str, Any]) -> FinishedCell:
     return run_cell(data)
 
 
+def the_first_never_ends(data: Mapping[str, Any]) -> FinishedCell:
+    """As usual, but the first cell of `cells` waits to be killed."""
+    if data["attack"]["recipe"]["lr"] == 1e-3:
+        time.sleep(3600)
+    return run_cell(data)
+
+
+def forked(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Threads of the process a cell is forked from, whether a GPU was asked for there, and what the cell imports."""
+    import torch
+
+    threads = len(list(Path(f"/proc/{os.getppid()}/task").iterdir()))
+    before, asked = set(sys.modules), torch.cuda._is_in_bad_fork()
+    run_cell(data)
+    return {"threads": threads, "gpu": asked, "imported": sorted({*sys.modules} - before)}
+
+
 if __name__ == "__main__":
     # A sweep in a process of its own, to be killed: MODEL OUT COUNT STEPS.
     model, out, count, steps = sys.argv[1:]
     print("ready", flush=True)
-    sweep(cells(Path(model), int(count), int(steps)), Store(Path(out)), LocalExecutor(2))
-    print("finished", flush=True)
+    sweep(cells(Path(model), int(count), int(steps)), Store(Path(out)), LocalExecutor(2, the_first_never_ends))

@@ -119,7 +119,16 @@ def _tried(plan: Plan) -> Iterator[Cell]:
             return
 
 
-@pytest.mark.parametrize("search", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("folders", "search"),
+    [
+        ("bert-classifier", False),
+        pytest.param("bert-classifier", True, marks=pytest.mark.slow),
+        pytest.param("llama-classifier", False, marks=pytest.mark.slow),
+        pytest.param("llama-classifier", True, marks=pytest.mark.slow),
+    ],
+    indirect=["folders"],
+)
 def test_a_classifier_is_certified_and_reported(folders: Folders, search: bool, tmp_path: Path) -> None:
     undo = ("T4",) if folders.family == "bert-classifier" else ()
     threats = ("T0", "T1") if search else ("T0", *undo)

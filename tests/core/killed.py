@@ -20,6 +20,9 @@ from specdef.cli.main import app
 from specdef.core.atomic import write_file
 from specdef.core.folders import scratch_folder
 
+EVERY = pytest.mark.parametrize("every", [7, pytest.param(3, marks=pytest.mark.slow)])
+"""Of the operations of longer commands, every so many are killed at."""
+
 
 def run(*arguments: str | Path) -> None:
     app([*map(str, arguments)], standalone_mode=False)
@@ -94,14 +97,15 @@ def test_lock_never_leaves_a_folder_without_its_key(llama: Path, place: Path, sc
     assert not list(scratch.iterdir())
 
 
-def test_report(place: Path, scratch: Path) -> None:
+@EVERY
+def test_report(every: int, place: Path, scratch: Path) -> None:
     folder = place / "results"
     certify(folder, holds, ("T0",))
     run("report", folder)
     whole = _content(folder)
     assert {"index.html", "heatmap.png"} <= whole.keys()
     left = 0
-    for _ in kills(lambda _: run("report", folder), (place, scratch), every=3):
+    for _ in kills(lambda _: run("report", folder), (place, scratch), every=every):
         left += len(list(folder.glob(".*"))) + len(list(scratch.iterdir()))
         assert {name: data for name, data in _content(folder).items() if name in whole} == whole
     assert left, "some kill left something"
@@ -109,11 +113,12 @@ def test_report(place: Path, scratch: Path) -> None:
     assert not list(scratch.iterdir())
 
 
-def test_attack_on_rewritten_weights(toy_model: Path, place: Path, scratch: Path, tmp_path: Path) -> None:
+@EVERY
+def test_attack_on_rewritten_weights(every: int, toy_model: Path, place: Path, scratch: Path, tmp_path: Path) -> None:
     lock(toy_model, tmp_path / "locked")
     arguments = ("attack", tmp_path / "locked", "--rewrite", "rebalance", "--steps", "2", "--threads", "1")
     left = 0
-    for _ in kills(lambda _: run(*arguments, "--out", place / "runs"), (place, scratch), every=3):
+    for _ in kills(lambda _: run(*arguments, "--out", place / "runs"), (place, scratch), every=every):
         left += len(list(scratch.iterdir()))
     assert left, "some kill left a rewritten model"
     assert not list(scratch.iterdir())

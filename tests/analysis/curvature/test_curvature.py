@@ -40,7 +40,7 @@ def dense_hessian(problem: LossProblem) -> torch.Tensor:
 
 def test_products_equal_central_differences_of_the_gradient(toy: Path) -> None:
     """Also for the weights of layer norms, where forward-over-reverse differentiation is wrong."""
-    problem = task_problem(toy, params=SMALL, num_samples=4, dtype="fp64")
+    problem = task_problem(toy, params=SMALL, num_samples=2, dtype="fp64")
     vector = np.random.default_rng(0).standard_normal(problem.dimension)
     parts = torch.from_numpy(vector).split([p.numel() for p in problem.parameters])
 
@@ -79,7 +79,7 @@ def folders(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
 @pytest.mark.parametrize("name", ["unlocked", "fold", "inject"])
 def test_eigenvalues_equal_the_dense_hessians(name: str, folders: dict[str, Path]) -> None:
     """In float64, both ends and the largest singular value agree to 1e-6, before and after a lock."""
-    problem = task_problem(folders[name], params=SMALL, num_samples=4, dtype="fp64")
+    problem = task_problem(folders[name], params=SMALL, num_samples=2, dtype="fp64")
     dense = dense_hessian(problem)
     assert torch.allclose(dense, dense.T, atol=1e-8 * float(dense.abs().max()))
     exact = torch.linalg.eigvalsh(dense)
@@ -100,7 +100,7 @@ def test_eigenvalues_equal_the_dense_hessians(name: str, folders: dict[str, Path
 
 
 def test_gauss_newton_equals_jacobian_loss_hessian_jacobian(toy: Path) -> None:
-    problem = task_problem(toy, params="h.1.ln_2.weight", num_samples=3, dtype="fp64")
+    problem = task_problem(toy, params="h.1.ln_2.weight", num_samples=2, dtype="fp64")
     (ids, labels, mask), weight = problem.batches[0], problem.parameters[0]
     kept = labels[:, 1:].flatten() != -100
 
@@ -125,7 +125,7 @@ def test_gauss_newton_equals_jacobian_loss_hessian_jacobian(toy: Path) -> None:
 
 
 def test_blocks_equal_the_dense_ones(toy: Path) -> None:
-    problem = task_problem(toy, num_samples=3, dtype="fp64")
+    problem = task_problem(toy, num_samples=2, dtype="fp64")
     first, second = r"h\.0\.ln_1\.weight", r"h\.1\.ln_2\.weight"
     both = problem.restricted(f"{first}|{second}")
     dense, cut = dense_hessian(both), dict(both.model.named_parameters())[both.names[0]].numel()
@@ -140,7 +140,7 @@ def test_blocks_equal_the_dense_ones(toy: Path) -> None:
 
 
 def test_the_change_along_a_line_equals_the_dense_difference_and_puts_the_weights_back(toy: Path) -> None:
-    problem = task_problem(toy, params=r"h\.0\.(ln_1|ln_2)", num_samples=3, dtype="fp64")
+    problem = task_problem(toy, params=r"h\.0\.(ln_1|ln_2)", num_samples=2, dtype="fp64")
     direction = np.random.default_rng(2).standard_normal(problem.dimension)
     before = [parameter.detach().clone() for parameter in problem.parameters]
     here = dense_hessian(problem)
@@ -155,7 +155,7 @@ def test_the_change_along_a_line_equals_the_dense_difference_and_puts_the_weight
 
 
 def test_spectral_density_has_the_moments_of_the_spectrum(toy: Path) -> None:
-    problem = task_problem(toy, params=r"h\.1\.ln|h\.0\.ln", num_samples=3, dtype="fp64")
+    problem = task_problem(toy, params=r"h\.1\.ln", num_samples=2, dtype="fp64")
     dense = dense_hessian(problem)
     grid, density = spectral_density(curvature_operator(problem), steps=40, probes=16)
     step = grid[1] - grid[0]

@@ -20,6 +20,16 @@ from specdef.errors import SpecdefError
 
 Finished = tuple[Cell, FinishedCell]
 Run = Callable[[Mapping[str, Any]], FinishedCell]
+PRELOADED = (
+    "specdef.certify.run_cell",
+    "torch",
+    "transformers.modeling_layers",
+    "transformers.modeling_gguf_pytorch_utils",
+    "transformers.optimization",
+    "accelerate",
+)
+"""What every cell imports, once, in the process that cells are forked from; a cell on its own takes seconds to do so.
+None of it may start a thread or ask for a GPU: forks of a process that did can hang, or find no GPU."""
 
 
 class Executor(Protocol):
@@ -45,7 +55,7 @@ class LocalExecutor:
     def run(self, cells: Sequence[Cell]) -> Iterator[Finished]:
         """Yield cells as they finish."""
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["specdef.certify.run_cell", "torch", "transformers"])
+        context.set_forkserver_preload([*PRELOADED])
         pool = ThreadPoolExecutor(self.workers)
         futures: dict[Future[FinishedCell], Cell] = {}
         processes: set[Any] = set()
