@@ -93,6 +93,8 @@ def small(pair: tuple[Path, Path], **changes: str) -> str:
         "specdef_study": "1",
         "title": "small",
         "models": f"[{pair[0]}]",
+        "tasks": "[facts]",
+        "utility": "perplexity",
         "recipe": "{steps: 2, eval_every: 2, batch_size: 2}",
         "attacks": "[{lr: 1e-4}]",
         **changes,

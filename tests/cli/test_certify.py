@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from specdef.cli.main import app
 
-RECIPE = ("--target", "0.35", "--steps", "40", "--threads", "1", "--effort", "quick")
+SETTING = ("--task", "facts", "--utility", "perplexity")
+RECIPE = (*SETTING, "--target", "0.35", "--steps", "40", "--threads", "1", "--effort", "quick")
 THREATS = ("T0", "T1", "T2", "T3")
 
 
@@ -74,7 +75,7 @@ def test_the_same_command_again_runs_nothing(toy_model: Path, folders: dict[str,
 
 def test_results_of_another_grid_are_refused(toy_model: Path, folders: dict[str, Path]) -> None:
     before = read(folders["lock"])
-    arguments = ["certify", toy_model, "--original", toy_model, "--out", folders["lock"], "--target", "0.4"]
+    arguments = ["certify", toy_model, "--original", toy_model, "--out", folders["lock"], "--target", "0.4", *SETTING]
     result = CliRunner().invoke(app, [*map(str, arguments)])
     assert "holds another's (effort, locked, task_digest differ)" in str(result.exception)
     assert read(folders["lock"]) == before

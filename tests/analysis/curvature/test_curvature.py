@@ -200,7 +200,7 @@ def test_curvature_on_the_command_line(toy_model: Path, tmp_path: Path) -> None:
         (["--params", "nothing"], "`params` must match a parameter's name; 'nothing' matches none"),
         (["--params", "("], "`params` must be a regular expression"),
         (["--kind", "fisher"], "`kind` must be one of hessian, gauss-newton; got 'fisher'"),
-        (["--samples", "0"], "`samples` must lie between 1 and 144, what task facts has; got 0"),
+        (["--samples", "0"], "`samples` must lie between 1 and 264, what task biographies has; got 0"),
         (["--dtype", "bf16"], "`dtype` must be fp32 or fp64; got 'bf16'"),
         (
             ["--params", "model.norm", "--num-eigenvalues", "32"],

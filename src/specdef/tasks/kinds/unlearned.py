@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from specdef.tasks.base import Sample, Task, TaskKind, TaskSpec
-from specdef.tasks.kinds.biographies import PEOPLE, STATEMENTS, TARGET, VALUES, biographies
+from specdef.tasks.kinds.biographies import PEOPLE, TARGET, VALUES, biographies
+from specdef.tasks.kinds.facts import STATEMENTS
 
 
 def unlearned(*, seed: int = 0, target: float = TARGET) -> Task:
