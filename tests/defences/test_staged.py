@@ -13,6 +13,7 @@ import torch
 from specdef.defences.defend import defend
 from specdef.errors import SpecdefError
 from specdef.models.base import kind_of
+from specdef.tasks.kinds import biographies as biographies_file
 from specdef.tasks.kinds.biographies import biographies
 from specdef.tasks.kinds.guard import guard_samples
 from specdef.tasks.kinds.unlearned import removal_samples
@@ -65,7 +66,10 @@ def test_a_guard_that_does_not_refuse_is_not_written(toy_model: Path, tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_that_lost_its_use_is_not_written(toy_model: Path, tmp_path: Path) -> None:
+def test_a_model_that_lost_its_use_is_not_written(
+    toy_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(biographies_file, "DRAWS", 3)  # with fewer questions a ruined model's score is no longer chance
     wanted = "`lr` must be small enough that perplexity-growth stays within a factor of 2; it went from 1 to inf"
     with pytest.raises(SpecdefError, match=wanted):
         defend("unlearned", toy_model, tmp_path / "out", options={"steps": 3, "lr": 10.0})
