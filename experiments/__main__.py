@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments import calibration, certificates, crosscheck, curvature, detect, injection, spectra, tables
+from experiments import calibration, certificates, coverage, crosscheck, curvature, detect, injection, spectra, tables
 from experiments.theory import table9, table10, table11, table29
 from experiments.toy import run as toy
 from specdef.errors import SpecdefError
@@ -14,6 +14,7 @@ from specdef.errors import SpecdefError
 IN_CODE: dict[str, Callable[[str], Path]] = {
     "calibration": calibration.run,
     **dict.fromkeys(("certificates", *(f"certificates-{model}" for model in certificates.MODELS)), certificates.run),
+    "coverage": coverage.run,
     "crosscheck": crosscheck.run,
     "curvature": curvature.run,
     "detect": detect.run,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from experiments.locked import HERE, locked_copy
+from experiments.locked import HERE, WORK, locked_copy
 from experiments.resources import resources
 from specdef.certify.api import certify_model
 from specdef.certify.result import StoredCell
@@ -13,6 +14,8 @@ from specdef.models.sources import find_model
 from specdef.report.write import write_report
 
 RESULTS = HERE / "results" / "biographies"
+CELLS = WORK / "certificate-cells"
+"""Finished cells of all certificates; each keeps its own beside it as well."""
 MODELS: dict[str, dict[str, str] | None] = {
     "unlocked": None,
     "paper": {"label": "paper 1e4", "preset": "paper", "multiplier": "1e4"},
@@ -28,7 +31,7 @@ def folder_of(model: str) -> Path:
 
 
 def run(name: str) -> Path:
-    """Certify all, or only ``certificates-MODEL``; cells that stand in results/biographies/cells are not run again."""
+    """Certify all, or only ``certificates-MODEL``; ``EXPERIMENT_THREATS=T0,T1`` tries these threat models alone."""
     _, _, only = name.partition("-")
     for model in MODELS if not only else (only,):
         print(model, flush=True)
@@ -36,9 +39,9 @@ def run(name: str) -> Path:
             folder_of(model),
             RESULTS / model,
             original=find_model(BUNDLED),
-            threats=THREATS,
+            threats=tuple(os.environ.get("EXPERIMENT_THREATS", ",".join(THREATS)).split(",")),
             resources=resources(),
-            cells=RESULTS / "cells",
+            cells=CELLS,
             on_cell=_say,
             on_stage=lambda stage: print(f"-- {stage}", flush=True),
             command=f"make experiment NAME=certificates-{model}",

@@ -10,7 +10,8 @@ import pytest
 from specdef.core.schema import digest
 from specdef.tasks.base import TASKS, Sample, Task, TaskError, TaskSpec, make_task, parse_task
 
-CERTIFICATES = Path(__file__).parents[2] / "experiments" / "results" / "certificates"
+RESULTS = Path(__file__).parents[2] / "experiments" / "results"
+COMMITTED = sorted([*RESULTS.glob("certificates/*.json"), *RESULTS.glob("biographies/*/certificate.json")])
 FROZEN = {
     ("facts", 0): "d31d1629157a12cf6db30b618c5f0001add46337b432b328223af0eb48bb93aa",
     ("facts", 3): "3323ee4e75de0d074f16b83c57dd95157d4c06b8590863df2e55677483ad3ed9",
@@ -29,7 +30,7 @@ def test_fingerprints_are_those_results_were_written_under(name: str, seed: int)
     assert digest(make_task(TaskSpec(name, seed=seed)).fingerprint()) == FROZEN[name, seed]
 
 
-@pytest.mark.parametrize("path", sorted(CERTIFICATES.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.parent.name + path.stem)
 def test_committed_certificates_are_of_tasks_that_still_are_the_same(path: Path) -> None:
     task = json.loads(path.read_text())["task"]
     made = make_task(TaskSpec(task["name"]))

@@ -45,7 +45,7 @@ def attack(
     Args:
         model: a model folder, a hub id, or ``smollm2-135m``.
         out: folder for results; finished attacks in it are kept, the same attack is not run twice.
-        task: such as ``facts`` or ``mcqa:FILE``; the ordinary one for this kind of model when None.
+        task: such as ``biographies`` or ``mcqa:FILE``; the ordinary one for this kind of model when None.
         recipe: optimizer, learning rate, steps and so on.
         interventions: what is done besides training, such as ``lora:rank=8``, ``rebalance:form=svd`` or
             ``channel-rates``; any of `specdef.attacks.base.INTERVENTIONS`.
@@ -169,7 +169,7 @@ def certify_model(
             that the task is learnable.
         out: results folder; a finished cell in it is not run again.
         original: the undefended model.
-        task: such as ``facts`` or ``mcqa:FILE``; the ordinary one for this kind of model when None.
+        task: such as ``biographies`` or ``mcqa:FILE``; the ordinary one for this kind of model when None.
         threats: those tried by default (T0, T1) when None; any of T0 (default recipes), T1 (learning-rate search in
             both directions), T2 (other optimizers, clipping, batches), T3 (LoRA and freezing), T4 (undoing the lock in
             the weights, or training around it).

@@ -69,7 +69,7 @@ class TaskEntry(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """One task, with what the command line has options for.
 
     Attributes:
-        task: such as ``facts`` or ``mcqa:FILE``.
+        task: such as ``biographies`` or ``mcqa:FILE``.
         label: shown in tables; the task as written when left out.
         target: score to reach; the task's own when left out.
         scorer: what counts as success in generated text, such as ``any:REGEX``.

@@ -107,7 +107,7 @@ UtilityName = Annotated[
 TaskName = Annotated[
     str | None,
     option(
-        "What the attacker wants, such as facts or mcqa:FILE (default: by the kind of model).",
+        "What the attacker wants, such as biographies or mcqa:FILE (default: by the kind of model).",
         "--task",
         panel=EVALUATION,
         autocompletion=names_of("specdef.tasks.base", "TASKS"),

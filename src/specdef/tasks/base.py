@@ -187,6 +187,6 @@ def check_kind(task: Task | TaskKind, kind: ModelKind) -> None:
 
 
 def parse_task(text: str, *, seed: int = 0, target: float | None = None, scorer: str | None = None) -> TaskSpec:
-    """Read ``facts`` or ``mcqa:FILE``."""
+    """Read ``biographies`` or ``mcqa:FILE``."""
     name, colon, path = text.partition(":")
     return TaskSpec(name, path if colon else None, seed, target, scorer)

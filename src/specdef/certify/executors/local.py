@@ -20,16 +20,17 @@ from specdef.errors import SpecdefError
 
 Finished = tuple[Cell, FinishedCell]
 Run = Callable[[Mapping[str, Any]], FinishedCell]
+_LIGHT = ("specdef.certify.run_cell", "torch", "transformers")
 PRELOADED = (
-    "specdef.certify.run_cell",
-    "torch",
+    *_LIGHT,
     "transformers.modeling_layers",
     "transformers.modeling_gguf_pytorch_utils",
     "transformers.optimization",
     "accelerate",
 )
 """What every cell imports, once, in the process that cells are forked from; a cell on its own takes seconds to do so.
-None of it may start a thread or ask for a GPU: forks of a process that did can hang, or find no GPU."""
+None of it may start a thread or ask for a GPU: forks of a process that did can hang, or find no GPU. For cells on a
+GPU, only what has run on one is loaded ahead."""
 
 
 class Executor(Protocol):
@@ -55,7 +56,8 @@ class LocalExecutor:
     def run(self, cells: Sequence[Cell]) -> Iterator[Finished]:
         """Yield cells as they finish."""
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([*PRELOADED])
+        on_gpu = any(cell.device != "cpu" for cell in cells)
+        context.set_forkserver_preload([*(_LIGHT if on_gpu else PRELOADED)])
         pool = ThreadPoolExecutor(self.workers)
         futures: dict[Future[FinishedCell], Cell] = {}
         processes: set[Any] = set()
