@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-all slow packaging test-harness lint types unit bench mutants experiment docs docs-cli axe clean
+.PHONY: demo test test-all slow packaging test-harness lint types unit bench mutants faults experiment docs docs-cli axe clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -67,6 +67,10 @@ axe: $(STAMP)
 	npm install --silent --no-fund --no-audit --prefix "$$place" axe-core@4 puppeteer-core@24 && \
 	$(BIN)/python -m experiments.pages "$$place/pages" && cd "$$place" && \
 	CHROMIUM="$(CHROMIUM)" node "$(CURDIR)/tests/axe/axe.cjs" "$$place"/pages/*/index.html "$$place/pages/compare.html"
+
+# The faults an audit found to pass, one by one: every one must be seen by the tests named beside it.
+faults: $(STAMP)
+	$(BIN)/python tests/faults.py
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
