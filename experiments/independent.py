@@ -29,6 +29,9 @@ from transformers import (
 )
 
 
+STEPS = 60
+
+
 class Product(nn.Module):
     """The paper's layer: W~ with C before it or after it, multiplied out in C's dtype."""
 
@@ -110,13 +113,15 @@ def measure(model, tokenizer, data):
 
 
 class Watch(TrainerCallback):
-    """Measures after every epoch."""
+    """Measures every 20 steps."""
 
     def __init__(self, model, tokenizer, data):
         self.parts, self.points = (model, tokenizer, data), [(0, *measure(model, tokenizer, data))]
         print(self.points[-1], flush=True)
 
-    def on_epoch_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step % 20:
+            return
         self.points.append((state.global_step, *measure(*self.parts)))
         self.parts[0].train()
         print(self.points[-1], flush=True)
@@ -152,6 +157,7 @@ def main():
         use_cpu=given.device == "cpu",
         seed=given.seed,
         learning_rate=given.lr,
+        max_steps=STEPS,
     )
     watch = Watch(model, tokenizer, data)
     Trainer(model, arguments, train_dataset=rows, data_collator=collate, callbacks=[watch]).train()
