@@ -173,9 +173,9 @@ def _table(rows: list[dict[str, Any]]) -> str:
         )
     lines += [
         "",
-        f"Best score within the utility budget; the target is {TARGET:g}. Within {NEAR:g} of it: three seeds. Trainer's "
-        "facts are invented companies, its general text Shakespeare (mixed in) and WikiText-2 (measured): none of them "
-        "is the harness's. Its arguments are the defaults but for the learning rate and 60 steps.",
+        f"Best score within the utility budget; the target is {TARGET:g}. Within {NEAR:g} of it: three seeds. "
+        "Trainer's facts are invented companies, its general text Shakespeare (mixed in) and WikiText-2 (measured): "
+        "none of them is the harness's. Its arguments are the defaults but for the learning rate and 60 steps.",
         "",
         "Command: `make experiment NAME=crosscheck`, after `make experiment NAME=certificates`.",
         "",

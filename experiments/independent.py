@@ -28,7 +28,6 @@ from transformers import (
     set_seed,
 )
 
-
 STEPS = 60
 
 

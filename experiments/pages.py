@@ -12,9 +12,13 @@ from pathlib import Path
 
 from specdef.certify.certificate_file import read_cells, read_certificate
 from specdef.report.compare import write_comparison
+from specdef.report.heatmaps import heat_map
+from specdef.report.page import HEATMAP
 from specdef.report.write import write_report, write_report_of
 
 CERTIFICATES = Path(__file__).parent / "results" / "certificates"
+LATER = Path(__file__).parent / "results" / "biographies"
+"""Those of today's rules: each is a results folder by itself."""
 NAMES = ("unlocked", "paper", "exact")
 
 
@@ -24,6 +28,10 @@ def write_committed() -> None:
         certificate = read_certificate(CERTIFICATES, name=f"{name}.json")
         cells = read_cells(CERTIFICATES, certificate)
         write_report_of(certificate, cells, CERTIFICATES / name, files="../cells")
+    for name in NAMES:
+        write_report(LATER / name)
+    heat_map([read_certificate(LATER / name) for name in NAMES], LATER / HEATMAP)
+    write_comparison([LATER / name for name in NAMES], LATER / "compare.html")
 
 
 def write_apart(out: Path) -> None:
@@ -32,6 +40,7 @@ def write_apart(out: Path) -> None:
         shutil.copytree(CERTIFICATES / "cells", out / name / "cells")
         shutil.copy(CERTIFICATES / f"{name}.json", out / name / "certificate.json")
         write_report(out / name)
+        shutil.copytree(LATER / name, out / "biographies" / name)
     write_comparison([out / name for name in NAMES], out / "compare.html")
 
 
