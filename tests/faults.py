@@ -128,14 +128,14 @@ FAULTS = (
         "models/equivalence.py",
         "FLOAT32_KL = 1e-6",
         "FLOAT32_KL = 1e-2",
-        ("tests/models", "tests/locks"),
+        ("tests/models/test_equivalence.py",),
     ),
     Fault(
         "verify accepts 200 times the noise in bfloat16",
         "models/equivalence.py",
         "2 * self.own_noise",
         "200 * self.own_noise",
-        ("tests/models", "tests/locks"),
+        ("tests/models/test_equivalence.py",),
     ),
     Fault(
         "verify accepts fewer locked pairs than claimed",

@@ -162,3 +162,25 @@ def test_what_is_seen_by_sums_over_the_binomial() -> None:
     assert binom.sf(enough - 1, GROUPS, score) == pytest.approx(0.8, abs=1e-6)
     assert test.detectable(0.99, 5) == 1.0, "five facts cannot show it"
     assert test.level == pytest.approx(1 - 2 * 0.05 / 3)
+
+
+def test_a_decision_asks_more_than_an_interval_of_95_percent() -> None:
+    """Three looks share the error: what 95 % excludes and the look's level does not is left open."""
+    test = Sequential()
+    scores = [Score(right / 66, (1.0,) * right + (0.0,) * (66 - right)) for right in range(67)]
+    narrow, wide = ([score_interval([one], level=level) for one in scores] for level in (0.95, test.level))
+    between = [
+        one
+        for one, close, far in zip(scores, narrow, wide, strict=True)
+        if close is not None and far is not None and close.low > 0.6 >= far.low
+    ]
+    assert between
+    assert {test.decide([one], 0.6) for one in between} == {Decision.OPEN}
+
+
+def test_two_seeds_tell_how_seeds_differ() -> None:
+    apart = [Score(0.3, (0.3,) * 30 + (0.32,) * 30), Score(0.7, (0.7,) * 30 + (0.72,) * 30)]
+    both, one = score_interval(apart), score_interval(apart[:1])
+    assert both is not None
+    assert one is not None
+    assert both.high - both.low > 3 * (one.high - one.low)

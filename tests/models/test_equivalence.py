@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from specdef.models.equivalence import compare
+from specdef.models.equivalence import Equivalence, compare
 from specdef.models.probing import kl_divergence
 
 
@@ -35,3 +35,24 @@ def test_kl_is_that_of_torch() -> None:
         second.log_softmax(-1), first.log_softmax(-1), reduction="batchmean", log_target=True
     )
     assert kl_divergence(first, second) == pytest.approx(float(wanted), rel=1e-12)
+
+
+def test_what_counts_as_one_function() -> None:
+    """In float32 a millionth of a nat; in a narrower dtype twice what rounding to it costs the original itself."""
+    narrow = Equivalence(False, 0.1, 3e-3, 1.6e-3, 100, "bfloat16")
+    assert Equivalence(False, 0.1, 3e-3, None, 100, "float32").tolerance == 1e-6
+    assert narrow.tolerance == 2 * 1.6e-3
+
+
+def test_a_model_fifty_times_its_noise_away_is_another_function(tmp_path: Path) -> None:
+    first, second = (pico.build("llama", tmp_path / name, dtype=torch.bfloat16) for name in ("first", "second"))
+    tensors = load_file(second / "model.safetensors")
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in tensors.items():
+        if tensor.ndim == 2:
+            spread = 0.02 * tensor.float().std()
+            tensors[name] = (tensor + spread * torch.randn(tensor.shape, generator=generator)).to(tensor.dtype)
+    save_file(tensors, second / "model.safetensors", {"format": "pt"})
+    found = compare(first, second, num_probes=4)
+    assert found.own_noise is not None
+    assert found.tolerance < found.kl < 200 * found.own_noise

@@ -94,3 +94,14 @@ def test_numbers_that_are_not_finite_have_one_spelling() -> None:
         assert Evaluation(0, 0.5, 10.0, value).loss is None
     assert Evaluation(0, 0.5, 10.0, 2.5) == Evaluation(0, 0.5, 10.0, loss=2.5)
     assert Evaluation(0, 0.5, 10.0, 2.5).loss == 2.5
+
+
+def test_a_run_that_was_outside_the_budget_from_the_start_is_read_at_its_start() -> None:
+    """Measured against another model's utility, step 0 itself may lie outside."""
+    found = classify_outcome(points((0.25, 30), (0.9, 40)), base=10.0, **RULE)
+    assert (found.outcome, found.step, found.best.step) == (Outcome.COLLAPSE, None, 0)
+
+
+def test_without_an_evaluation_there_is_nothing_to_judge() -> None:
+    with pytest.raises(ValueError, match=r"^A run must have at least the evaluation of step 0 to be judged\.$"):
+        classify_outcome([], **RULE)
