@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from specdef import inspect_model, lock, unlock, verify
+from specdef.checkpoint import blocks
 from specdef.errors import KeyFileError, PlanError, SpecdefError
 
 EXACT_DTYPES = [torch.float32, torch.bfloat16]
@@ -25,6 +26,30 @@ def _hashes(folder: Path) -> dict[str, str]:
         for p in folder.rglob("*")
         if p.is_file()
     }
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_blocks_of_a_few_numbers_give_the_same_files(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensors are edited block by block; these fit into one, so the blocks are made smaller than any of them."""
+    model = pico.build(family, tmp_path / "model")
+    lock(model, tmp_path / "locked")
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 64)
+    report = lock(model, tmp_path / "in-blocks")
+    assert report.key is not None
+    assert _hashes(tmp_path / "in-blocks") == _hashes(tmp_path / "locked")
+    unlock(tmp_path / "in-blocks", tmp_path / "back", report.key)
+    assert _hashes(tmp_path / "back") == _hashes(model)
+
+
+def test_a_squared_relu_is_undone_twice(tmp_path: Path) -> None:
+    """Squaring doubles the exponent: dividing the consumers once would leave 2^20 in every output."""
+    model = pico.build("gpt_neox-serial", tmp_path / "model")
+    report = lock(model, tmp_path / "locked", pairs=["fc"], multiplier="2^20")
+    assert report.strength["pairs"] == {"fc": 2}
+    assert torch.equal(pico.run("gpt_neox-serial", model), pico.run("gpt_neox-serial", tmp_path / "locked"))
+    assert verify(tmp_path / "locked", original=model).passed
 
 
 @pytest.mark.parametrize("family", pico.FAMILIES)

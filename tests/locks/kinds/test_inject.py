@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pico
 import pytest
@@ -14,6 +16,8 @@ from safetensors.torch import load_file, save_file
 import specdef
 from specdef import inspect_model, lock, unlock, verify
 from specdef.errors import PlanError
+from specdef.locks.kinds.inject import plan as plan_file
+from specdef.locks.kinds.inject.plan import InjectPlan, plan_inject
 
 LOADABLE = [name for name in pico.FAMILIES if name != "vit"]
 
@@ -108,3 +112,31 @@ def test_a_family_whose_modules_bear_other_names_is_refused(tmp_path: Path) -> N
     model = pico.build("vit", tmp_path / "model")
     with pytest.raises(specdef.SpecdefError, match="becomes a module of another name in ViTForImageClassification"):
         lock(model, tmp_path / "out", preset="paper")
+
+
+def test_the_manifest_states_the_worst_layers_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = (1e-9, 3e-7, 2e-8)
+
+    def given(*arguments: Any) -> InjectPlan:
+        made = plan_inject(*arguments)
+        layers = (replace(layer, function_error=error) for layer, error in zip(made.layers, errors, strict=True))
+        return replace(made, layers=tuple(layers))
+
+    monkeypatch.setattr(plan_file, "plan_inject", given)
+    model = pico.build("llama", tmp_path / "model")
+    lock(model, tmp_path / "locked", preset="paper", rank=4, num_matrices=3)
+    exactness = json.loads((tmp_path / "locked" / "specdef_lock.json").read_text())["exactness"]
+    assert exactness["function_error"] == 3e-7
+    assert "3.0e-07" in exactness["closeness"]
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1])
+def test_a_strength_a_tenth_off_is_seen(factor: float, tmp_path: Path) -> None:
+    model = pico.build("llama", tmp_path / "model")
+    lock(model, tmp_path / "locked", preset="paper", rank=4, num_matrices=2, multiplier="1e3")
+    manifest = tmp_path / "locked" / "specdef_lock.json"
+    entries = json.loads(manifest.read_text())
+    entries["strength"]["multiplier"] = f"{factor * 1e3:g}"
+    manifest.write_text(json.dumps(entries))
+    found = next(check for check in verify(tmp_path / "locked").checks if check.name == "lock")
+    assert found.passed is False

@@ -122,6 +122,13 @@ def test_several_channels_of_every_family_are_all_found(family: str, tmp_path: P
     assert checked(tmp_path / "locked", model)[0] is False
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_claiming_more_pairs_than_the_model_has_fails(given: bool, llama: Path, tmp_path: Path) -> None:
+    lock(llama, tmp_path / "locked", pairs=["vo"])
+    claim(tmp_path / "locked", pairs={"vo": 3})
+    assert checked(tmp_path / "locked", llama if given else None)[0] is False
+
+
 def test_more_channels_than_a_pair_has_is_malformed(llama: Path, tmp_path: Path) -> None:
     lock(llama, tmp_path / "locked")
     for number in (49, 10**30):
