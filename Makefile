@@ -50,12 +50,12 @@ test-harness: $(STAMP)
 	$(BIN)/pip install -q -c constraints.txt -e ".[harness]"
 	$(BIN)/python -m pytest --override-ini=addopts=-q tests/harness
 
-# Deliberate faults in the judge, one at a time: which of them does a test see? Survivors: `mutmut show NAME`.
+# Deliberate faults in the judge, one at a time: which of them does a test see? Writes results/mutants.md.
 mutants: $(STAMP)
 	$(BIN)/pip install -q -c constraints.txt mutmut
 	rm -rf mutants
 	$(BIN)/mutmut run --max-children 2
-	$(BIN)/mutmut results
+	$(BIN)/python -m experiments.mutants
 
 # Do the pages keep to what axe-core checks, in light and dark, wide and 400 pixels narrow? Needs npm and a chromium
 # (`apt-get install chromium npm`); everything else goes into a temporary folder.

@@ -184,3 +184,18 @@ def test_two_seeds_tell_how_seeds_differ() -> None:
     assert both is not None
     assert one is not None
     assert both.high - both.low > 3 * (one.high - one.low)
+
+
+@pytest.mark.parametrize("groups", [5, 6, 7, 8, 9, 12])
+@pytest.mark.parametrize("target", [0.1, 0.25, 0.4, 0.5, 0.6])
+def test_few_facts_need_a_score_far_above_the_target(groups: int, target: float) -> None:
+    """By sums over the binomial again: with few facts Student's t is far from the normal quantile."""
+    test = Sequential()
+    quantile = float(student.ppf((1 + test.level) / 2, groups - 1))
+    lows = [_wilson(right / groups, float(groups), quantile)[0] for right in range(groups + 1)]
+    enough = next((right for right, low in enumerate(lows) if low > target), None)
+    score = test.detectable(target, groups)
+    if enough is None:
+        assert score == 1.0
+    else:
+        assert binom.sf(enough - 1, groups, score) == pytest.approx(0.8, abs=1e-6)
