@@ -17,14 +17,14 @@ LEVEL = 0.95
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """Arithmetic mean; None without values."""
-    return sum(values) / len(values) if values else None
+    """Arithmetic mean; None without values. Rounded once, as `sum` is not before Python 3.12."""
+    return math.fsum(values) / len(values) if values else None
 
 
 def std(values: Sequence[float]) -> float | None:
     """Population standard deviation; None without values."""
     middle = mean(values)
-    return None if middle is None else math.sqrt(sum((value - middle) ** 2 for value in values) / len(values))
+    return None if middle is None else math.sqrt(math.fsum((value - middle) ** 2 for value in values) / len(values))
 
 
 @dataclass(frozen=True)
