@@ -199,3 +199,14 @@ def test_few_facts_need_a_score_far_above_the_target(groups: int, target: float)
         assert score == 1.0
     else:
         assert binom.sf(enough - 1, groups, score) == pytest.approx(0.8, abs=1e-6)
+
+
+def test_where_every_fact_is_half_known_the_interval_has_a_width() -> None:
+    found = score_interval([Score(0.5, (0.5,) * 66)])
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx(_wilson(0.5, 66.0, float(student.ppf(0.975, 65))))
+
+
+def test_a_target_of_one_is_never_missed_by_a_perfect_score() -> None:
+    perfect = [Score(1.0, (1.0,) * 66)] * 3
+    assert Sequential().decide(perfect, 1.0) is Decision.OPEN
