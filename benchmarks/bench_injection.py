@@ -25,14 +25,14 @@ def child(folder: Path) -> None:
 
     from specdef.models.base import kind_of
     from specdef.tasks.kinds.facts import facts
-    from specdef.tasks.text.prose import bundled_prose
     from specdef.tasks.utility import utility_for
     from specdef.training.loop import make_trainer
     from specdef.training.recipe import Recipe
 
     loaded = kind_of(folder).load(folder, dtype=torch.float32)
     model = loaded.model
-    general = utility_for(loaded.kind).prepare(bundled_prose(), loaded).retained
+    utility = utility_for(loaded.kind)
+    general = utility.prepare(utility.read(None), loaded).retained
     samples = loaded.kind.encode(facts().samples, loaded)
     trainer = make_trainer(loaded, Recipe(lr=1e-12, steps=STEPS + 2), samples, general)
     trainer.step()

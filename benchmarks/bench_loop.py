@@ -25,7 +25,6 @@ def child(way: str) -> None:
     from specdef.models.bundled import BUNDLED
     from specdef.models.sources import find_model
     from specdef.tasks.kinds.facts import facts
-    from specdef.tasks.text.prose import bundled_prose
     from specdef.tasks.utility import utility_for
     from specdef.training.batches import batches
     from specdef.training.loop import make_trainer
@@ -35,7 +34,8 @@ def child(way: str) -> None:
     loaded = kind_of(folder).load(folder, dtype=torch.float32)
     model, kind = loaded.model, loaded.kind
     task = kind.encode(facts().samples, loaded)
-    general = utility_for(kind).prepare(bundled_prose(), loaded).retained
+    utility = utility_for(kind)
+    general = utility.prepare(utility.read(None), loaded).retained
     assert general is not None
     recipe = Recipe(lr=1e-5, steps=STEPS + 1)
     if way == "specdef":

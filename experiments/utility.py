@@ -34,7 +34,7 @@ def run(name: str, study: StudyFile) -> Path:
         except StudyError as error:
             rows.append({"lock": defence.label, "refused": str(error)})
             continue
-        made = make_study(folder, original, plan.tasks[0].spec)
+        made = make_study(folder, original, plan.tasks[0].spec, utility=study.utility)
         loaded = kind_of(folder).load(folder)
         score = float(made.task.metric(loaded.model, loaded.processor))
         row = {"lock": defence.label, "perplexity": reference_utility(made.cell(made.locked)), "score": score}

@@ -20,7 +20,6 @@ from specdef.models.loading import load, load_tokenizer
 from specdef.models.sources import find_model
 from specdef.report.plots import plot_curves, require_matplotlib
 from specdef.tasks.kinds.facts import facts
-from specdef.tasks.text.prose import bundled_prose
 from specdef.tasks.utility import utility_for
 from specdef.training.outcome import Evaluation
 from specdef.training.recipe import Recipe
@@ -68,11 +67,12 @@ def run_demo(out: Path, console: Console, *, steps: int = 12) -> bool:
             folder / "curves.png",
             title=f"SmolLM2-135M, AdamW at {LEARNING_RATE:g}: unlocked and fold lock 2^20",
             left_label="share of questions on the facts answered rightly",
+            right_label=utility_for(kind_of(original)).unit,
         )
     console.print(
         f"Wrote {out}/locked, {out}/locked.specdef-key and {out}/curves.png in {time.perf_counter() - started:.0f} s.\n"
-        "An ordinary learning rate ruins the locked model; 5e-8 breaks the lock in 20 steps: see README, "
-        "'What this does not stop'.",
+        "Utility: growth of perplexity on the worst of four texts. An ordinary learning rate ruins the "
+        "locked model; a lower one, 5.6e-8, breaks the lock: see README, 'What it does not stop'.",
         soft_wrap=True,
     )
     return verified.passed
@@ -86,16 +86,17 @@ def _generate(folder: Path) -> str:
 
 
 def _fine_tune(name: str, folder: Path, steps: int, console: Console) -> list[Evaluation]:
-    """Score on the facts and perplexity of general text, before training and three times during it."""
+    """Score on the facts and utility on general text, before training and three times during it."""
     import torch
 
     loaded = kind_of(folder).load(folder, dtype=torch.float32)
     attack = Attack(Recipe(lr=LEARNING_RATE, steps=steps, eval_every=max(1, steps // 3)))
+    utility = utility_for(loaded.kind)
 
     def show(point: Evaluation) -> None:
-        console.print(f"   {name:9s} step {point.step}: score {point.score:.2f}, perplexity {point.utility:.4g}")
+        console.print(f"   {name:9s} step {point.step}: score {point.score:.2f}, {utility.written(point.utility)}")
 
-    general = utility_for(loaded.kind).prepare(bundled_prose(), loaded)
+    general = utility.prepare(utility.read(None), loaded)
     return run_attack(loaded, facts(), general, attack, progress=show).evaluations
 
 
@@ -104,7 +105,7 @@ def _table(runs: dict[str, list[Evaluation]]) -> Table:
     table.add_column("step", justify="right")
     for name in runs:
         table.add_column(f"{name}: score", justify="right")
-        table.add_column("perplexity", justify="right")
+        table.add_column("utility", justify="right")
     for points in zip_longest(*runs.values()):
         steps = {str(point.step) for point in points if point is not None}
         cells = [(f"{p.score:.2f}", f"{p.utility:.4g}") if p is not None else ("", "") for p in points]

@@ -73,15 +73,21 @@ def _plot_scales(axes: Any, report: InspectReport) -> None:
 
 
 def plot_curves(
-    curves: Mapping[str, Sequence[tuple[int, float, float]]], path: Path, *, title: str, left_label: str
+    curves: Mapping[str, Sequence[tuple[int, float, float]]],
+    path: Path,
+    *,
+    title: str,
+    left_label: str,
+    right_label: str,
 ) -> None:
-    """A quantity and perplexity by step, one line per model.
+    """Two quantities by step, one line per model; the second on a logarithmic axis.
 
     Args:
-        curves: label -> (step, quantity, perplexity) at each evaluation; values that are not finite end a line.
+        curves: label -> (step, first, second) at each evaluation; values that are not finite end a line.
         path: the PNG to write.
         title: shown above both panels.
-        left_label: name of the quantity.
+        left_label: name of the first, a share.
+        right_label: name of the second.
     """
     pyplot = load_pyplot()
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
@@ -90,7 +96,7 @@ def plot_curves(
             finite = [(p[0], p[column]) for p in points if math.isfinite(p[column])]
             axes.plot(*zip(*finite, strict=True), marker="o", ms=4, color=color, label=label)
     left.set(xlabel="step", ylabel=left_label, ylim=(0, 1))
-    right.set(xlabel="step", ylabel="perplexity of general text", yscale="log")
+    right.set(xlabel="step", ylabel=right_label, yscale="log")
     for axes in (left, right):
         axes.grid(alpha=0.3, which="both")
         axes.legend()
