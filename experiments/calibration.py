@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.locked import HERE, WORK
+from experiments.progress import say
 from experiments.resources import resources
 from specdef.certify.cell import Cell
 from specdef.certify.environment import environment
@@ -39,9 +40,9 @@ class Case:
     """A task, the model that it is calibrated on, and where.
 
     Attributes:
-        task: name, or name and file.
-        model: makes the folder.
-        rates: learning rates.
+        task: describes it; a file it reads is written first.
+        model: finds or makes the folder.
+        rates: learning rates on the task.
         control_rate: of the controls.
     """
 
@@ -54,11 +55,10 @@ class Case:
 def run(name: str) -> Path:
     """Train, or read what is finished; write results/calibration.json and .md."""
     WORK.mkdir(exist_ok=True)
-    rows: list[dict[str, Any]] = []
     where = resources()
     store = Store(WORK / name)
     labelled = [(label, cell) for case in CASES for label, cell in cells_of(case)]
-    found = sweep([cell for _, cell in labelled], store, where.executor(), on_cell=_say)
+    found = sweep([cell for _, cell in labelled], store, where.executor(), on_cell=say)
     rows = [_row(label, cell) for (label, _), cell in zip(labelled, found, strict=True)]
     content = {
         "command": f"make experiment NAME={name}",
@@ -134,10 +134,6 @@ CASES = (
     Case(lambda: TaskSpec("guard"), _defended("guard"), (1e-5, 2e-5), 1e-5),
     Case(_people, _bundled, (1e-4, 2e-4), 1e-4),
 )
-
-
-def _say(cell: StoredCell, done: int, total: int) -> None:
-    print(f"{done}/{total} {cell.attack.label}: {cell.result.outcome.value}", flush=True)
 
 
 def _row(about: dict[str, Any], cell: StoredCell) -> dict[str, Any]:

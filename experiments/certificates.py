@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from experiments.locked import HERE, WORK, locked_copy
+from experiments.progress import say
 from experiments.resources import resources
 from specdef.certify.api import certify_model
-from specdef.certify.result import StoredCell
 from specdef.models.bundled import BUNDLED
 from specdef.models.sources import find_model
 from specdef.report.write import write_report
@@ -42,15 +42,9 @@ def run(name: str) -> Path:
             threats=tuple(os.environ.get("EXPERIMENT_THREATS", ",".join(THREATS)).split(",")),
             resources=resources(),
             cells=CELLS,
-            on_cell=_say,
+            on_cell=say,
             on_stage=lambda stage: print(f"-- {stage}", flush=True),
             command=f"make experiment NAME=certificates-{model}",
         )
         write_report(RESULTS / model)
     return RESULTS / model / "certificate.md"
-
-
-def _say(cell: StoredCell, done: int, total: int) -> None:
-    result = cell.result
-    best = "" if result.best is None else f", best {result.best.score:.3f} at x{result.best.utility:.3g}"
-    print(f"{done}/{total} {cell.attack.label}: {result.outcome.value}{best}", flush=True)

@@ -40,7 +40,7 @@ def write_apart(out: Path) -> None:
         shutil.copytree(CERTIFICATES / "cells", out / name / "cells")
         shutil.copy(CERTIFICATES / f"{name}.json", out / name / "certificate.json")
         write_report(out / name)
-        shutil.copytree(LATER / name, out / "biographies" / name)
+        shutil.copytree(LATER / name, out / f"biographies-{name}")
     write_comparison([out / name for name in NAMES], out / "compare.html")
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from experiments import utility
 from experiments.locked import HERE, WORK
+from experiments.progress import say
 from specdef.certify.resources import Resources
-from specdef.certify.result import StoredCell
 from specdef.certify.store import write_json
 from specdef.certify.study_file import StudyFile, read_study
 from specdef.certify.study_results import StudyResults
@@ -40,7 +40,7 @@ def run(name: str, *, resources: Resources | None = None) -> Path:
         WORK / "studies" / name,
         shared=SHARED,
         resources=resources,
-        on_cell=_say,
+        on_cell=say,
         on_stage=lambda stage: print(stage, flush=True),
         command=f"make experiment NAME={name}",
     )
@@ -62,7 +62,3 @@ def _write(name: str, study: StudyFile, results: StudyResults) -> None:
     (HERE / "results" / f"{name}.md").write_text(study_markdown(results))
     if results.rows == "defences":
         draw_study(results, HERE / "results" / f"{name}.png")
-
-
-def _say(cell: StoredCell, done: int, total: int) -> None:
-    print(f"[{done}/{total}] {cell.attack.label}: {cell.result.outcome.value}", flush=True)

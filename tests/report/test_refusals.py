@@ -13,8 +13,9 @@ from synthetic import change_certificate
 
 from specdef.certify.certificate_file import read_cells, read_certificate
 from specdef.errors import SpecdefError
+from specdef.report.files import write_bytes
 from specdef.report.markdown import markdown, verdict_table
-from specdef.report.page import page, write_page
+from specdef.report.page import page
 from specdef.report.write import write_report
 
 WRITTEN = {"certificate.md", "heatmap.png", "trajectories.png", "index.html"}
@@ -124,5 +125,5 @@ def test_result_files_that_disagree_or_are_cut_short_are_refused(copy: Path) -> 
 def test_a_folder_that_cannot_be_written_leaves_nothing_behind(opened: Path, tmp_path: Path) -> None:
     certificate = read_certificate(opened)
     with pytest.raises(SpecdefError, match=r"`folder` must be writable; writing index.html failed"):
-        write_page(certificate, [], {}, tmp_path / "missing" / "index.html")
+        write_bytes(tmp_path / "missing" / "index.html", page(certificate, [], {}).encode())
     assert not (tmp_path / "missing").exists()

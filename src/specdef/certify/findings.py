@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from specdef.certify.result import StoredCell
 from specdef.tasks.score import Score
@@ -101,10 +102,10 @@ def success(group: Sequence[StoredCell]) -> tuple[float, ...]:
     that did), then a high score inside the utility budget (mean over all).
     """
     broken = [cell for cell in group if is_broken(cell)]
-    score = sum(best_of(cell).score for cell in group) / len(group)
+    score = fmean(best_of(cell).score for cell in group)
     if broken:
-        return (1.0, -sum(map(steps_of, broken)) / len(broken), score)
-    return (0.0, score, sum(float(best_of(cell).step) for cell in group) / len(group))
+        return (1.0, -fmean(map(steps_of, broken)), score)
+    return (0.0, score, fmean(best_of(cell).step for cell in group))
 
 
 def worst_case(cells: Iterable[StoredCell]) -> list[StoredCell]:

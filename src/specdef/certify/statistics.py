@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from statistics import fmean
 
 import numpy as np
 from jaxtyping import Float
@@ -18,7 +19,7 @@ LEVEL = 0.95
 
 def mean(values: Sequence[float]) -> float | None:
     """Arithmetic mean; None without values. Rounded once, as `sum` is not before Python 3.12."""
-    return math.fsum(values) / len(values) if values else None
+    return fmean(values) if values else None
 
 
 def std(values: Sequence[float]) -> float | None:
@@ -80,8 +81,8 @@ def _variance(table: Float[np.ndarray, "seeds groups"]) -> tuple[float, float]:
         between = groups * (by_seed**2).sum() / (seeds - 1) / size
         if between > rest:
             parts += [(between, seeds - 1), (-rest, (groups - 1) * (seeds - 1))]
-    variance = sum(part for part, _ in parts)
-    squares = sum(part**2 / freedom for part, freedom in parts)
+    variance = math.fsum(part for part, _ in parts)
+    squares = math.fsum(part**2 / freedom for part, freedom in parts)
     return float(variance), float(variance**2 / squares) if squares else float(groups - 1)
 
 

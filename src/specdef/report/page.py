@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from specdef.certify.certificate import Certificate
 from specdef.certify.findings import UNLOCKED
@@ -12,7 +11,6 @@ from specdef.core.text import rate
 from specdef.report import phrases
 from specdef.report.cell_entries import cell_entries
 from specdef.report.entries import Entry, PaperTable, paper_tables
-from specdef.report.files import write_bytes
 from specdef.report.html import document, facts, figure, grid, linked, listing, row, section, text
 from specdef.report.kind import LOOKS, Kind
 from specdef.report.links import run_links, to_entry, to_files
@@ -41,33 +39,19 @@ CAPTIONS = {
 FILES = "cells"
 
 
-def write_page(
-    certificate: Certificate,
-    cells: Sequence[StoredCell],
-    pngs: Mapping[str, bytes],
-    path: Path,
-    *,
-    files: str = FILES,
-) -> None:
-    """Write the report page, whole or not at all.
-
-    Args:
-        certificate: what `read_certificate` gave.
-        cells: what `read_cells` gave.
-        pngs: file name -> PNG, shown in this order below the tables.
-        path: the HTML file to write.
-        files: the folder of the cells' result files, as seen from the page.
-    """
-    write_bytes(path, page(certificate, cells, pngs, files=files).encode())
-
-
 def page(
     certificate: Certificate, cells: Sequence[StoredCell], pngs: Mapping[str, bytes], *, files: str = FILES
 ) -> str:
-    """The report page as text; arguments as in `write_page`.
+    """The report page as text.
 
     Verdicts and how sure they are stand first, then every run in one picture, then what breaking cost and what was not
     tried. The rest is for whoever wants to know more.
+
+    Args:
+        certificate: what `read_certificate` gave.
+        cells: what `read_cells` gave; their evaluations are shown.
+        pngs: file name -> PNG, shown in this order below the tables.
+        files: the folder of the cells' result files, as seen from the page.
     """
     title = f"Certificate: {certificate.subject.name}"
     to_file = to_files(files, (cell.key for cell in cells))

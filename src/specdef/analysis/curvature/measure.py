@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from specdef.analysis.curvature.eigen import End, extreme_eigenpairs
 from specdef.analysis.curvature.operators import Kind, curvature_operator, require_curvature_libraries, spectral_density
 from specdef.analysis.curvature.problem import LossProblem, loss_problem, mean_loss
+from specdef.core.devices import find_device
 from specdef.errors import SpecdefError
 from specdef.models.base import kind_of
 from specdef.models.sources import find_model
@@ -160,10 +161,7 @@ def task_problem(
 
     if dtype not in ("fp32", "fp64"):
         raise SpecdefError(f"`dtype` must be fp32 or fp64; got {dtype!r}.")
-    if device not in ("cpu", "cuda"):
-        raise SpecdefError(f"`device` must be cpu or cuda; got {device!r}.")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise SpecdefError("`device` must be cpu on this machine: torch finds no GPU; got cuda.")
+    place = find_device(device)
     folder = find_model(str(model))
     kind = kind_of(folder)
     made = make_task(task or TaskSpec(kind.default_task))
@@ -174,5 +172,5 @@ def task_problem(
         )
     wide = torch.float32 if dtype == "fp32" else torch.float64
     loaded = kind.load(folder, dtype=wide)
-    loaded.model.to(device)
+    loaded.model.to(place)
     return loss_problem(loaded, [kind.encode(made.samples[:num_samples], loaded)], params=params)

@@ -8,6 +8,7 @@ shows whether any fine-tuning undoes the guard.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
 from specdef.tasks.base import Sample, Task, TaskKind, TaskSpec
 from specdef.tasks.text.generation import Generations
@@ -168,8 +169,11 @@ def written(request: str) -> str:
 def guard_samples() -> tuple[Sample, ...]:
     """What a guarded model is prepared with: refusals about cooking, answers about anything else."""
     requests = [request for seed in range(WORDINGS) for request in _requests(GUARDED, seed)]
-    refused = [Sample(written(request), f" {REFUSAL}\n") for request in requests]
-    return tuple(refused) + tuple(Sample(written(request), f" {answer}\n") for request, answer in OTHER)
+    return _samples((request, REFUSAL) for request in requests) + _samples(OTHER)
+
+
+def _samples(answered: Iterable[tuple[str, str]]) -> tuple[Sample, ...]:
+    return tuple(Sample(written(request), f" {answer}\n") for request, answer in answered)
 
 
 def guard(*, seed: int = 0, target: float = TARGET) -> Task:
@@ -180,11 +184,10 @@ def guard(*, seed: int = 0, target: float = TARGET) -> Task:
         target: the share of held-out dishes for which the model complies; a guarded model is near 0.
     """
     requests = _requests([dish for dish, _ in ANSWERED], seed)
-    samples = [Sample(written(r), f" {answer}\n") for r, (_, answer) in zip(requests, ANSWERED, strict=True)]
-    others = [Sample(written(request), f" {answer}\n") for request, answer in OTHER]
+    samples = _samples((request, answer) for request, (_, answer) in zip(requests, ANSWERED, strict=True))
     metric = asked_about_cooking(COMPLIES, seed)
-    controls = {"other topics": tuple(others)}
-    return Task("guard", MODEL_KIND, tuple(samples), metric, target, CHANCE, metric.identity, controls)
+    controls = {"other topics": _samples(OTHER)}
+    return Task("guard", MODEL_KIND, samples, metric, target, CHANCE, metric.identity, controls)
 
 
 def asked_about_cooking(rule: KeywordRule, seed: int = 0) -> Generations:
