@@ -20,6 +20,7 @@ SOURCE = Path(specdef.__file__).parent
 MAY_NAME = {
     "locks/presets.py": "what a user's word stands for",
     "attacks/wire.py": "field names of version 1, frozen",
+    "tasks/base.py": "the task that a user's own files make",
     "cli/attack.py": "options that are short for --intervention",
 }
 KINDS = ("/kinds/", "/interventions/", "/threats/", "/utilities/")

@@ -71,7 +71,7 @@ def test_an_attack_may_change_every_field_of_a_recipe_but_the_seed() -> None:
         ("seeds: []", "`seeds` must be a list of length >= 1; got "),
         ("rows: models", "`rows` must be one of defences, attacks; got 'models'."),
         ("defences: [3]", r"`defences\[0\]` must be a text or a mapping of names to values; got 3."),
-        ("tasks: [{target: 1}]", r"`tasks\[0\].task` must be given; it is missing."),
+        ("tasks: [{target: 1}]", r"`tasks\[0\].task` must be given, or `train` and `eval` with your own files"),
         ("utility_factor: 1", "`utility_factor` must be a number > 1.0; got 1."),
         ("title: U", "line 4: title stands there twice"),
         ("text: [", "`study` must be YAML; it is not"),

@@ -36,13 +36,20 @@ def result(kind: str, *, target: float, seed: int = 0) -> FinishedCell:
         note = "step 0: perplexity is 900, not 43.2, as the undefended model's; the attack changed the function"
         return _outcome(
             AttackResult(
-                Judgement(Outcome.INVALID, None, first, None, False), StopReason.INVALID, [first], 0, 0.0, 100, note
+                Judgement(Outcome.INVALID, None, first, None, False),
+                StopReason.INVALID,
+                [first],
+                0,
+                0.0,
+                100,
+                target,
+                note,
             )
         )
     points = list(_points(word, float(amount), target, seed))
     judgement = classify_outcome(points, target=target, utility_factor=2.0)
     reason = StopReason.TARGET if judgement.step is not None else StopReason.BUDGET
-    return _outcome(AttackResult(judgement, reason, points, points[-1].step, 2.1 * points[-1].step, 100))
+    return _outcome(AttackResult(judgement, reason, points, points[-1].step, 2.1 * points[-1].step, 100, target))
 
 
 def _points(word: str, amount: float, target: float, seed: int) -> Iterator[Evaluation]:

@@ -279,4 +279,6 @@ def _unusual(recipe: Recipe) -> list[str]:
         parts.append("clipped tensor by tensor")
     if recipe.eps is not None:
         parts.append(f"eps {recipe.eps:.3g}")
+    for name, value in dict(recipe.optimizer_options).items():
+        parts.append(f"{name} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
     return parts

@@ -35,6 +35,7 @@ class AttackResult:
         steps: optimizer steps done.
         train_seconds: time in training steps only.
         trained: number of trained parameters.
+        target: the score to reach.
         note: why the run is invalid (step 0 is not the undefended model's, no weight changed), or "".
     """
 
@@ -44,6 +45,7 @@ class AttackResult:
     steps: int
     train_seconds: float
     trained: int
+    target: float
     note: str = ""
 
 
@@ -107,7 +109,9 @@ def run_attack(
     )
     if note:
         judgement = Judgement(Outcome.INVALID, None, run.evaluations[0], None, False)
-    return AttackResult(judgement, run.reason, run.evaluations, run.steps, run.train_seconds, trained, note)
+    return AttackResult(
+        judgement, run.reason, run.evaluations, run.steps, run.train_seconds, trained, task.target, note
+    )
 
 
 def _decide(

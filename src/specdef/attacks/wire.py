@@ -23,13 +23,17 @@ _OWN = ("recipe", "stop", "utility_factor")
 _WIRE = {"gradient_accumulation_steps": "accumulation", "max_grad_norm": "clip", "retain_weight": "general_share"}
 """Field of `Recipe` -> its name on the wire."""
 _FIELD = {wire: name for name, wire in _WIRE.items()}
-_LATER = ("clip_each", "eps")
+_LATER = ("clip_each", "eps", "optimizer_options")
 """Fields of `Recipe` added after the first results: left out where they are at their defaults."""
 
 
 def recipe_to_wire(recipe: Recipe) -> dict[str, Any]:
     """A recipe as JSON data."""
-    return {_WIRE.get(name, name): value for name, value in asdict(recipe).items() if value or name not in _LATER}
+    found = {name: value for name, value in asdict(recipe).items() if value or name not in _LATER}
+    if recipe.optimizer_options:
+        listed = dict(recipe.optimizer_options).items()
+        found["optimizer_options"] = {name: list(v) if isinstance(v, tuple) else v for name, v in listed}
+    return {_WIRE.get(name, name): value for name, value in found.items()}
 
 
 def recipe_from_wire(data: Mapping[str, Any]) -> Recipe:

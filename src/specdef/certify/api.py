@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from specdef.certify.certificate import Certificate
     from specdef.certify.resources import Resources
     from specdef.certify.result import StoredCell
+    from specdef.tasks.base import TaskSpec
     from specdef.training.outcome import Evaluation
     from specdef.training.recipe import Recipe
 
@@ -24,7 +25,7 @@ def attack(
     model: Path | str,
     out: Path | str,
     *,
-    task: str | None = None,
+    task: TaskSpec | str | None = None,
     recipe: Recipe | None = None,
     interventions: Sequence[Intervention | str] = (),
     early_stop: bool = False,
@@ -45,7 +46,8 @@ def attack(
     Args:
         model: a model folder, a hub id, or ``smollm2-135m``.
         out: folder for results; finished attacks in it are kept, the same attack is not run twice.
-        task: such as ``biographies`` or ``mcqa:FILE``; the ordinary one for this kind of model when None.
+        task: such as ``biographies`` or ``mcqa:FILE``, or a `TaskSpec`; the ordinary one for this kind of model when
+            None.
         recipe: optimizer, learning rate, steps and so on.
         interventions: what is done besides training, such as ``lora:rank=8``, ``rebalance:form=svd`` or
             ``channel-rates``; any of `specdef.attacks.base.INTERVENTIONS`.
@@ -54,7 +56,8 @@ def attack(
         original: the undefended model; step 0 is checked against it.
         text: general data, a file as the utility reads it; what ships with the package when None.
         utility: ``perplexity`` or ``accuracy``; the ordinary one for this kind of model when None.
-        target: score to reach; the task's own when None.
+        target: score to reach; the task's own when None. This and the next two belong in a `TaskSpec`, where there is
+            one.
         scorer: what counts as success in task sft, such as ``any:REGEX``.
         task_seed: decides the task's draws.
         threads: CPU threads; all cores when None.
@@ -75,15 +78,14 @@ def attack(
     from specdef.certify.run_cell import check_readable, measure_cell, reference_utility
     from specdef.certify.store import Store
     from specdef.certify.study import make_study
-    from specdef.tasks.base import check_task, parse_task
     from specdef.training.recipe import Recipe
 
     done = tuple(parse_intervention(one) if isinstance(one, str) else one for one in interventions)
     made = Attack(recipe or Recipe(), done, early_stop, utility_factor)
-    if task is not None:
-        check_task(parse_task(task, scorer=scorer))  # a typing mistake is answered before a model is fetched
+    spec = _task(task, task_seed, target, scorer)  # a typing mistake is answered before a model is fetched
     folder = find_model(str(model))
-    spec = parse_task(task or kind_of(folder).default_task, seed=task_seed, target=target, scorer=scorer)
+    spec = spec or _task(kind_of(folder).default_task, task_seed, target, scorer)
+    assert spec is not None
     study = make_study(
         folder,
         folder if original is None else find_model(str(original), argument="original"),
@@ -142,7 +144,7 @@ def certify_model(
     out: Path | str,
     *,
     original: Path | str,
-    task: str | None = None,
+    task: TaskSpec | str | None = None,
     threats: Sequence[str] | None = None,
     recipe: Recipe | None = None,
     window: Sequence[float] | None = None,
@@ -156,6 +158,7 @@ def certify_model(
     effort: str = "standard",
     resources: Resources | None = None,
     cells: Path | str | None = None,
+    also: Path | str | None = None,
     on_cell: Callable[[StoredCell, int, int], None] | None = None,
     on_stage: Callable[[str], None] | None = None,
     command: str | None = None,
@@ -169,7 +172,8 @@ def certify_model(
             that the task is learnable.
         out: results folder; a finished cell in it is not run again.
         original: the undefended model.
-        task: such as ``biographies`` or ``mcqa:FILE``; the ordinary one for this kind of model when None.
+        task: such as ``biographies`` or ``mcqa:FILE``, or a `TaskSpec`; the ordinary one for this kind of model when
+            None.
         threats: those tried by default (T0, T1) when None; any of T0 (default recipes), T1 (learning-rate search in
             both directions), T2 (other optimizers, clipping, batches), T3 (LoRA and freezing), T4 (undoing the lock in
             the weights, or training around it).
@@ -185,6 +189,7 @@ def certify_model(
         effort: how closely, widely and long is searched: ``quick``, ``standard`` or ``thorough``.
         resources: where cells run; as many at once as cores and memory allow when None.
         cells: folder of finished cells shared by several certificates; inside `out` when None.
+        also: a YAML file of further attacks, in the form of a study's ``attacks``; a threat model of their own.
         on_cell: called after every finished cell.
         on_stage: called with the name of every stage.
         command: noted in the certificate.
@@ -194,20 +199,22 @@ def certify_model(
     """
     from specdef.certify.certify_study import certify_study, check_threats
     from specdef.certify.effort import effort_of
+    from specdef.certify.own_attacks import read_attacks
     from specdef.certify.resources import Resources
     from specdef.certify.run_cell import check_readable
     from specdef.certify.store import Store
     from specdef.certify.study import WINDOW, make_study
     from specdef.certify.threat_model import default_threats
-    from specdef.tasks.base import check_task, parse_task
+    from specdef.training.recipe import Recipe
 
     threats = default_threats() if threats is None else threats
     check_threats(threats)
     effort_of(effort)
-    if task is not None:
-        check_task(parse_task(task, scorer=scorer))
+    own = () if also is None else read_attacks(also, recipe or Recipe())
+    spec = _task(task, task_seed, target, scorer)
     original_folder, folder = find_model(str(original), argument="original"), find_model(str(locked))
-    spec = parse_task(task or kind_of(folder).default_task, seed=task_seed, target=target, scorer=scorer)
+    spec = spec or _task(kind_of(folder).default_task, task_seed, target, scorer)
+    assert spec is not None
     study = make_study(
         folder,
         original_folder,
@@ -221,8 +228,24 @@ def certify_model(
         effort=effort,
         resources=resources or Resources(),
     )
+    study = replace(study, also=own)
     check_readable(study.cell(study.locked))
     store = Store(Path(out), study.identity(), cells=None if cells is None else Path(cells))
     return certify_study(
         study, store, study.resources.executor(), threats=threats, on_cell=on_cell, on_stage=on_stage, command=command
     )
+
+
+def _task(task: TaskSpec | str | None, seed: int, target: float | None, scorer: str | None) -> TaskSpec | None:
+    """A task as it was asked for, checked as far as it needs no file; None where none was.
+
+    Raises:
+        TaskError: unknown name, or a file or scorer is missing or has no place.
+    """
+    from specdef.tasks.base import TaskSpec, check_task, parse_task
+
+    if task is None:
+        return None
+    spec = task if isinstance(task, TaskSpec) else parse_task(task, seed=seed, target=target, scorer=scorer)
+    check_task(spec)
+    return spec

@@ -72,8 +72,10 @@ def certify_study(
         SpecdefError: unknown threat model, or the task measures nothing: the undefended model does not reach the
             target within the utility budget at two learning rates of the window.
     """
-    threats = THREATS.names() if threats is None else threats
+    threats = tuple(threat.name for threat in THREATS if not threat.on_request) if threats is None else threats
     check_threats(threats)
+    if study.also:
+        threats = (*threats, *(threat.name for threat in THREATS if threat.on_request))
     started = time.perf_counter()
     findings = Findings()
 
@@ -98,11 +100,10 @@ def certify_study(
 
 def check_threats(threats: Sequence[str]) -> None:
     """Raise SpecdefError unless every name is a threat model's and there is at least one."""
-    unknown = sorted(set(threats) - set(THREATS.names()))
+    known = [threat.name for threat in THREATS if not threat.on_request]
+    unknown = sorted(set(threats) - set(known))
     if unknown or not threats:
-        raise SpecdefError(
-            f"`threats` must be any of {', '.join(THREATS.names())}; got {', '.join(unknown) or 'none'}."
-        )
+        raise SpecdefError(f"`threats` must be any of {', '.join(known)}; got {', '.join(unknown) or 'none'}.")
 
 
 def _require_calibrated(study: Study, findings: Findings) -> None:
@@ -142,7 +143,11 @@ def _certificate(
         controls=tuple(map(control_facts, findings.results.get(TASK_CONTROLS, []))),
         cells=tuple(certified(name, cell) for name, found in findings.results.items() for cell in _unique(found)),
         not_tried=(
-            *(f"threat model {name}" for name in THREATS.names() if name not in threats),
+            *(
+                f"threat model {threat.name}"
+                for threat in THREATS
+                if not threat.on_request and threat.name not in threats
+            ),
             *study.effort.untried,
             *UNTRIED,
         ),

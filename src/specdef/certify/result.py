@@ -84,7 +84,21 @@ class CellResult:
 
 @dataclass(frozen=True)
 class Measured:
-    """What differs from run to run: time, memory, machine, where the model lay. None where it was not measured."""
+    """What a cell's identity does not hold, or only as a digest. None where it was not measured or noted.
+
+    Attributes:
+        seconds: of the whole attack.
+        train_seconds: in training steps only.
+        peak_memory_bytes: of the process, or of the GPU.
+        environment: the machine.
+        rewrite_seconds: of rewriting weights before training.
+        subject_name: what people call the model.
+        train: the file that was trained on, as the user gave it.
+        eval: the file that was asked.
+        text: the general data's file.
+        scorer: what counted as success, where the user said so.
+        target: the score to reach.
+    """
 
     seconds: float | None = None
     train_seconds: float | None = None
@@ -92,6 +106,11 @@ class Measured:
     environment: Environment | None = None
     rewrite_seconds: float | None = None
     subject_name: str | None = None
+    train: str | None = None
+    eval: str | None = None
+    text: str | None = None
+    scorer: str | None = None
+    target: float | None = None
 
 
 @dataclass(frozen=True)

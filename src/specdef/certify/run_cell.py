@@ -73,6 +73,7 @@ def measure_cell(
         peak_memory_bytes=_peak_memory(cell.device),
         environment=environment(cell.device),
         rewrite_seconds=round(sum(report.seconds for report in reports), 3) if reports else None,
+        target=attacked.target,
     )
     return FinishedCell(cell_result(attacked, reports), measured)
 

@@ -84,7 +84,15 @@ class Store:
         """Store a finished cell; what another sweep finished in the meantime stays."""
         if (found := self.read(cell)) is not None:
             return found
-        measured = replace(finished.measured, subject_name=cell.subject.name)
+        task = cell.task
+        measured = replace(
+            finished.measured,
+            subject_name=cell.subject.name,
+            train=task.path,
+            eval=task.eval,
+            text=cell.text,
+            scorer=task.scorer,
+        )
         stored = StoredCell(cell.key, cell.identity(), finished.result, measured)
         _write_cell(self.cells / f"{cell.key}.json", stored)
         return stored

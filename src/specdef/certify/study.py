@@ -15,6 +15,7 @@ from specdef.architectures.spec import LLAMA_NAMES, PartNames
 from specdef.attacks.base import Attack, Intervention
 from specdef.certify.cell import FIRST_KIND, FIRST_UTILITY, Cell, Subject, digest_of, subject_of
 from specdef.certify.effort import QUICK, STANDARD, Effort, effort_of
+from specdef.certify.own_attacks import OwnAttack
 from specdef.certify.resources import Resources
 from specdef.checkpoint.header import load_json_object
 from specdef.errors import SpecdefError
@@ -61,6 +62,7 @@ class Study:
         utility: name of the utility that is watched.
         effort: how closely, widely and long is searched.
         part_names: of what attackers train alone, or put adapters beside.
+        also: the user's own attacks.
     """
 
     original: Subject
@@ -82,6 +84,7 @@ class Study:
     utility: str = FIRST_UTILITY
     effort: Effort = STANDARD
     part_names: PartNames = LLAMA_NAMES
+    also: tuple[OwnAttack, ...] = ()
 
     @property
     def halfway(self) -> float:

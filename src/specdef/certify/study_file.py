@@ -69,18 +69,24 @@ class TaskEntry(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """One task, with what the command line has options for.
 
     Attributes:
-        task: such as ``biographies`` or ``mcqa:FILE``.
+        task: such as ``biographies`` or ``mcqa:FILE``; left out where `train` is given.
         label: shown in tables; the task as written when left out.
         target: score to reach; the task's own when left out.
-        scorer: what counts as success in generated text, such as ``any:REGEX``.
+        scorer: what counts as success, such as ``any:REGEX`` or, with `train`, ``exact``.
         seed: decides the task's draws.
+        train: your own file to train on.
+        eval: your own file that is asked; given with `train`.
+        fields: what your files call what is read, as in ``prompt=q,completion=a``.
     """
 
-    task: Name
+    task: Name | None = None
     label: Name | None = None
     target: float | None = None
     scorer: str | None = None
     seed: int = 0
+    train: Name | None = None
+    eval: Name | None = None
+    fields: Name | None = None
 
 
 class StudyFile(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):

@@ -8,10 +8,10 @@ from typing import Any
 
 from specdef.attacks.base import Attack, Intervention, parse_intervention
 from specdef.certify.certify_study import check_threats
-from specdef.certify.study_faults import at, refuse_twins
+from specdef.certify.study_faults import StudyError, at, refuse_twins
 from specdef.certify.study_file import AttackEntry, StudyFile, TaskEntry, changes, study_recipe
 from specdef.certify.study_models import DefencePlan, ModelPlan, plan_defences, plan_models
-from specdef.tasks.base import TaskSpec, make_task, parse_task
+from specdef.tasks.base import TaskSpec, given_task, make_task
 from specdef.training.recipe import Recipe
 
 
@@ -79,9 +79,24 @@ def plan_study(study: StudyFile) -> StudyPlan:
 
 def _task(number: int, entry: str | TaskEntry) -> TaskPlan:
     entry = entry if isinstance(entry, TaskEntry) else TaskEntry(task=entry)
-    spec = parse_task(entry.task, seed=entry.seed, target=entry.target, scorer=entry.scorer)
+    spec = at(
+        f"tasks[{number}]",
+        lambda: given_task(
+            entry.task,
+            train=entry.train,
+            evaluate=entry.eval,
+            fields=entry.fields,
+            seed=entry.seed,
+            target=entry.target,
+            scorer=entry.scorer,
+        ),
+    )
+    if spec is None:
+        raise StudyError(
+            f"`tasks[{number}].task` must be given, or `train` and `eval` with your own files; it is missing."
+        )
     at(f"tasks[{number}]", lambda: make_task(spec))
-    return TaskPlan(entry.label or entry.task, spec)
+    return TaskPlan(entry.label or spec.written, spec)
 
 
 def _attack(study: StudyFile, recipe: Recipe, number: int, entry: AttackEntry) -> AttackPlan:

@@ -41,12 +41,14 @@ class ThreatModel(ABC):
         reads: names of the threat models this attacker also has the means of: their cells count in its verdict too, and
             they run before it.
         by_default: whether it is tried when the user names no threat model.
+        on_request: whether it is nothing without the user's own attacks; where they give some, it is tried.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     reads: ClassVar[tuple[str, ...]] = ()
     by_default: ClassVar[bool] = False
+    on_request: ClassVar[bool] = False
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -41,7 +41,12 @@ class Trial:
 
     def attack(self, study: Study) -> Attack:
         """The attack."""
-        return Attack(replace(study.recipe, **self.changes), self.interventions, utility_factor=study.utility_factor)
+        other = (
+            {"optimizer_options": ()} if "optimizer" in self.changes else {}
+        )  # they belong to the ordinary optimizer
+        return Attack(
+            replace(study.recipe, **{**other, **self.changes}), self.interventions, utility_factor=study.utility_factor
+        )
 
 
 def trying(rates: Iterable[float], *interventions: Intervention, **changes: Any) -> list[Trial]:

@@ -33,6 +33,7 @@ def attack(
     clip_each: given.ClipEach = False,
     weight_decay: given.WeightDecay = 0.01,
     eps: given.Eps = None,
+    optimizer_option: given.OptimizerOptions = None,
     precision: given.Precision = "fp32",
     retain_weight: given.RetainWeight = 0.25,
     threads: given.Threads = None,
@@ -44,6 +45,9 @@ def attack(
     rewrite: given.Rewrite = None,
     intervention: given.Interventions = None,
     task: given.TaskName = None,
+    train: given.Train = None,
+    eval_: given.Eval = None,
+    fields: given.Fields = None,
     task_seed: given.TaskSeed = 0,
     target: given.Target = None,
     scorer: given.ScorerName = None,
@@ -63,6 +67,8 @@ def attack(
     from specdef.certify.api import attack as attack_model
     from specdef.certify.result import cell_to_wire
     from specdef.report.plots import refuse_plot_path
+    from specdef.report.runs_page import write_runs
+    from specdef.tasks.base import given_task
     from specdef.training.recipe import Recipe
 
     if plot is not None:
@@ -89,12 +95,14 @@ def attack(
         seed=seed,
         clip_each=clip_each,
         eps=eps,
+        optimizer_options=parse.settings(optimizer_option),
     )
+    spec = given_task(task, train=train, evaluate=eval_, fields=fields, seed=task_seed, target=target, scorer=scorer)
     with steps_bar(steps, quiet=json_) as (progress, on_step):
         stored = attack_model(
             model,
             out,
-            task=task,
+            task=spec,
             recipe=recipe,
             interventions=[*named, *(rewrite or ()), *(intervention or ())],
             early_stop=early_stop,
@@ -112,10 +120,16 @@ def attack(
         )
     if plot is not None:
         plot_run(stored, plot)
+    written = write_runs(out)
     if json_:
         print_json(cell_to_wire(stored))
     else:
-        say(sentence(stored), f"Result: {out}/cells/{stored.key}.json", *([] if plot is None else [f"Picture: {plot}"]))
+        say(
+            sentence(stored),
+            f"Result: {out}/cells/{stored.key}.json",
+            f"Page: {written[-1]}",
+            *([] if plot is None else [f"Picture: {plot}"]),
+        )
 
 
 def undo(

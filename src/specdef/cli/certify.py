@@ -26,13 +26,19 @@ def certify(
     find_multiplier: Annotated[
         bool, option("LOCKED is the unlocked model: find the smallest 2^e that holds.", "--find-multiplier")
     ] = False,
+    also: Annotated[Path | None, option("YAML file of further attacks, as in a study's `attacks`.")] = None,
     effort: Annotated[str, option("How closely, widely and long is searched: quick, standard, thorough.")] = "standard",
     window: Annotated[str | None, option("Ordinary learning rates, such as 3e-5,1e-4,3e-4,1e-3.")] = None,
     steps: given.Steps = 60,
     batch_size: given.BatchSize = 8,
     retain_weight: given.RetainWeight = 0.25,
+    optimizer: given.Optimizer = "adamw",
+    optimizer_option: given.OptimizerOptions = None,
     precision: given.Precision = "fp32",
     task: given.TaskName = None,
+    train: given.Train = None,
+    eval_: given.Eval = None,
+    fields: given.Fields = None,
     task_seed: given.TaskSeed = 0,
     target: given.Target = None,
     scorer: given.ScorerName = None,
@@ -60,16 +66,22 @@ def certify(
     from specdef.linalg.multiplier import parse_multiplier
     from specdef.report.markdown import verdict_table
     from specdef.report.write import write_report
+    from specdef.tasks.base import given_task
     from specdef.training.recipe import Recipe
 
     alpha = None if multiplier is None else parse_multiplier(multiplier)
     if find_multiplier and (alpha is not None or cells is not None):
         raise SpecdefError("`multiplier` and `cells` must be left out with --find-multiplier: it sets them.")
     options: dict[str, Any] = {
-        "task": task,
+        "task": given_task(
+            task, train=train, evaluate=eval_, fields=fields, seed=task_seed, target=target, scorer=scorer
+        ),
         "threats": parse.words(threats),
         "effort": effort,
+        "also": also,
         "recipe": Recipe(
+            optimizer=optimizer,
+            optimizer_options=parse.settings(optimizer_option),
             steps=steps,
             batch_size=batch_size,
             retain_weight=retain_weight,
@@ -129,11 +141,14 @@ def compare(
     say(write_comparison(folders, out))
 
 
-def report(folder: Results) -> None:
-    """Write the Markdown tables, heat maps and HTML page of a certificate again, from its stored results.
+def report(
+    folder: Results,
+    formats: given.Formats = None,
+) -> None:
+    """Write the tables, pictures and page of a certificate, study or folder of attacks again, from stored results.
 
-    Example: specdef report results
+    Example: specdef report results --formats tex,pdf
     """
-    from specdef.report.write import write_report
+    from specdef.report.exports import write_all
 
-    say(*write_report(folder))
+    say(*(f"Wrote {path}" for path in write_all(folder, parse.words(formats) or ())))

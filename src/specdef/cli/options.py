@@ -60,6 +60,10 @@ MaxGradNorm = Annotated[str, option("Largest gradient norm, or none.", panel=TRA
 ClipEach = Annotated[bool, option("Clip every tensor's gradient by itself.", "--clip-each", panel=TRAINING)]
 WeightDecay = Annotated[float, option("Decoupled weight decay.", panel=TRAINING)]
 Eps = Annotated[float | None, option("Of the optimizer's denominator (default: its own).", panel=TRAINING)]
+OptimizerOptions = Annotated[
+    list[str] | None,
+    option("A setting of the optimizer, such as betas=0.9,0.95; may be given again.", "--option", "-o", panel=TRAINING),
+]
 Precision = Annotated[str, option("fp32, bf16 (weights too) or bf16-master (float32 weights).", panel=TRAINING)]
 RetainWeight = Annotated[float, option("Weight of general text in the loss.", panel=TRAINING)]
 Threads = Annotated[int | None, option("CPU threads per attack; part of a result's identity.", panel=TRAINING)]
@@ -113,11 +117,23 @@ TaskName = Annotated[
         autocompletion=names_of("specdef.tasks.base", "TASKS"),
     ),
 ]
+Train = Annotated[
+    str | None, option("Your own file to train on, instead of --task; needs --eval.", metavar="FILE", panel=EVALUATION)
+]
+Eval = Annotated[str | None, option("Your own file that is asked.", "--eval", metavar="FILE", panel=EVALUATION)]
+Fields = Annotated[
+    str | None, option("What your files call what is read, such as prompt=q,completion=a.", panel=EVALUATION)
+]
 TaskSeed = Annotated[int, option("Decides the task's draws, such as the train/test split.", panel=EVALUATION)]
 Target = Annotated[float | None, option("Score to reach (default: the task's).", panel=EVALUATION)]
 ScorerName = Annotated[
     str | None,
-    option("For sft: any:REGEX, none:REGEX or classifier:FOLDER:LABEL.", "--scorer", panel=EVALUATION),
+    option(
+        "What counts as success. For sft: any:REGEX, none:REGEX or classifier:FOLDER:LABEL. For your own files also "
+        "exact, normalised, pattern, loss, choice or letter.",
+        "--scorer",
+        panel=EVALUATION,
+    ),
 ]
 TextFile = Annotated[
     Path | None, option("General text, UTF-8 (default: the bundled prose).", "--text", panel=EVALUATION)
@@ -134,4 +150,7 @@ RUNNING = "Running"
 Workers = Annotated[int | None, option("Attacks at once (default: what cores and memory allow).", panel=RUNNING)]
 
 # Output
-Plot = Annotated[Path | None, option("Write a picture of the run, FILE.png.", metavar="FILE", panel=OUTPUT)]
+Plot = Annotated[
+    Path | None, option("Write a picture of the run: FILE.png, .svg or .pdf.", metavar="FILE", panel=OUTPUT)
+]
+Formats = Annotated[str | None, option("Further forms: any of csv,tex (tables) and svg,pdf (pictures).", panel=OUTPUT)]

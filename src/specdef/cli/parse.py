@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from specdef.errors import SpecdefError
@@ -53,3 +54,22 @@ def once(flags: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
         if flags.get(name) is not None:
             raise SpecdefError(f"`{name}` must be given once; it is given with -o and with --{name.replace('_', '-')}.")
     return {**flags, **own}
+
+
+def settings(pairs: list[str] | None) -> dict[str, Any]:
+    """Settings of an optimizer, as ``name=value``: numbers, true, false, or numbers separated by commas.
+
+    Example:
+        >>> settings(["betas=0.9,0.95", "nesterov=true"])
+        {'betas': (0.9, 0.95), 'nesterov': True}
+    """
+    from specdef.defences.options import parse_pairs
+
+    found: dict[str, Any] = {}
+    for name, text in parse_pairs(pairs or ()).items():
+        try:
+            values = tuple(json.loads(part) for part in text.split(","))
+        except ValueError:
+            raise SpecdefError(f"`{name}` must be numbers, true or false; got {text!r}.") from None
+        found[name] = values if len(values) > 1 else values[0]
+    return found

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from specdef.cli import options as given
+from specdef.cli import parse
 from specdef.cli.options import Workers, option
 from specdef.cli.progress import cells_bar
 from specdef.cli.render import say
@@ -21,15 +22,18 @@ def run(
     workers: Workers = None,
     threads: given.Threads = None,
     device: given.Device = None,
+    formats: given.Formats = None,
 ) -> None:
     """Run a study file: models, defences, attacks and seeds, to tables, a picture and one page.
 
-    Example: specdef run study.yaml --out results
+    Example: specdef run study.yaml --out results --formats tex,pdf
     """
     from specdef.certify.resources import Resources
     from specdef.certify.study_run import run_study
-    from specdef.report.study import write_study
+    from specdef.report.exports import check_formats, write_all
 
+    wanted = parse.words(formats) or ()
+    check_formats(wanted)
     with cells_bar(quiet=False) as (on_stage, on_cell):
         run_study(
             study,
@@ -39,4 +43,4 @@ def run(
             on_cell=on_cell,
             command=shlex.join(["specdef", *sys.argv[1:]]),
         )
-    say(*(f"Wrote {path}" for path in write_study(out)))
+    say(*(f"Wrote {path}" for path in write_all(out, wanted)))

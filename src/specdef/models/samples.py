@@ -19,3 +19,16 @@ class Labelled:
 
     text: str
     label: int
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A conversation to continue: the loss is taken on the tokens of `completion`, the assistant's next turn.
+
+    Attributes:
+        messages: (role, content) of the turns before it, oldest first.
+        completion: what the assistant says.
+    """
+
+    messages: tuple[tuple[str, str], ...]
+    completion: str

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from specdef.errors import CheckpointError, TaskError
 from specdef.models.loading import is_fault, reason
-from specdef.models.samples import Sample
+from specdef.models.samples import Chat, Sample
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +51,28 @@ def start_token(tokenizer: Any) -> int:
         if token is not None:
             return int(token)
     return 0
+
+
+def written(sample: Sample | Chat, tokenizer: Any) -> Sample:
+    """A sample as text: a conversation in the tokenizer's chat template, or in plain words where it has none.
+
+    Raises:
+        CheckpointError: the tokenizer fails on it.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> written(Chat((("user", "Hello"),), "Good day"), SimpleNamespace(chat_template=None)).prompt
+        'user: Hello\\nassistant: '
+    """
+    if isinstance(sample, Sample):
+        return sample
+    if not getattr(tokenizer, "chat_template", None):
+        lines = [f"{role}: {content}\n" for role, content in sample.messages]
+        return Sample("".join([*lines, "assistant: "]), sample.completion)
+    turns = [{"role": role, "content": content} for role, content in sample.messages]
+    with tokenizer_faults():
+        prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    return Sample(str(prompt), sample.completion)
 
 
 def bare(model: Any) -> Any:

@@ -168,6 +168,5 @@ def but_rate(attack: Attack) -> Attack:
 
 
 def ordinary_attack(certificate: Certificate) -> Attack:
-    """Full fine-tuning with AdamW and the certificate's own recipe, as `but_rate` gives it."""
-    recipe = replace(certificate.ordinary, optimizer="adamw")
-    return but_rate(Attack(recipe, utility_factor=certificate.utility.factor))
+    """Full fine-tuning with the certificate's own recipe, as `but_rate` gives it."""
+    return but_rate(Attack(certificate.ordinary, utility_factor=certificate.utility.factor))

@@ -36,7 +36,7 @@ Column = tuple[float, str, str]
 
 
 def heat_map(certificates: Sequence[Certificate], path: Path) -> None:
-    """Outcome of full fine-tuning with AdamW, learning rate by multiplier; each cell also says it in words.
+    """Outcome of full fine-tuning with the ordinary recipe, rate by multiplier; each cell also says it in words.
 
     Args:
         certificates: of one undefended model and task, each with its own multiplier or method.
@@ -66,9 +66,16 @@ def heat_map(certificates: Sequence[Certificate], path: Path) -> None:
     handles.append(pyplot.Rectangle((0, 0), 1, 1, facecolor="#f7f7f7", edgecolor="#999999", label="not tried"))
     handles += [pyplot.Rectangle((0, 0), 1, 1, alpha=0, label=text) for text in MARKS]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    axes.set_title(f"AdamW, all weights; target {number(certificates[0].task.target)}", fontsize=10)
+    axes.set_title(
+        f"{_optimizer(certificates[0])}, all weights; target {number(certificates[0].task.target)}", fontsize=10
+    )
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
+
+
+def _optimizer(certificate: Certificate) -> str:
+    name = certificate.ordinary.optimizer
+    return "AdamW" if name == "adamw" else name
 
 
 def _columns(certificates: Sequence[Certificate]) -> dict[Column, list[Entry]]:
@@ -96,7 +103,7 @@ def _columns(certificates: Sequence[Certificate]) -> dict[Column, list[Entry]]:
 
 
 def drawn_cells(certificate: Certificate) -> list[CertifiedCell]:
-    """The cells of a certificate that a heat map shows: full fine-tuning with AdamW on the task."""
+    """The cells of a certificate that a heat map shows: full fine-tuning with the ordinary recipe on the task."""
     ordinary = ordinary_attack(certificate)
     return [row for row in certificate.cells if row.attacks_task and but_rate(row.attack) == ordinary]
 

@@ -24,7 +24,7 @@ from specdef.report.verdict_cards import cost_table, first_words, verdict_cards
 HEATMAP, TRAJECTORIES = "heatmap.png", "trajectories.png"
 CAPTIONS = {
     HEATMAP: (
-        "How full fine-tuning with AdamW ended, by learning rate and multiplier",
+        "How full fine-tuning with the ordinary recipe ended, by learning rate and multiplier",
         "Each square says the outcome of its most successful seed and the steps to the target, or the best score "
         "within the utility budget. Empty squares were not tried.",
     ),

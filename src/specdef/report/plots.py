@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 BLUE, RED, GREY = "#2b6cb0", "#c53030", "#718096"
 
 
+PICTURES = (".png", ".svg", ".pdf")
+
+
 def refuse_plot_path(path: Path) -> None:
-    """Raise SpecdefError unless `path` is a PNG in a folder that exists."""
-    if path.suffix.lower() != ".png":
-        raise SpecdefError(f"`plot` must be a file ending in .png; got {path}.")
+    """Raise SpecdefError unless `path` is a PNG, SVG or PDF in a folder that exists."""
+    if path.suffix.lower() not in PICTURES:
+        raise SpecdefError(f"`plot` must be a file ending in {', '.join(PICTURES)}; got {path}.")
     if not path.resolve().parent.is_dir():
         raise SpecdefError(f"`plot` must be in a folder that exists; {path.parent} does not. Create it first.")
 

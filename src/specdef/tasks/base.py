@@ -27,11 +27,13 @@ class TaskSpec:
 
     Attributes:
         name: of a kind of task.
-        path: the file it reads; None for a task that needs none.
+        path: the file it reads, or trains on; None for a task that needs none.
         seed: decides the task's draws (train/test split, wrong choices), never the training.
         target: the score to reach; the task's own when None.
         scorer: what counts as success in generated text, where the task asks for it.
         control: name of the task's control to train on; None trains on the task itself.
+        eval: the file it asks, where that is another than `path`.
+        fields: what the files call what the task reads, as in ``prompt=q,completion=a``.
     """
 
     name: str
@@ -40,6 +42,8 @@ class TaskSpec:
     target: float | None = None
     scorer: str | None = None
     control: str | None = None
+    eval: str | None = None
+    fields: str | None = None
 
     @property
     def label(self) -> str:
@@ -48,7 +52,7 @@ class TaskSpec:
 
     @property
     def written(self) -> str:
-        """The task as a user writes it."""
+        """The task as a user writes it; of a user's two files, the one that is trained on."""
         return self.name if self.path is None else f"{self.name}:{self.path}"
 
 
@@ -138,6 +142,9 @@ class TaskKind(ABC):
         Raises:
             TaskError: it is so.
         """
+        if spec.eval is not None or spec.fields is not None:
+            name = "eval" if spec.eval is not None else "fields"
+            raise TaskError(f"`{name}` must be given with `train`, and be left out with task {self.name}.")
         if spec.path is None and self.needs_file:
             raise TaskError(f"`task` {self.name} must be given a file: write {self.name}:FILE; got {spec.written!r}.")
         if spec.path is not None and not (self.takes_file or self.needs_file):
@@ -190,3 +197,44 @@ def parse_task(text: str, *, seed: int = 0, target: float | None = None, scorer:
     """Read ``biographies`` or ``mcqa:FILE``."""
     name, colon, path = text.partition(":")
     return TaskSpec(name, path if colon else None, seed, target, scorer)
+
+
+def given_task(
+    task: str | None,
+    *,
+    train: str | None = None,
+    evaluate: str | None = None,
+    fields: str | None = None,
+    seed: int = 0,
+    target: float | None = None,
+    scorer: str | None = None,
+) -> TaskSpec | None:
+    """The task a user asks for: one by its name, or their own files; None where they ask for none.
+
+    Args:
+        task: such as ``biographies`` or ``mcqa:FILE``.
+        train: a file of theirs to train on.
+        evaluate: a file of theirs that is asked.
+        fields: what their files call what is read.
+        seed: decides the task's draws.
+        target: score to reach.
+        scorer: what counts as success.
+
+    Raises:
+        TaskError: both are asked for, or one file lacks the other, or the kind refuses what is given.
+    """
+    if train is None and task is None:
+        for name, value in (("eval", evaluate), ("fields", fields)):
+            if value is not None:
+                raise TaskError(f"`{name}` must be given with `train`, the file to train on; got {value!r}.")
+        return None
+    if train is not None and task is not None:
+        raise TaskError(f"`task` must be left out with `train`, which is a task of its own; got {task!r}.")
+    spec = parse_task(task or OWN, seed=seed, target=target, scorer=scorer)
+    spec = replace(spec, path=spec.path if train is None else train, eval=evaluate, fields=fields)
+    check_task(spec)
+    return spec
+
+
+OWN = "own"
+"""The kind of task that a user's own files make."""

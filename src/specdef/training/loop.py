@@ -163,6 +163,7 @@ def make_trainer(loaded: LoadedModel, recipe: Recipe, task: Batch, general: Batc
         lr=recipe.lr,
         weight_decay=recipe.weight_decay,
         eps=recipe.eps,
+        options=tuple(dict(recipe.optimizer_options).items()),
         is_head=loaded.kind.is_head,
     )
     schedule = get_scheduler(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -26,12 +26,14 @@ class OptimizerSpec:
         curvature_every: steps between estimates of the Hessian's diagonal; 0 for first-order methods.
         closure: the optimizer evaluates the loss itself, several times a step.
         library: where the implementation comes from.
+        options: settings that a recipe may change, by the library's own names.
     """
 
     build: Callable[[Any, float, float, set[int]], Any]
     curvature_every: int = 0
     closure: bool = False
     library: str = "torch"
+    options: tuple[str, ...] = ()
 
 
 def _adamw(named: Named, lr: float, decay: float, embeddings: set[int]) -> Any:
@@ -83,17 +85,22 @@ def _third_party(name: str, **options: Any) -> Callable[[Any, float, float, set[
     return build
 
 
+THIRD = "pytorch-optimizer"
 OPTIMIZERS: dict[str, OptimizerSpec] = {
-    "adamw": OptimizerSpec(_adamw),
-    "sgd": OptimizerSpec(_sgd),
-    "adafactor": OptimizerSpec(_adafactor),
-    "muon": OptimizerSpec(_muon),
-    "lion": OptimizerSpec(_third_party("Lion"), library="pytorch-optimizer"),
-    "sophia": OptimizerSpec(_third_party("SophiaH", update_period=10), 10, library="pytorch-optimizer"),
-    "adahessian": OptimizerSpec(_third_party("AdaHessian", update_period=1), 1, library="pytorch-optimizer"),
-    "kron": OptimizerSpec(_third_party("Kron"), library="pytorch-optimizer"),
-    "soap": OptimizerSpec(_third_party("SOAP"), library="pytorch-optimizer"),
-    "lbfgs": OptimizerSpec(_lbfgs, closure=True),
+    "adamw": OptimizerSpec(_adamw, options=("betas", "amsgrad")),
+    "sgd": OptimizerSpec(_sgd, options=("momentum", "dampening", "nesterov")),
+    "adafactor": OptimizerSpec(_adafactor, options=("beta2_decay", "d")),
+    "muon": OptimizerSpec(_muon, options=("momentum", "nesterov", "ns_steps", "betas")),
+    "lion": OptimizerSpec(_third_party("Lion"), library=THIRD, options=("betas",)),
+    "sophia": OptimizerSpec(_third_party("SophiaH", update_period=10), 10, library=THIRD, options=("betas", "p")),
+    "adahessian": OptimizerSpec(
+        _third_party("AdaHessian", update_period=1), 1, library=THIRD, options=("betas", "hessian_power")
+    ),
+    "kron": OptimizerSpec(_third_party("Kron"), library=THIRD, options=("momentum", "precondition_lr")),
+    "soap": OptimizerSpec(
+        _third_party("SOAP"), library=THIRD, options=("betas", "shampoo_beta", "precondition_frequency")
+    ),
+    "lbfgs": OptimizerSpec(_lbfgs, closure=True, options=("max_iter", "history_size")),
 }
 """sgd has momentum 0.9; muon is torch.optim.Muon on matrices and AdamW on the rest; kron is PSGD."""
 
@@ -111,6 +118,24 @@ def optimizer_spec(name: str) -> OptimizerSpec:
     raise SpecdefError(f"`optimizer` must be one of {', '.join(OPTIMIZERS)}; got {name!r}. {hint}".rstrip())
 
 
+def check_option(optimizer: str, name: str, value: object) -> None:
+    """Refuse a setting that an optimizer does not have, and values that no setting takes.
+
+    Raises:
+        SpecdefError: it is so.
+    """
+    known = optimizer_spec(optimizer).options
+    if name not in known:
+        raise SpecdefError(f"`{name}` must be a setting of optimizer {optimizer} ({', '.join(known)}); got {value!r}.")
+    parts = value if isinstance(value, tuple) else (value,)
+    pair = name == "betas"
+    if not parts or (pair and len(parts) != 2) or not all(isinstance(part, bool | int | float) for part in parts):
+        wanted = "two numbers, such as 0.9,0.95" if pair else "a number, true or false"
+        raise SpecdefError(f"`{name}` must be {wanted}; got {value!r}.")
+    if pair and not all(0 <= part < 1 for part in parts):
+        raise SpecdefError(f"`{name}` must be numbers of at least 0 and below 1; got {value!r}.")
+
+
 def build_optimizer(
     name: str,
     model: torch.nn.Module,
@@ -118,6 +143,7 @@ def build_optimizer(
     lr: float,
     weight_decay: float,
     eps: float | None = None,
+    options: Sequence[tuple[str, Any]] = (),
     is_head: Callable[[str], bool] = lambda path: False,
 ) -> torch.optim.Optimizer:
     """An optimizer over the model's trainable parameters.
@@ -128,6 +154,7 @@ def build_optimizer(
         lr: learning rate at the top of the schedule.
         weight_decay: decoupled where the optimizer knows it; lbfgs has none.
         eps: of the denominator; None keeps the optimizer's own.
+        options: (name, value) of what is changed of the optimizer's other settings, names from its `OptimizerSpec`.
         is_head: whether a module of that path is an output head; muon leaves heads to AdamW, as it does embeddings.
 
     Raises:
@@ -142,6 +169,10 @@ def build_optimizer(
             )
         for group in optimizer.param_groups:
             group["eps"] = eps
+    for option, value in options:
+        for group in optimizer.param_groups:
+            if option in group:
+                group[option] = value
     return optimizer
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from specdef.errors import SpecdefError
-from specdef.training.optimizers import optimizer_spec
+from specdef.training.optimizers import check_option, optimizer_spec
 
 Precision = Literal["fp32", "bf16", "bf16-master"]
 """fp32; bf16: weights and optimizer in bfloat16; bf16-master: bfloat16 arithmetic over float32 weights."""
@@ -30,6 +30,8 @@ class Recipe:
         max_grad_norm: largest global gradient norm; None leaves gradients alone, as lbfgs always does.
         clip_each: hold every tensor's gradient norm to `max_grad_norm` by itself, so that none shrinks another's.
         eps: of the optimizer's denominator; None keeps its default.
+        optimizer_options: what is changed of the optimizer's other settings, such as ``{"betas": (0.9, 0.95)}``; kept
+            as (name, value), sorted by name.
         weight_decay: decoupled.
         precision: of weights and arithmetic.
         retain_weight: weight of general text in the loss, as an attacker who wants a usable model mixes it in.
@@ -52,9 +54,11 @@ class Recipe:
     seed: int = 0
     clip_each: bool = False
     eps: float | None = None
+    optimizer_options: dict[str, Any] | tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         optimizer_spec(self.optimizer)
+        self._keep_options()
         _require(math.isfinite(self.lr) and self.lr > 0, "lr", "be a number above 0", self.lr)
         for name in ("steps", "batch_size", "gradient_accumulation_steps", "eval_every"):
             _require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
@@ -82,6 +86,14 @@ class Recipe:
         _require(self.schedule in SCHEDULES, "schedule", f"be one of {', '.join(SCHEDULES)}", self.schedule)
         known = ("fp32", "bf16", "bf16-master")
         _require(self.precision in known, "precision", f"be one of {', '.join(known)}", self.precision)
+
+    def _keep_options(self) -> None:
+        """One form for equal options, whatever form they were given in."""
+        given = sorted(dict(self.optimizer_options).items())
+        kept = tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in given)
+        for name, value in kept:
+            check_option(self.optimizer, name, value)
+        object.__setattr__(self, "optimizer_options", kept)
 
 
 def _require(holds: bool, name: str, contract: str, value: object) -> None:

@@ -14,6 +14,7 @@ from specdef.certify.threats.t1 import KIND as T1
 from specdef.certify.trials import Trial, trying
 
 ORDINARY_LR = {
+    "adamw": 1e-4,
     "sgd": 0.1,
     "adafactor": 1e-2,
     "lion": 3e-5,
@@ -46,6 +47,8 @@ class Optimizers(ThreatModel):
         stages = [Stage("clipping and batch size", clipping), Stage("accumulation and a constant schedule", steady)]
         span = math.log10(max(study.multiplier, 1.0))
         for name, ordinary in ORDINARY_LR.items():
+            if name == study.recipe.optimizer:
+                continue  # what T1 searched
             rates = {rounded(ordinary / 10 ** (share * span)) for share in (0.0, 0.5, 1.0)}
             stages.append(Stage(name, trying(sorted(rates, reverse=True), optimizer=name)))
         yield from run_stages(study, findings, self, stages)

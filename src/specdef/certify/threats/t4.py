@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from specdef.attacks.interventions.channel_rates import ChannelRates
+from specdef.attacks.interventions.channel_rates import RATED_OPTIMIZERS, ChannelRates
 from specdef.attacks.interventions.inject_layers import InjectLayers
 from specdef.attacks.interventions.merge import Merge
 from specdef.attacks.interventions.prune import Prune
@@ -34,7 +34,8 @@ class UndoAttacks(ThreatModel):
         at_best = {"lr": learning_rate(best) if best is not None else findings.working[0]}
         undoing = [Trial(at_best, (one,)) for one in (Merge(), Rebalance())]
         layers = [Trial(at_best, (InjectLayers(factors=factors),)) for factors in (2, 4)]
-        rates = Trial({**at_best, "max_grad_norm": None}, (ChannelRates(),))
+        rated = {} if study.recipe.optimizer in RATED_OPTIMIZERS else {"optimizer": RATED_OPTIMIZERS[0]}
+        rates = Trial({**at_best, **rated, "max_grad_norm": None}, (ChannelRates(),))
         gradients = [Trial(at_best, (SmallestGradients(share),)) for share in (0.9, 0.5)]
         stages = [
             Stage("merging and rebalancing", undoing),
@@ -43,7 +44,7 @@ class UndoAttacks(ThreatModel):
             Stage("a learning rate per channel", [rates]),
             Stage("training what has small gradients", gradients),
             Stage("clipping tensor by tensor", [Trial({**at_best, "clip_each": True})]),
-            Stage("eps scaled by the multiplier", [Trial({**at_best, "eps": 1e-8 * study.multiplier})]),
+            Stage("eps scaled by the multiplier", [Trial({**at_best, **rated, "eps": 1e-8 * study.multiplier})]),
             Stage("pruning what looks scaled", [Trial(at_best, (Prune(),))]),
         ]
         yield from run_stages(study, findings, self, stages)

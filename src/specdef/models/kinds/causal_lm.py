@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class CausalLM(ModelKind):
-    """Samples are `specdef.models.samples.Sample`: the loss is taken on the completion's tokens.
+    """Samples are `Sample` and `Chat` of `specdef.models.samples`: the loss is taken on the completion's tokens.
 
     A batch is token ids, labels (-100 where no loss is taken) and attention mask, each [rows, tokens].
     """
@@ -43,9 +43,10 @@ class CausalLM(ModelKind):
 
     def encode(self, samples: Sequence[Any], loaded: LoadedModel) -> Batch:
         """Prompt and completion as one row, padded on the right."""
-        from specdef.models.tokens import encode_completions, vocabulary
+        from specdef.models.tokens import encode_completions, vocabulary, written
 
-        return encode_completions(samples, loaded.processor, vocabulary=vocabulary(loaded.model))
+        texts = [written(sample, loaded.processor) for sample in samples]
+        return encode_completions(texts, loaded.processor, vocabulary=vocabulary(loaded.model))
 
     def batch(self, rows: Batch, chosen: Sequence[int]) -> Batch:
         """Trimmed to the longest row."""
