@@ -14,6 +14,7 @@ from specdef.models.sources import find_model
 if TYPE_CHECKING:
     from specdef.attacks.base import Intervention, RewriteReport
     from specdef.certify.certificate import Certificate
+    from specdef.certify.events import CellEvent
     from specdef.certify.resources import Resources
     from specdef.certify.result import StoredCell
     from specdef.training.outcome import Evaluation
@@ -38,7 +39,7 @@ def attack(
     threads: int | None = None,
     device: str | None = None,
     progress: Callable[[Evaluation], None] | None = None,
-    on_step: Callable[[int], None] | None = None,
+    on_step: Callable[[int, float], None] | None = None,
 ) -> StoredCell:
     """Fine-tune a model once, as an attacker would, and store what came out.
 
@@ -60,7 +61,7 @@ def attack(
         threads: CPU threads; all cores when None.
         device: ``cpu`` or ``cuda``; the GPU where there is one when None.
         progress: called after every evaluation.
-        on_step: called with the number of steps done, after every step.
+        on_step: called after every step with the number of steps done and that step's loss.
 
     Returns:
         The stored result.
@@ -158,6 +159,7 @@ def certify_model(
     cells: Path | str | None = None,
     on_cell: Callable[[StoredCell, int, int], None] | None = None,
     on_stage: Callable[[str], None] | None = None,
+    on_event: Callable[[CellEvent], None] | None = None,
     command: str | None = None,
 ) -> Certificate:
     """Attack a model under named threat models and write ``certificate.json``: what held and what did not.
@@ -187,6 +189,7 @@ def certify_model(
         cells: folder of finished cells shared by several certificates; inside `out` when None.
         on_cell: called after every finished cell.
         on_stage: called with the name of every stage.
+        on_event: told where every cell is while it runs; called from other threads.
         command: noted in the certificate.
 
     Raises:
@@ -223,6 +226,5 @@ def certify_model(
     )
     check_readable(study.cell(study.locked))
     store = Store(Path(out), study.identity(), cells=None if cells is None else Path(cells))
-    return certify_study(
-        study, store, study.resources.executor(), threats=threats, on_cell=on_cell, on_stage=on_stage, command=command
-    )
+    executor = study.resources.executor(on_event)
+    return certify_study(study, store, executor, threats=threats, on_cell=on_cell, on_stage=on_stage, command=command)

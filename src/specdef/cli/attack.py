@@ -90,7 +90,7 @@ def attack(
         clip_each=clip_each,
         eps=eps,
     )
-    with steps_bar(steps, quiet=json_) as (progress, on_step):
+    with steps_bar(steps, quiet=json_, start=f"loading {model}") as (progress, on_step):
         stored = attack_model(
             model,
             out,

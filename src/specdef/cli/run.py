@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from specdef.cli import options as given
+from specdef.cli.cells import cells_shown
 from specdef.cli.options import Workers, option
-from specdef.cli.progress import cells_bar
 from specdef.cli.render import say
 
 
@@ -30,13 +30,14 @@ def run(
     from specdef.certify.study_run import run_study
     from specdef.report.study import write_study
 
-    with cells_bar(quiet=False) as (on_stage, on_cell):
+    with cells_shown(f"loading the models of {study}", quiet=False) as watch:
         run_study(
             study,
             out,
             resources=Resources(workers, threads, device),
-            on_stage=on_stage,
-            on_cell=on_cell,
+            on_stage=watch.on_stage,
+            on_cell=watch.on_cell,
+            on_event=watch.on_event,
             command=shlex.join(["specdef", *sys.argv[1:]]),
         )
     say(*(f"Wrote {path}" for path in write_study(out)))
