@@ -71,18 +71,27 @@ def attack(
         MachineFault: the machine ran out of memory or disk; nothing is stored.
     """
     from specdef.attacks.base import Attack, parse_intervention
+    from specdef.certify.early import refuse_early
     from specdef.certify.faults import machine_faults_said
     from specdef.certify.resources import Resources
     from specdef.certify.run_cell import check_readable, measure_cell, reference_utility
     from specdef.certify.store import Store
     from specdef.certify.study import make_study
-    from specdef.tasks.base import check_task, parse_task
+    from specdef.tasks.base import parse_task
     from specdef.training.recipe import Recipe
 
     done = tuple(parse_intervention(one) if isinstance(one, str) else one for one in interventions)
     made = Attack(recipe or Recipe(), done, early_stop, utility_factor)
-    if task is not None:
-        check_task(parse_task(task, scorer=scorer))  # a typing mistake is answered before a model is fetched
+    resources = Resources(workers=1, threads=threads, device=device)
+    refuse_early(
+        task=task,
+        task_seed=task_seed,
+        target=target,
+        scorer=scorer,
+        utility=utility,
+        text=text,
+        utility_factor=utility_factor,
+    )
     folder = find_model(str(model))
     spec = parse_task(task or kind_of(folder).default_task, seed=task_seed, target=target, scorer=scorer)
     study = make_study(
@@ -91,7 +100,7 @@ def attack(
         spec,
         text=None if text is None else Path(text),
         utility=utility,
-        resources=Resources(workers=1, threads=threads, device=device),
+        resources=resources,
     )
     check_readable(study.cell(study.locked))
     store = Store(Path(out))
@@ -196,19 +205,29 @@ def certify_model(
         SpecdefError: bad input, or a task that the undefended model does not learn; finished cells are kept.
     """
     from specdef.certify.certify_study import certify_study, check_threats
+    from specdef.certify.early import refuse_early
     from specdef.certify.effort import effort_of
     from specdef.certify.resources import Resources
     from specdef.certify.run_cell import check_readable
     from specdef.certify.store import Store
-    from specdef.certify.study import WINDOW, make_study
+    from specdef.certify.study import WINDOW, check_multiplier, check_window, make_study
     from specdef.certify.threat_model import default_threats
-    from specdef.tasks.base import check_task, parse_task
+    from specdef.tasks.base import parse_task
 
     threats = default_threats() if threats is None else threats
     check_threats(threats)
     effort_of(effort)
-    if task is not None:
-        check_task(parse_task(task, scorer=scorer))
+    check_window(WINDOW if window is None else window)
+    check_multiplier(multiplier)
+    refuse_early(
+        task=task,
+        task_seed=task_seed,
+        target=target,
+        scorer=scorer,
+        utility=utility,
+        text=text,
+        utility_factor=utility_factor,
+    )
     original_folder, folder = find_model(str(original), argument="original"), find_model(str(locked))
     spec = parse_task(task or kind_of(folder).default_task, seed=task_seed, target=target, scorer=scorer)
     study = make_study(

@@ -109,13 +109,17 @@ def _require_calibrated(study: Study, findings: Findings) -> None:
     if len(findings.working) >= 2:
         return
     outcomes = ", ".join(
-        f"lr {cell.attack.recipe.lr:g}: {cell.result.note or cell.result.outcome.value}"
-        for cell in findings.results[UNLOCKED]
+        f"lr {cell.attack.recipe.lr:g}: {cell.result.note or _undefended(cell)}" for cell in findings.results[UNLOCKED]
     )
     raise SpecdefError(
         f"Task {study.spec.name} measures nothing on this model: undefended, it must reach {study.task.target:g} "
         f"within the utility budget at two learning rates or more ({outcomes}). Give more steps or another task."
     )
+
+
+def _undefended(cell: StoredCell) -> str:
+    """How a run on the undefended model ended: it has nothing to hold with."""
+    return "target not reached" if cell.result.counts and not cell.result.is_broken else cell.result.outcome.value
 
 
 def _certificate(
