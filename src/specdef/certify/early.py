@@ -29,6 +29,8 @@ def refuse_early(
         raise SpecdefError(f"`utility_factor` must be above 1; got {utility_factor!r}.")
     if target is not None and not 0 < target <= 1:
         raise SpecdefError(f"`target` must lie above 0 and be at most 1; got {target:g}.")
+    if task is None and scorer is not None:
+        raise SpecdefError(f"`scorer` must be left out without `task`; got {scorer!r}. Add `task`, such as sft:FILE.")
     watched = None if utility is None else UTILITIES.get(utility)
     if task is not None:
         made = make_task(parse_task(task, seed=task_seed, target=target, scorer=scorer))
