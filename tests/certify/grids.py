@@ -32,7 +32,7 @@ def cells(folder: Path, count: int = 5, steps: int = 6) -> list[Cell]:
     return [made.cell(made.locked, lr=1e-3 / 2**index) for index in range(count)]
 
 
-def misbehave(data: Mapping[str, Any]) -> FinishedCell:
+def misbehave(data: Mapping[str, Any], listen: Any = None) -> FinishedCell:
     """Die of a signal with a scratch folder open, raise, find the disk full, or work, depending on the seed."""
     seed = data["attack"]["recipe"]["seed"]
     if seed == 1:
@@ -44,17 +44,17 @@ def misbehave(data: Mapping[str, Any]) -> FinishedCell:
     if seed == 3:
         with scratch_folder(None):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return run_cell(data)
+    return run_cell(data, listen)
 
 
-def the_first_never_ends(data: Mapping[str, Any]) -> FinishedCell:
+def the_first_never_ends(data: Mapping[str, Any], listen: Any = None) -> FinishedCell:
     """As usual, but the first cell of `cells` waits to be killed."""
     if data["attack"]["recipe"]["lr"] == 1e-3:
         time.sleep(3600)
-    return run_cell(data)
+    return run_cell(data, listen)
 
 
-def forked(data: Mapping[str, Any]) -> dict[str, Any]:
+def forked(data: Mapping[str, Any], listen: Any = None) -> dict[str, Any]:
     """Threads of the process a cell is forked from, whether a GPU was asked for there, and what the cell imports."""
     import torch
 

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from specdef.cli import progress
+from specdef.cli import heartbeat, progress
 from specdef.cli.main import app
 from specdef.cli.progress import pace, steps_bar
 from specdef.training.outcome import Evaluation
@@ -73,18 +73,20 @@ def test_pace(done: int, seconds: float, said: str) -> None:
 def test_a_bar_on_a_terminal_moves_with_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before, it stood still between evaluations: an attack of 10 minutes showed nothing for minutes."""
     written = StringIO()
-    monkeypatch.setattr(progress, "err_console", Console(file=written, force_terminal=True, width=100))
+    console = Console(file=written, force_terminal=True, width=100)
+    monkeypatch.setattr(progress, "err_console", console)
+    monkeypatch.setattr(heartbeat, "err_console", console)
     with steps_bar(10, quiet=False) as (on_evaluation, on_step):
         on_evaluation(Evaluation(0, 0.25, 43.0))
-        on_step(1)
+        on_step(1, 2.5)
     assert "step 0/10: score 0.250, utility 43" in written.getvalue()
-    assert "step 1/10 " in written.getvalue()
+    assert "step 1/10, loss 2.500" in written.getvalue()
     assert "steps/s, " in written.getvalue()
 
 
 def test_steps_write_no_lines_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
-    for quiet, lines in ((False, 1), (True, 0)):
+    for quiet, lines in ((False, 2), (True, 0)):
         with steps_bar(10, quiet=quiet) as (on_evaluation, on_step):
             on_evaluation(Evaluation(0, 0.25, 43.0))
-            on_step(1)
+            on_step(1, 2.5)
         assert len(capsys.readouterr().err.splitlines()) == lines

@@ -24,7 +24,7 @@ LONG = Recipe(optimizer="adafactor", lr=3e-5, batch_size=32, schedule="cosine", 
 
 
 def cell(recipe: Recipe, path: str = "/models/smol-locked", digest: str = "0123456789abcdef") -> Cell:
-    return Cell(Subject(path, digest), TaskSpec("facts"), "t" * 64, None, "x" * 64, Attack(recipe))
+    return Cell(Subject(path, digest), TaskSpec("facts"), "t" * 64, None, "x" * 64, Attack(recipe), reference=43.2)
 
 
 def listed(folder: Path, width: int = 80, *options: str) -> str:
@@ -99,6 +99,14 @@ def test_a_sentence_says_the_end_once_where_it_is_the_best() -> None:
     found = sentence(stored("broken 20"))
     assert "at step 20: at the end, score 0.250 -> 0.650 and perplexity 43.2 -> 56.16" in found
     assert "best" not in found
+
+
+def test_the_undefended_model_never_holds() -> None:
+    made = replace(cell(Recipe()), reference=None)
+    found = result("collapse 0.5", target=0.6)
+    text = sentence(StoredCell(made.key, made.identity(), found.result, found.measured))
+    assert text.startswith("Target not reached after ")
+    assert "held" not in text.lower()
 
 
 def test_a_run_that_does_not_count_says_so() -> None:

@@ -183,7 +183,7 @@ def test_every_step_is_told_once_and_after_it_its_evaluation(toy_model: Path) ->
         lambda _, step, loss: Evaluation(step, 0.0, 1.0, loss),
         lambda _: None,
         progress=lambda point: told.append(("evaluation", point.step)),
-        on_step=lambda step: told.append(("step", step)),
+        on_step=lambda step, loss: told.append(("step", step)),
     )
     assert [step for what, step in told if what == "step"] == [1, 2, 3, 4, 5]
     assert [told.index(("evaluation", step)) - told.index(("step", step)) for step in (2, 4, 5)] == [1, 1, 1]

@@ -58,7 +58,7 @@ def run_attack(
     reference: float | None = None,
     folder: Path | None = None,
     progress: Callable[[Evaluation], None] | None = None,
-    on_step: Callable[[int], None] | None = None,
+    on_step: Callable[[int, float], None] | None = None,
 ) -> AttackResult:
     """Fine-tune a model in place and say how far it got.
 

@@ -14,6 +14,7 @@ from specdef.models.sources import find_model
 if TYPE_CHECKING:
     from specdef.attacks.base import Intervention, RewriteReport
     from specdef.certify.certificate import Certificate
+    from specdef.certify.events import CellEvent
     from specdef.certify.resources import Resources
     from specdef.certify.result import StoredCell
     from specdef.tasks.base import TaskSpec
@@ -39,7 +40,7 @@ def attack(
     threads: int | None = None,
     device: str | None = None,
     progress: Callable[[Evaluation], None] | None = None,
-    on_step: Callable[[int], None] | None = None,
+    on_step: Callable[[int, float], None] | None = None,
 ) -> StoredCell:
     """Fine-tune a model once, as an attacker would, and store what came out.
 
@@ -63,7 +64,7 @@ def attack(
         threads: CPU threads; all cores when None.
         device: ``cpu`` or ``cuda``; the GPU where there is one when None.
         progress: called after every evaluation.
-        on_step: called with the number of steps done, after every step.
+        on_step: called after every step with the number of steps done and that step's loss.
 
     Returns:
         The stored result.
@@ -73,26 +74,29 @@ def attack(
         MachineFault: the machine ran out of memory or disk; nothing is stored.
     """
     from specdef.attacks.base import Attack, parse_intervention
+    from specdef.certify.early import asked_task, refuse_utility
     from specdef.certify.faults import machine_faults_said
     from specdef.certify.resources import Resources
     from specdef.certify.run_cell import check_readable, measure_cell, reference_utility
     from specdef.certify.store import Store
     from specdef.certify.study import make_study
+    from specdef.tasks.base import parse_task
     from specdef.training.recipe import Recipe
 
     done = tuple(parse_intervention(one) if isinstance(one, str) else one for one in interventions)
     made = Attack(recipe or Recipe(), done, early_stop, utility_factor)
-    spec = _task(task, task_seed, target, scorer)  # a typing mistake is answered before a model is fetched
+    resources = Resources(workers=1, threads=threads, device=device)
+    spec = asked_task(task, seed=task_seed, target=target, scorer=scorer)
+    refuse_utility(spec, utility=utility, text=text, utility_factor=utility_factor)
     folder = find_model(str(model))
-    spec = spec or _task(kind_of(folder).default_task, task_seed, target, scorer)
-    assert spec is not None
+    spec = spec or parse_task(kind_of(folder).default_task, seed=task_seed, target=target, scorer=scorer)
     study = make_study(
         folder,
         folder if original is None else find_model(str(original), argument="original"),
         spec,
         text=None if text is None else Path(text),
         utility=utility,
-        resources=Resources(workers=1, threads=threads, device=device),
+        resources=resources,
     )
     check_readable(study.cell(study.locked))
     store = Store(Path(out))
@@ -161,6 +165,7 @@ def certify_model(
     also: Path | str | None = None,
     on_cell: Callable[[StoredCell, int, int], None] | None = None,
     on_stage: Callable[[str], None] | None = None,
+    on_event: Callable[[CellEvent], None] | None = None,
     command: str | None = None,
 ) -> Certificate:
     """Attack a model under named threat models and write ``certificate.json``: what held and what did not.
@@ -192,29 +197,34 @@ def certify_model(
         also: a YAML file of further attacks, in the form of a study's ``attacks``; a threat model of their own.
         on_cell: called after every finished cell.
         on_stage: called with the name of every stage.
+        on_event: told where every cell is while it runs; called from other threads.
         command: noted in the certificate.
 
     Raises:
         SpecdefError: bad input, or a task that the undefended model does not learn; finished cells are kept.
     """
     from specdef.certify.certify_study import certify_study, check_threats
+    from specdef.certify.early import asked_task, refuse_utility
     from specdef.certify.effort import effort_of
     from specdef.certify.own_attacks import read_attacks
     from specdef.certify.resources import Resources
     from specdef.certify.run_cell import check_readable
     from specdef.certify.store import Store
-    from specdef.certify.study import WINDOW, make_study
+    from specdef.certify.study import WINDOW, check_multiplier, check_window, make_study
     from specdef.certify.threat_model import default_threats
+    from specdef.tasks.base import parse_task
     from specdef.training.recipe import Recipe
 
     threats = default_threats() if threats is None else threats
     check_threats(threats)
     effort_of(effort)
+    check_window(WINDOW if window is None else window)
+    check_multiplier(multiplier)
     own = () if also is None else read_attacks(also, recipe or Recipe())
-    spec = _task(task, task_seed, target, scorer)
+    spec = asked_task(task, seed=task_seed, target=target, scorer=scorer)
+    refuse_utility(spec, utility=utility, text=text, utility_factor=utility_factor)
     original_folder, folder = find_model(str(original), argument="original"), find_model(str(locked))
-    spec = spec or _task(kind_of(folder).default_task, task_seed, target, scorer)
-    assert spec is not None
+    spec = spec or parse_task(kind_of(folder).default_task, seed=task_seed, target=target, scorer=scorer)
     study = make_study(
         folder,
         original_folder,
@@ -231,21 +241,5 @@ def certify_model(
     study = replace(study, also=own)
     check_readable(study.cell(study.locked))
     store = Store(Path(out), study.identity(), cells=None if cells is None else Path(cells))
-    return certify_study(
-        study, store, study.resources.executor(), threats=threats, on_cell=on_cell, on_stage=on_stage, command=command
-    )
-
-
-def _task(task: TaskSpec | str | None, seed: int, target: float | None, scorer: str | None) -> TaskSpec | None:
-    """A task as it was asked for, checked as far as it needs no file; None where none was.
-
-    Raises:
-        TaskError: unknown name, or a file or scorer is missing or has no place.
-    """
-    from specdef.tasks.base import TaskSpec, check_task, parse_task
-
-    if task is None:
-        return None
-    spec = task if isinstance(task, TaskSpec) else parse_task(task, seed=seed, target=target, scorer=scorer)
-    check_task(spec)
-    return spec
+    executor = study.resources.executor(on_event)
+    return certify_study(study, store, executor, threats=threats, on_cell=on_cell, on_stage=on_stage, command=command)

@@ -72,7 +72,7 @@ def certify_study(
         SpecdefError: unknown threat model, or the task measures nothing: the undefended model does not reach the
             target within the utility budget at two learning rates of the window.
     """
-    threats = tuple(threat.name for threat in THREATS if not threat.on_request) if threats is None else threats
+    threats = _ordinary() if threats is None else threats
     check_threats(threats)
     if study.also:
         threats = (*threats, *(threat.name for threat in THREATS if threat.on_request))
@@ -100,23 +100,32 @@ def certify_study(
 
 def check_threats(threats: Sequence[str]) -> None:
     """Raise SpecdefError unless every name is a threat model's and there is at least one."""
-    known = [threat.name for threat in THREATS if not threat.on_request]
+    known = _ordinary()
     unknown = sorted(set(threats) - set(known))
     if unknown or not threats:
         raise SpecdefError(f"`threats` must be any of {', '.join(known)}; got {', '.join(unknown) or 'none'}.")
+
+
+def _ordinary() -> tuple[str, ...]:
+    """The threat models that need no attacks of the user's."""
+    return tuple(threat.name for threat in THREATS if not threat.on_request)
 
 
 def _require_calibrated(study: Study, findings: Findings) -> None:
     if len(findings.working) >= 2:
         return
     outcomes = ", ".join(
-        f"lr {cell.attack.recipe.lr:g}: {cell.result.note or cell.result.outcome.value}"
-        for cell in findings.results[UNLOCKED]
+        f"lr {cell.attack.recipe.lr:g}: {cell.result.note or _undefended(cell)}" for cell in findings.results[UNLOCKED]
     )
     raise SpecdefError(
         f"Task {study.spec.name} measures nothing on this model: undefended, it must reach {study.task.target:g} "
         f"within the utility budget at two learning rates or more ({outcomes}). Give more steps or another task."
     )
+
+
+def _undefended(cell: StoredCell) -> str:
+    """How a run on the undefended model ended: it has nothing to hold with."""
+    return "target not reached" if cell.result.counts and not cell.result.is_broken else cell.result.outcome.value
 
 
 def _certificate(
@@ -143,11 +152,7 @@ def _certificate(
         controls=tuple(map(control_facts, findings.results.get(TASK_CONTROLS, []))),
         cells=tuple(certified(name, cell) for name, found in findings.results.items() for cell in _unique(found)),
         not_tried=(
-            *(
-                f"threat model {threat.name}"
-                for threat in THREATS
-                if not threat.on_request and threat.name not in threats
-            ),
+            *(f"threat model {name}" for name in _ordinary() if name not in threats),
             *study.effort.untried,
             *UNTRIED,
         ),

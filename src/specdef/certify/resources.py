@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from specdef.certify.events import Listen
 from specdef.certify.executors.local import Executor, LocalExecutor
 from specdef.core.devices import check_device, find_device
 from specdef.errors import SpecdefError
@@ -51,13 +52,14 @@ class Resources:
         workers = self.workers or (1 if device == "cuda" else _fitting(folder, cores))
         return replace(self, workers=workers, threads=self.threads or max(1, cores // workers), device=device)
 
-    def executor(self) -> Executor:
-        """The executor that runs cells there."""
+    def executor(self, listen: Listen | None = None) -> Executor:
+        """The executor that runs cells there; `listen` is told where each is."""
         if self.ray is None:
-            return LocalExecutor(self.workers or 1)
+            return LocalExecutor(self.workers or 1, listen=listen)
         from specdef.certify.executors.ray import RayExecutor
 
-        return RayExecutor(None if self.ray == "local" else self.ray, self.workers or 1, self.gpus_per_cell)
+        address = None if self.ray == "local" else self.ray
+        return RayExecutor(address, self.workers or 1, self.gpus_per_cell, listen=listen)
 
 
 def _fitting(folder: Path, cores: int) -> int:

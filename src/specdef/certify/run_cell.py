@@ -19,6 +19,7 @@ from specdef.attacks.base import RewriteReport
 from specdef.attacks.run import AttackResult, run_attack
 from specdef.certify.cell import Cell, cell_from_json, digest_of
 from specdef.certify.environment import environment
+from specdef.certify.events import Listen, Teller
 from specdef.certify.result import CellResult, FinishedCell, Measured, RewriteFacts
 from specdef.core.folders import scratch_folder
 from specdef.errors import SpecdefError
@@ -32,11 +33,12 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Names of glibc's malloc.h."""
 
 
-def run_cell(data: Mapping[str, Any]) -> FinishedCell:
+def run_cell(data: Mapping[str, Any], listen: Listen | None = None) -> FinishedCell:
     """Attack the cell's model.
 
     Args:
         data: `Cell.to_json`.
+        listen: told where the cell is, while it runs.
 
     Returns:
         The result (the same on every run) and what was measured (seconds and memory, which are not).
@@ -46,7 +48,9 @@ def run_cell(data: Mapping[str, Any]) -> FinishedCell:
     for name in [name for name in os.environ if name.startswith("ACCELERATE_") or name in _LAUNCHER]:
         del os.environ[name]  # a scheduler's settings must not change what a cell computes
     _keep_freed_memory()
-    return measure_cell(cell_from_json(data))
+    cell = cell_from_json(data)
+    teller = Teller(cell, listen)
+    return measure_cell(cell, progress=teller.on_evaluation, on_step=teller.on_step)
 
 
 def _keep_freed_memory() -> None:
@@ -61,7 +65,7 @@ def measure_cell(
     cell: Cell,
     *,
     progress: Callable[[Evaluation], None] | None = None,
-    on_step: Callable[[int], None] | None = None,
+    on_step: Callable[[int, float], None] | None = None,
 ) -> FinishedCell:
     """`run_cell` in this process, with a call after every evaluation and after every step."""
     started = time.perf_counter()
@@ -99,7 +103,7 @@ def attack_cell(
     cell: Cell,
     *,
     progress: Callable[[Evaluation], None] | None = None,
-    on_step: Callable[[int], None] | None = None,
+    on_step: Callable[[int, float], None] | None = None,
 ) -> AttackResult:
     """Load the cell's model, its weights rewritten already, and attack it in this process."""
     loaded, general = _load(cell)

@@ -172,10 +172,8 @@ def make_study(
     watched = utility_for(kind, utility)
     made = make_task(task)
     content = watched.read(text)
-    if multiplier is not None and not 1 <= multiplier <= 2.0**60:
-        raise SpecdefError(f"`multiplier` must lie between 1 and 2^60; got {multiplier:g}.")
-    if len(set(window)) < 2 or min(window) <= 0:
-        raise SpecdefError(f"`window` must be two or more learning rates above 0; got {', '.join(map(str, window))}.")
+    check_multiplier(multiplier)
+    check_window(window)
     lock = _lock_of(locked)
     first, second = subject_of(original, argument="original"), subject_of(locked)
     if first.digest == second.digest:
@@ -203,6 +201,26 @@ def make_study(
         effort=effort_of(effort),
         part_names=part_names_of(load_json_object(original / "config.json")),
     )
+
+
+def check_multiplier(multiplier: float | None) -> None:
+    """Refuse a multiplier that no lock has.
+
+    Raises:
+        SpecdefError: it is outside 1 to 2^60.
+    """
+    if multiplier is not None and not 1 <= multiplier <= 2.0**60:
+        raise SpecdefError(f"`multiplier` must lie between 1 and 2^60; got {multiplier:g}.")
+
+
+def check_window(window: Sequence[float]) -> None:
+    """Refuse learning rates that make no window.
+
+    Raises:
+        SpecdefError: fewer than two, or one that is not a number above 0.
+    """
+    if len(set(window)) < 2 or not all(0 < one < float("inf") for one in window):
+        raise SpecdefError(f"`window` must be two or more learning rates above 0; got {', '.join(map(str, window))}.")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from specdef.certify.api import certify_model
 from specdef.certify.cell import Cell, Subject, digest_of, subject_of
 from specdef.certify.effort import QUICK
 from specdef.certify.environment import environment
+from specdef.certify.events import Listen
 from specdef.certify.resources import Resources
 from specdef.certify.result import StoredCell
 from specdef.certify.run_cell import reference_utility
@@ -75,6 +76,7 @@ def run_study(
     resources: Resources | None = None,
     on_cell: OnCell | None = None,
     on_stage: OnStage | None = None,
+    on_event: Listen | None = None,
     command: str | None = None,
 ) -> StudyResults:
     """Run a study: make the defended models, run the attacks that are not done yet, write ``results.json``.
@@ -88,6 +90,7 @@ def run_study(
         resources: where cells run; as many at once as cores and memory allow when None.
         on_cell: called after every finished cell, with how many are done and how many there are.
         on_stage: called with the name of every stage.
+        on_event: told where every cell is while it runs; called from other threads.
         command: noted in the results.
 
     Raises:
@@ -105,12 +108,12 @@ def run_study(
     tables: tuple[Table, ...] = ()
     if content.certify:
         certificates = tuple(
-            _certify(plan, folder, store, field, defended, on_cell, say, command)
+            _certify(plan, folder, store, field, defended, on_cell, say, on_event, command)
             for field in fields
             for defended in field.defended
         )
     else:
-        tables = _attack(plan, store, fields, on_cell, say)
+        tables = _attack(plan, store, fields, on_cell, say, on_event)
     results = StudyResults(
         specdef_study_results=1,
         title=content.title,
@@ -212,7 +215,12 @@ def study_cells(plan: StudyPlan, field: Field, defended: Defended) -> list[list[
 
 
 def _attack(
-    plan: StudyPlan, store: Store, fields: tuple[Field, ...], on_cell: OnCell | None, say: OnStage
+    plan: StudyPlan,
+    store: Store,
+    fields: tuple[Field, ...],
+    on_cell: OnCell | None,
+    say: OnStage,
+    on_event: Listen | None,
 ) -> tuple[Table, ...]:
     """Run every cell that is not finished, all of the study in one sweep."""
     say("attacks")
@@ -223,7 +231,7 @@ def _attack(
     }
     cells = [cell for attacks in grid.values() for seeds in attacks for cell in seeds]
     workers = min(field.study.resources.workers or 1 for field in fields)
-    executor = replace(fields[0].study.resources, workers=workers).executor()
+    executor = replace(fields[0].study.resources, workers=workers).executor(on_event)
     finished: Mapping[str, StoredCell] = {cell.key: cell for cell in sweep(cells, store, executor, on_cell=on_cell)}
     return tuple(
         Table(
@@ -256,6 +264,7 @@ def _certify(
     defended: Defended,
     on_cell: OnCell | None,
     say: OnStage,
+    on_event: Listen | None,
     command: str | None,
 ) -> str:
     """One certificate; returns its folder's name inside the study's."""
@@ -278,6 +287,7 @@ def _certify(
         cells=store.cells,
         on_cell=on_cell,
         on_stage=lambda stage: say(f"{label}: {stage}"),
+        on_event=on_event,
         command=command,
     )
     return name

@@ -98,7 +98,7 @@ def attack(
         optimizer_options=parse.settings(optimizer_option),
     )
     spec = given_task(task, train=train, evaluate=eval_, fields=fields, seed=task_seed, target=target, scorer=scorer)
-    with steps_bar(steps, quiet=json_) as (progress, on_step):
+    with steps_bar(steps, quiet=json_, start=f"loading {model}") as (progress, on_step):
         stored = attack_model(
             model,
             out,

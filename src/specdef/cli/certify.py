@@ -11,8 +11,8 @@ import typer
 
 from specdef.cli import options as given
 from specdef.cli import parse
+from specdef.cli.cells import cells_shown
 from specdef.cli.options import Json, Multiplier, Results, option
-from specdef.cli.progress import cells_bar
 from specdef.cli.render import out_console, print_json, safe, say
 from specdef.errors import SpecdefError
 
@@ -98,8 +98,8 @@ def certify(
         "resources": Resources(workers, threads, device, ray, gpus_per_cell),
         "command": shlex.join(["specdef", *sys.argv[1:]]),
     }
-    with cells_bar(quiet=json_) as (on_stage, on_cell):
-        options |= {"on_stage": on_stage, "on_cell": on_cell}
+    with cells_shown(f"loading {locked} and {original}", quiet=json_) as watch:
+        options |= {"on_stage": watch.on_stage, "on_cell": watch.on_cell, "on_event": watch.on_event}
         if find_multiplier:
             _find_multiplier(locked, out, options, json_)
             return

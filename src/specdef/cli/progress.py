@@ -1,4 +1,4 @@
-"""What is shown while a command works: bars on a terminal, plain lines where the output is piped."""
+"""What is shown while one thing is worked on: bars on a terminal, plain lines where the output is piped."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from specdef.cli.heartbeat import heartbeat
 from specdef.cli.render import err_console, safe
 
 if TYPE_CHECKING:
-    from specdef.certify.result import StoredCell
     from specdef.training.outcome import Evaluation
 
 
@@ -46,59 +46,41 @@ def pace(done: int, total: int, seconds: float) -> str:
     return f"{speed}, {left} s left" if left < 600 else f"{speed}, {math.ceil(left / 60)} min left"
 
 
+Shown = tuple["Callable[[Evaluation], None]", "Callable[[int, float], None]"]
+
+
 @contextmanager
-def steps_bar(total: int, *, quiet: bool) -> Iterator[tuple[Callable[[Evaluation], None], Callable[[int], None]]]:
-    """Of one attack: what to call after an evaluation, which is a line, and after a step, which moves a bar below."""
+def steps_bar(total: int, *, quiet: bool, start: str = "loading") -> Iterator[Shown]:
+    """Of one attack: what to call after an evaluation, which is a line, and after a step, which moves a bar below.
+
+    Where there is no terminal for a bar, the step is a line whenever nothing was printed for some seconds.
+    """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[pace]}"))
-    hidden = quiet or not err_console.is_terminal
-    with Progress(*columns, console=err_console, transient=True, disable=hidden) as bar:
-        task = bar.add_task("loading", total=total, pace="")
+    hidden, latest = quiet or not err_console.is_terminal, [f"still at work: {start}"]
+    with (
+        Progress(*columns, console=err_console, transient=True, disable=hidden) as bar,
+        heartbeat(lambda: latest[0], hidden=quiet or err_console.is_terminal) as say,
+    ):
+        task = bar.add_task(safe(start), total=total, pace="")
+        if hidden and not quiet:
+            say(start)
         started: list[float] = []
 
-        def on_step(step: int) -> None:
+        def on_step(step: int, loss: float) -> None:
             speed = pace(step, total, time.monotonic() - started[0])
-            bar.update(task, completed=step, description=f"step {step}/{total}", pace=speed)
+            latest[0] = ", ".join(filter(None, [f"step {step}/{total}: loss {loss:.3f}", speed]))
+            bar.update(task, completed=step, description=f"step {step}/{total}, loss {loss:.3f}", pace=speed)
 
         def on_evaluation(point: Evaluation) -> None:
             started.append(time.monotonic())
-            on_step(point.step)
-            if quiet:
-                return
             speed = pace(point.step, total, started[-1] - started[0])
+            bar.update(task, completed=point.step, description=f"step {point.step}/{total}", pace=speed)
             parts = [f"step {point.step}/{total}: score {point.score:.3f}, utility {point.utility:.4g}"]
             parts += [] if point.loss is None else [f"loss {point.loss:.3f}"]
             parts += [speed] if speed else []
-            err_console.print(", ".join(parts), soft_wrap=True, highlight=False)
+            if not quiet:
+                say(", ".join(parts))
 
         yield on_evaluation, on_step
-
-
-@contextmanager
-def cells_bar(*, quiet: bool) -> Iterator[tuple[Any, Any]]:
-    """Progress over the cells of each batch, and a line per finished cell, with the time left in the batch."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    from specdef.cli.runs import sentence
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
-    with Progress(*columns, console=err_console, disable=quiet, transient=True) as bar:
-        task = bar.add_task("starting", total=None, left="")
-        started: list[float] = [time.monotonic()]
-        finished: list[int] = [0]
-
-        def on_stage(name: str) -> None:
-            started[0], finished[0] = time.monotonic(), 0
-            bar.update(task, description=safe(name), completed=0, total=None, left="")
-
-        def on_cell(cell: StoredCell, done: int, total: int) -> None:
-            finished[0] += 1
-            each = (time.monotonic() - started[0]) / finished[0]
-            minutes = math.ceil(each * (total - done) / 60)
-            bar.update(task, completed=done, total=total, left=f"about {minutes} min left in this batch")
-            if not quiet:
-                label = f"{cell.attack.label}, seed {cell.attack.recipe.seed}"
-                bar.console.print(safe(f"{label}: {sentence(cell)}"), soft_wrap=True, highlight=False)
-
-        yield on_stage, on_cell

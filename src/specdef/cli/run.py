@@ -11,8 +11,8 @@ import typer
 
 from specdef.cli import options as given
 from specdef.cli import parse
+from specdef.cli.cells import cells_shown
 from specdef.cli.options import Workers, option
-from specdef.cli.progress import cells_bar
 from specdef.cli.render import say
 
 
@@ -34,13 +34,14 @@ def run(
 
     wanted = parse.words(formats) or ()
     check_formats(wanted)
-    with cells_bar(quiet=False) as (on_stage, on_cell):
+    with cells_shown(f"loading the models of {study}", quiet=False) as watch:
         run_study(
             study,
             out,
             resources=Resources(workers, threads, device),
-            on_stage=on_stage,
-            on_cell=on_cell,
+            on_stage=watch.on_stage,
+            on_cell=watch.on_cell,
+            on_event=watch.on_event,
             command=shlex.join(["specdef", *sys.argv[1:]]),
         )
     say(*(f"Wrote {path}" for path in write_all(out, wanted)))

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from specdef.cli.options import Json, Results
 from specdef.cli.render import number, out_console, print_json, safe, say
-from specdef.core.text import shown
+from specdef.core.text import counted, shown
 
 if TYPE_CHECKING:
     from specdef.certify.result import StoredCell
@@ -73,7 +73,7 @@ def _row(cell: StoredCell) -> dict[str, str]:
         "model": short if name is None else f"{name} {short}",
         "attack": cell.attack.label,
         "seed": str(cell.attack.recipe.seed),
-        "outcome": cell.result.outcome.value,
+        "outcome": _outcome(cell),
         "score": number(best.score if best else None),
         "step": number(cell.result.step),
         "utility": number(best.utility if best else None),
@@ -87,8 +87,8 @@ def sentence(cell: StoredCell) -> str:
     if not result.counts:
         return f"{result.outcome.value.capitalize()}: {result.note.rstrip('.')}. This says nothing about the defence."
     start, best, end = result.evaluations[0], result.best, result.evaluations[-1]
-    ended = f"at step {result.step}" if result.is_broken else f"after {result.steps} steps"
-    text = f"{result.outcome.value.capitalize()} {ended}: at the end, score {start.score:.3f} -> {end.score:.3f}"
+    ended = f"at step {result.step}" if result.is_broken else f"after {counted(result.steps, 'step')}"
+    text = f"{_outcome(cell).capitalize()} {ended}: at the end, score {start.score:.3f} -> {end.score:.3f}"
     text += f" and {name} {number(start.utility)} -> {number(end.utility)}"
     if best is not None and best != end:
         text += f"; the best within the utility budget was score {best.score:.3f} at step {best.step}"
@@ -112,6 +112,17 @@ def plot_run(cell: StoredCell, path: Path) -> None:
         best=None if result.best is None else result.best.step,
         lost=result.diverged_at,
     )
+
+
+def _outcome(cell: StoredCell) -> str:
+    """How a run ended, in words; of a model with nothing undefended to be compared with, never that it held."""
+    from specdef.certify.cell import CellConfig
+    from specdef.report.phrases import NOT_REACHED
+
+    config = CellConfig.from_wire(cell.config)
+    compared = config.original != config.model and (config.original is not None or config.reference is not None)
+    unbroken = cell.result.counts and not cell.result.is_broken
+    return NOT_REACHED if unbroken and not compared else cell.result.outcome.value
 
 
 def _utility(cell: StoredCell) -> str:

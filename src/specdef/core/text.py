@@ -62,3 +62,13 @@ def _escaped(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    Example:
+        >>> counted(1, "step"), counted(3, "seed")
+        ('1 step', '3 seeds')
+    """
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

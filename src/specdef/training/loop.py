@@ -231,7 +231,7 @@ def train(
     stop: Callable[[Sequence[Evaluation]], StopReason | None],
     *,
     progress: Callable[[Evaluation], None] | None = None,
-    on_step: Callable[[int], None] | None = None,
+    on_step: Callable[[int, float], None] | None = None,
 ) -> TrainingRun:
     """Evaluate, then train until a decision, the budget, or weights that are no longer finite.
 
@@ -242,7 +242,7 @@ def train(
         evaluate: measures the model, at step 0 and then every so many steps.
         stop: from all evaluations so far, why to end; None goes on.
         progress: called after every evaluation.
-        on_step: called with the number of steps done, after every step.
+        on_step: called after every step with the number of steps done and that step's loss.
     """
     evaluations: list[Evaluation] = []
     seconds = 0.0
@@ -261,7 +261,7 @@ def train(
         loss = trainer.step()
         seconds += time.perf_counter() - started
         if on_step is not None:
-            on_step(trainer.done)
+            on_step(trainer.done, loss)
         last = trainer.done == trainer.recipe.steps
         dead = not math.isfinite(loss) and not _weights_finite(trainer.model)
         if last or dead or trainer.done % trainer.recipe.eval_every == 0:

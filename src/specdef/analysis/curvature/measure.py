@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,11 @@ from typing import TYPE_CHECKING, Literal
 from specdef.analysis.curvature.eigen import End, extreme_eigenpairs
 from specdef.analysis.curvature.operators import Kind, curvature_operator, require_curvature_libraries, spectral_density
 from specdef.analysis.curvature.problem import LossProblem, loss_problem, mean_loss
-from specdef.core.devices import find_device
+from specdef.core.devices import check_device, find_device
 from specdef.errors import SpecdefError
 from specdef.models.base import kind_of
 from specdef.models.sources import find_model
-from specdef.tasks.base import TaskSpec, check_kind, make_task
+from specdef.tasks.base import TaskSpec, check_kind, check_task, make_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,11 +97,15 @@ def measure_curvature(
     Raises:
         SpecdefError: bad input, or the iteration did not converge.
     """
-    require_curvature_libraries()
+    _refuse(kind, num_eigenvalues, num_samples, dtype, params)
+    check_device(device)
+    if task is not None:
+        check_task(task)
     if seed < 0:
         raise SpecdefError(f"`seed` must be 0 or more; got {seed}.")
     if not 0 < tolerance < 1:
         raise SpecdefError(f"`tolerance` must lie between 0 and 1; got {tolerance:g}.")
+    require_curvature_libraries()
     started = time.perf_counter()
     say = progress or (lambda stage: None)
     problem = task_problem(model, task, params=params, num_samples=num_samples, dtype=dtype, device=device)
@@ -141,6 +146,21 @@ def measure_curvature(
         products=count[0],
         seconds=time.perf_counter() - started,
     )
+
+
+def _refuse(kind: str, num_eigenvalues: int, num_samples: int, dtype: str, params: str | None) -> None:
+    """Refuse options that no model makes right, before one is fetched."""
+    if kind not in ("hessian", "gauss-newton"):
+        raise SpecdefError(f"`kind` must be hessian or gauss-newton; got {kind!r}.")
+    for name, number in (("num_eigenvalues", num_eigenvalues), ("samples", num_samples)):
+        if number < 1:
+            raise SpecdefError(f"`{name}` must be at least 1; got {number}.")
+    if dtype not in ("fp32", "fp64"):
+        raise SpecdefError(f"`dtype` must be fp32 or fp64; got {dtype!r}.")
+    try:
+        re.compile(params or "")
+    except re.error as error:
+        raise SpecdefError(f"`params` must be a regular expression; {params!r} is none ({error}).") from error
 
 
 def task_problem(

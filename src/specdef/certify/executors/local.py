@@ -5,13 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from specdef.certify.cell import Cell
+from specdef.certify.events import CellEvent, Listen, tell, waiting
 from specdef.certify.faults import describe, is_machine_fault
 from specdef.certify.result import FinishedCell, crashed, refused
 from specdef.certify.run_cell import run_cell
@@ -19,7 +20,9 @@ from specdef.core.leftovers import remove_scratch_of
 from specdef.errors import SpecdefError
 
 Finished = tuple[Cell, FinishedCell]
-Run = Callable[[Mapping[str, Any]], FinishedCell]
+Run = Callable[..., FinishedCell]
+"""(`Cell.to_json`, who listens) -> finished cell. On Ray nobody listens, and it gets the first alone."""
+EVENT = "event"
 _LIGHT = ("specdef.certify.run_cell", "torch", "transformers")
 PRELOADED = (
     *_LIGHT,
@@ -48,10 +51,12 @@ class LocalExecutor:
     Attributes:
         workers: cells at once.
         function: what each process runs; another one only in tests.
+        listen: told where every cell is: all as they begin to wait, then each as it runs. Called from other threads.
     """
 
     workers: int = 1
     function: Run = run_cell
+    listen: Listen | None = None
 
     def run(self, cells: Sequence[Cell]) -> Iterator[Finished]:
         """Yield cells as they finish."""
@@ -63,7 +68,9 @@ class LocalExecutor:
         processes: set[Any] = set()
         try:
             for cell in cells:
-                futures[pool.submit(_run_isolated, context, self.function, cell, processes)] = cell
+                tell(self.listen, waiting(cell))
+            for cell in cells:
+                futures[pool.submit(_run_isolated, context, self, cell, processes)] = cell
             while futures:
                 done, _ = wait(futures, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -75,15 +82,17 @@ class LocalExecutor:
             pool.shutdown(wait=True)
 
 
-def _run_isolated(context: Any, function: Run, cell: Cell, processes: set[Any]) -> FinishedCell:
+def _run_isolated(context: Any, executor: LocalExecutor, cell: Cell, processes: set[Any]) -> FinishedCell:
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(sender, function, cell.to_json()))
+    process = context.Process(target=_child, args=(sender, executor.function, cell.to_json()))
     process.start()
     processes.add(process)
     sender.close()
     with closing(receiver):
         try:
-            kind, value = receiver.recv()
+            while (received := receiver.recv())[0] == EVENT:
+                tell(executor.listen, received[1])
+            kind, value = received
         except EOFError:
             kind, value = "died", None
     process.join()
@@ -103,17 +112,21 @@ def _run_isolated(context: Any, function: Run, cell: Cell, processes: set[Any]) 
     return cast(FinishedCell, value)
 
 
-def _child(sender: Any, function: Run, data: Mapping[str, Any]) -> None:
+def _child(sender: Any, function: Run, data: dict[str, Any]) -> None:
     """In the cell's process: run, send back, and leave at once when the parent is gone."""
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    sender.send(safely(function, data))
+
+    def listen(event: CellEvent) -> None:
+        sender.send((EVENT, event))
+
+    sender.send(safely(function, data, listen))
     sender.close()
 
 
-def safely(function: Run, data: Mapping[str, Any]) -> tuple[str, Any]:
+def safely(function: Run, *arguments: Any) -> tuple[str, Any]:
     """Run a cell: what it gave, or why it gave nothing. A refusal is a result; a fault of the machine never is."""
     try:
-        return "done", function(data)
+        return "done", function(*arguments)
     except Exception as error:
         if isinstance(error, SpecdefError) and not is_machine_fault(error):
             return "refused", str(error)

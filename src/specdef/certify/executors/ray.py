@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from specdef.certify.cell import Cell
+from specdef.certify.events import Listen, tell, waiting
 from specdef.certify.executors.local import Finished, Run, safely
 from specdef.certify.faults import describe
 from specdef.certify.result import FinishedCell, crashed, refused
@@ -25,12 +26,14 @@ class RayExecutor:
         workers: cells at once on a local cluster.
         gpus: share of a GPU per cell.
         function: what each task runs; another one only in tests.
+        listen: told which cells wait; where they are while they run is not heard from a cluster.
     """
 
     address: str | None = None
     workers: int = 1
     gpus: float = 0.0
     function: Run = run_cell
+    listen: Listen | None = None
 
     def run(self, cells: Sequence[Cell]) -> Iterator[Finished]:
         """Yield cells as they finish."""
@@ -53,11 +56,13 @@ class RayExecutor:
                 ) from error
         try:
             remote = ray.remote(num_cpus=threads, num_gpus=self.gpus, max_calls=1, max_retries=0)(safely)
-            waiting = {remote.remote(self.function, cell.to_json()): cell for cell in cells}
-            while waiting:
-                done, _ = ray.wait(list(waiting))
+            for cell in cells:
+                tell(self.listen, waiting(cell))
+            running = {remote.remote(self.function, cell.to_json()): cell for cell in cells}
+            while running:
+                done, _ = ray.wait(list(running))
                 for reference in done:
-                    cell = waiting.pop(reference)
+                    cell = running.pop(reference)
                     try:
                         kind, value = ray.get(reference)
                     except ray.exceptions.RayError as error:

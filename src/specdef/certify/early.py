@@ -1,0 +1,52 @@
+"""What a user asks for, read and refused before a model is fetched or anything heavy is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from specdef.errors import SpecdefError
+from specdef.models.base import MODEL_KINDS
+from specdef.tasks.base import TaskSpec, make_task, parse_task
+from specdef.tasks.utility import UTILITIES, utility_for
+
+
+def asked_task(
+    task: TaskSpec | str | None, *, seed: int = 0, target: float | None = None, scorer: str | None = None
+) -> TaskSpec | None:
+    """A task as it was asked for; None where the model's kind decides. Its file is read to be checked.
+
+    Raises:
+        SpecdefError: the task, its file, target or scorer cannot be used.
+    """
+    if target is not None and not 0 < target <= 1:
+        raise SpecdefError(f"`target` must lie above 0 and be at most 1; got {target:g}.")
+    if task is None:
+        if scorer is not None:
+            raise SpecdefError(
+                f"`scorer` must be left out without `task`; got {scorer!r}. Add `task`, such as sft:FILE."
+            )
+        return None
+    spec = task if isinstance(task, TaskSpec) else parse_task(task, seed=seed, target=target, scorer=scorer)
+    make_task(spec)
+    return spec
+
+
+def refuse_utility(
+    spec: TaskSpec | None, *, utility: str | None, text: Path | str | None, utility_factor: float = 2.0
+) -> None:
+    """Check a utility and its general text as far as it needs no model: `make_study` checks the rest, and this again.
+
+    Raises:
+        SpecdefError: they cannot be used.
+    """
+    if not utility_factor > 1:
+        raise SpecdefError(f"`utility_factor` must be above 1; got {utility_factor!r}.")
+    watched = None if utility is None else UTILITIES.get(utility)
+    if spec is not None:
+        watched = utility_for(MODEL_KINDS.get(make_task(spec).model_kind), utility)
+    if text is None:
+        return
+    if watched is not None:
+        watched.read(Path(text))
+    elif not Path(text).exists():
+        raise SpecdefError(f"`text` must be a UTF-8 text file; {text} does not exist.")

@@ -1,0 +1,139 @@
+"""Where every cell of a batch is, and how long the rest takes. Nothing is printed here."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from specdef.core.text import counted
+
+if TYPE_CHECKING:
+    from specdef.certify.events import CellEvent
+
+ENOUGH = 3
+"""Steps of a running cell from which the rest of it can be told, while no cell has finished."""
+
+
+@dataclass
+class Progress:
+    """One cell.
+
+    Attributes:
+        event: the latest it said.
+        started: when it left the queue; None while it waits.
+        trained: when its first step began.
+        ended: when it finished.
+    """
+
+    event: CellEvent
+    started: float | None = None
+    trained: float | None = None
+    ended: float | None = None
+
+    def spent(self, now: float) -> float:
+        """Seconds since it left the queue, or those it took in all."""
+        if self.started is None:
+            return 0.0
+        return (now if self.ended is None else self.ended) - self.started
+
+    def expected(self, now: float) -> float | None:
+        """Seconds the whole cell takes at the speed of its steps so far; None where too few were done."""
+        if self.started is None or self.trained is None or self.event.step < min(ENOUGH, self.event.steps):
+            return None
+        each = (now - self.trained) / self.event.step
+        return self.trained - self.started + each * self.event.steps
+
+
+class Board:
+    """The cells of the batch that runs; safe to call from several threads. Times are seconds of one clock."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cells: dict[str, Progress] = {}
+
+    def clear(self) -> None:
+        """Begin another batch."""
+        with self._lock:
+            self._cells = {}
+
+    def take(self, event: CellEvent, now: float) -> None:
+        """Note what a cell said."""
+        with self._lock:
+            if event.phase == "waiting" and all(one.ended is not None for one in self._cells.values()):
+                self._cells = {}  # the stage goes on with another batch
+            found = self._cells.setdefault(event.key, Progress(event))
+            if event.phase != "waiting" and found.started is None:
+                found.started = now
+            if event.score is not None and found.trained is None:
+                found.trained = now
+            found.event = event
+
+    def finish(self, key: str, now: float) -> None:
+        """Note that a cell ended."""
+        with self._lock:
+            if key in self._cells:
+                self._cells[key].ended = now
+
+    def cells(self) -> Mapping[str, Progress]:
+        """Every cell of the batch by its key, in the order they were asked for."""
+        with self._lock:
+            return dict(self._cells)
+
+    def running(self) -> list[Progress]:
+        """The cells that have begun and not ended."""
+        return [one for one in self.cells().values() if one.started is not None and one.ended is None]
+
+    def left(self, now: float) -> float | None:
+        """Seconds until the batch has ended; None while too little is known.
+
+        Cells take as long for a step as those that finished took, loading and scoring included; before one has, as
+        those that run are expected to. A running cell is given what its own steps say, once they say it.
+        """
+        cells = list(self.cells().values())
+        running = self.running()
+        known = [
+            (one.spent(now), one.event.steps) for one in cells if one.started is not None and one.ended is not None
+        ]
+        if not known:
+            known = [(found, one.event.steps) for one in running if (found := one.expected(now)) is not None]
+        if not known:
+            return None
+        each = sum(seconds for seconds, _ in known) / sum(steps for _, steps in known)
+        rest = []
+        for one in running:
+            whole = one.expected(now)
+            rest.append(max(0.0, (each * one.event.steps if whole is None else whole) - one.spent(now)))
+        queued = sum(each * one.event.steps for one in cells if one.started is None and one.ended is None)
+        return max([(sum(rest) + queued) / max(1, len(running)), *rest])
+
+    def summary(self, now: float) -> str:
+        """The batch in a few words: how many cells are done, and the time left."""
+        cells = self.cells()
+        if not cells:
+            return "no cell is running yet"
+        done = sum(one.ended is not None for one in cells.values())
+        return f"{done} of {counted(len(cells), 'cell')} done" + time_left(self.left(now))
+
+
+def described(event: CellEvent) -> str:
+    """Where a cell is, in words."""
+    parts = [f"{event.phase} at step {event.step}/{event.steps}" if event.step else f"{event.phase}"]
+    parts += [] if event.loss is None else [f"loss {event.loss:.3f}"]
+    parts += [] if event.score is None else [f"score {event.score:.3f}"]
+    return ", ".join(parts)
+
+
+def time_left(seconds: float | None) -> str:
+    """The time left, to go at the end of a line.
+
+    Example:
+        >>> time_left(None), time_left(42.1), time_left(1000)
+        ('', ', about 45 s left in this batch', ', about 17 min left in this batch')
+    """
+    if seconds is None:
+        return ""
+    short = f"{5 * math.ceil(seconds / 5)} s" if seconds < 90 else f"{math.ceil(seconds / 60)} min"
+    return f", about {short} left in this batch"
