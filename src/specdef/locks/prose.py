@@ -32,8 +32,8 @@ def is_prose(name: str) -> bool:
     Example:
         >>> [is_prose(name) for name in ("README.md", "LICENSE", "docs/plot.png", "NOTES.txt", "specdef.sig")]
         [True, True, True, True, True]
-        >>> [is_prose(name) for name in ("config.json", "merges.txt", "LICENSE.py", "modeling.py", "chat_template.jinja")]
-        [False, False, False, False, False]
+        >>> [is_prose(name) for name in ("config.json", "merges.txt", "LICENSE.py", "modeling.py")]
+        [False, False, False, False]
     """
     path = PurePosixPath(name)
     stem, suffix = path.name.lower(), path.suffix.lower()

@@ -76,7 +76,7 @@ def verify(
 
 
 def integrity(checkpoint: Checkpoint, manifest: Manifest) -> Check:
-    """Whether the files are as published: weights, code and configuration must be; prose that differs is said and passes."""
+    """Whether weights, code and configuration are as published; prose that differs is said and passes."""
     tensors: dict[str, str] = {}
     files: dict[str, str] = {}
     for shard in checkpoint.shards:
