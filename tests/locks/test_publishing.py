@@ -134,6 +134,13 @@ class TestTheCard:
         assert has_metadata(tmp_path / "locked" / "README.md")
         unlock(tmp_path / "locked", tmp_path / "back", weights_only=weights_only)
         assert _files(tmp_path / "back") == _files(llama)
+        (tmp_path / "locked" / "README.md").write_text("mine")
+        if weights_only:
+            unlock(tmp_path / "locked", tmp_path / "kept", weights_only=True)
+            assert _files(tmp_path / "kept") == {**_files(llama), "README.md": b"mine"}
+        else:
+            with pytest.raises(SpecdefError, match=r"README\.md could not be restored"):
+                unlock(tmp_path / "locked", tmp_path / "kept")
 
     @pytest.mark.parametrize(
         ("tags", "expected"),

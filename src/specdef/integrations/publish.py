@@ -224,7 +224,7 @@ def _certified(folder: Path, certificate: Path | str | None) -> Item:
         return Item("certificate", False, False, f"{where}; `specdef certify` makes one. Claim nothing without it")
     try:
         found = read_certificate(place)
-        added = set(os.listdir(folder)) - set(read_manifest(folder).files)
+        added = {path.name for path in folder.iterdir()} - set(read_manifest(folder).files)
         digest = subject_of(folder, ignoring=added).digest
     except SpecdefError as error:
         return Item("certificate", False, True, str(error))

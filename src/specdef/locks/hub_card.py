@@ -1,4 +1,4 @@
-"""README.md of a locked folder as the hub's model card: metadata that names the lock, and a section that explains it."""
+"""README.md of a locked folder as the hub's model card: metadata that names the lock, and a section about it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _SECTION = """{begin}
 - Function claimed in: {exact_in}. Not claimed in: {not_exact_in}.
 - Quantise or convert it with care: {quantisation}.
 
-A lock raises the cost of fine-tuning for people who do not look; it is not security. `SPECDEF_LOCK.md` says what it does
-not stop, `specdef_lock.json` holds the digests, and `specdef verify DIR` checks both.
+A lock raises the cost of fine-tuning for people who do not look; it is not security. `SPECDEF_LOCK.md` says what it
+does not stop, `specdef_lock.json` holds the digests, and `specdef verify DIR` checks both.
 {end}
 """
 

@@ -158,8 +158,16 @@ def lock_folder(
         if not dry_run:
             _write(checkpoint, out, key, kind, prepared, progress)
     p = prepared
-    places = (None, None) if dry_run else (out, key)
-    return LockReport(*places, kind.name, p.strength, p.exactness, p.num_values, p.left_out, p.remarks)
+    return LockReport(
+        out=None if dry_run else out,
+        key=None if dry_run else key,
+        lock=kind.name,
+        strength=p.strength,
+        exactness=p.exactness,
+        num_values=p.num_values,
+        left_out=p.left_out,
+        remarks=p.remarks,
+    )
 
 
 def _with_card(checkpoint: Checkpoint, kind: LockKind, p: PreparedLock) -> PreparedLock:

@@ -111,9 +111,9 @@ def _undo_edits(checkpoint: Checkpoint, secret: Key) -> dict[str, ShardEdits]:
 def _original_files(checkpoint: Checkpoint, secret: Key) -> _SmallFiles:
     """Everything as it was before locking; what the lock or anybody added afterwards is left out."""
     originals = {name: secret.blobs[f"file:{name}"] for name in MAY_CHANGE if f"file:{name}" in secret.blobs}
-    for name in originals:
-        path = checkpoint.folder / name
-        if path.is_file() and file_digest(path) != secret.locked_files.get(name):
+    for name in MAY_CHANGE:  # what the lock wrote is put back or left out, and an edit of it would vanish unsaid
+        digest = secret.locked_files.get(name)
+        if digest and name in checkpoint.others and file_digest(checkpoint.folder / name) != digest:
             raise _not_restored(name)
     return _SmallFiles(tuple(name for name in checkpoint.others if name not in secret.original_files), originals)
 

@@ -232,7 +232,7 @@ def prepare(
         blobs=originals(checkpoint, plan, tuple(edits)),
         remarks=(
             f"Compensation adds {strength['extra_ratio']:.1%} of the locked matrices' own parameters.",
-            "Runs in transformers after `import specdef` only; any other runtime, and transformers without that import, "
+            "Runs in transformers after `import specdef` only; any other runtime, or transformers without it, "
             "leaves the compensation out and computes nonsense.",
         ),
     )
