@@ -13,6 +13,9 @@ from specdef.certify.multiplier_search import find_multiplier as find_multiplier
 from specdef.certify.study_run import run_study as run_study
 from specdef.defences.defend import defend as defend
 from specdef.errors import SpecdefError as SpecdefError
+from specdef.integrations.publish import PublishReport as PublishReport
+from specdef.integrations.publish import check_release as check_release
+from specdef.integrations.publish import publish as publish
 from specdef.integrations.signing.sign import SignatureReport as SignatureReport
 from specdef.integrations.signing.sign import SignReport as SignReport
 from specdef.integrations.signing.sign import sign as sign
@@ -21,6 +24,7 @@ from specdef.locks.in_memory import lock_module as lock_module
 from specdef.locks.in_memory import unlock_module as unlock_module
 from specdef.locks.lock import LockReport as LockReport
 from specdef.locks.lock import lock as lock
+from specdef.locks.unlock import UnlockReport as UnlockReport
 from specdef.locks.unlock import unlock as unlock
 from specdef.locks.verify import VerifyReport as VerifyReport
 from specdef.locks.verify import verify as verify

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -207,17 +207,19 @@ def digest_of(value: Any) -> str:
     return blake3(text.encode()).hexdigest()
 
 
-def subject_of(folder: Path, *, argument: str = "model") -> Subject:
+def subject_of(folder: Path, *, argument: str = "model", ignoring: Collection[str] = ()) -> Subject:
     """A model folder and the digest of every file that decides its function.
 
     Args:
         folder: the model.
         argument: what the user gave it as.
+        ignoring: names left out besides, such as what was added since.
 
     Raises:
         SpecdefError: the folder holds no safetensors, or a file cannot be read.
     """
-    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name not in _NOT_WEIGHTS)
+    left_out = {*_NOT_WEIGHTS, *ignoring}
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name not in left_out)
     if not any(name.endswith(".safetensors") for name in names):
         raise SpecdefError(f"`{argument}` must be a folder with .safetensors files; {folder} has none.")
     hasher = blake3()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -66,13 +67,16 @@ class Checkpoint:
         return np.memmap(self.folder / shard, dtype=dtype, mode="r", offset=tensor.start, shape=tensor.shape)
 
 
-def open_checkpoint(folder: Path, *, publishing: bool = True, argument: str = "model") -> Checkpoint:
+def open_checkpoint(
+    folder: Path, *, publishing: bool = True, argument: str = "model", exclude: Sequence[str] = ()
+) -> Checkpoint:
     """Read and check the headers of a Hugging Face model folder.
 
     Args:
         folder: the model folder.
         publishing: refuse folders with other weight files, which a copy of the folder would publish as they are.
         argument: what the user gave the folder as.
+        exclude: shell patterns of files that are not looked at, as if they were not there.
 
     Raises:
         CheckpointError: not a folder; no safetensors weights (pickle weights: how to convert); a broken shard or
@@ -87,7 +91,8 @@ def open_checkpoint(folder: Path, *, publishing: bool = True, argument: str = "m
     names = _shard_names(folder, files, argument)
     shards = {name: read_header(folder / name) for name in names}
     _check_unique(folder, shards)
-    others = tuple(name for name in files if name not in shards)
+    left_out = _excluded(files, {*shards, "config.json", INDEX}, exclude)
+    others = tuple(name for name in files if name not in shards and name not in left_out)
     if publishing:
         _refuse_other_weights(folder, others)
     return Checkpoint(folder, config, shards, others)
@@ -197,13 +202,43 @@ def _check_unique(folder: Path, shards: Mapping[str, ShardHeader]) -> None:
             owner[tensor.name] = shard
 
 
-def _refuse_other_weights(folder: Path, others: tuple[str, ...]) -> None:
+def stray_weights(folder: Path, others: Iterable[str]) -> list[str]:
+    """Those of a folder's other files that may hold weights, by their name or by how they start."""
+    found = []
     for name in others:
-        path = folder / name
         endings = {suffix.lower() for suffix in Path(name).suffixes}
-        is_weights = (bool(endings & WEIGHT_SUFFIXES) and not name.endswith(".json")) or looks_like_safetensors(path)
-        if is_weights and Path(name).name not in NOT_WEIGHTS:
+        named_so = bool(endings & WEIGHT_SUFFIXES) and not name.endswith(".json")
+        if Path(name).name not in NOT_WEIGHTS and (named_so or looks_like_safetensors(folder / name)):
+            found.append(name)
+    return found
+
+
+def _refuse_other_weights(folder: Path, others: tuple[str, ...]) -> None:
+    found = [shown(name) for name in stray_weights(folder, others)]
+    if not found:
+        return
+    one = len(found) == 1
+    raise CheckpointError(
+        f"Folder {shown(folder)} also holds {', '.join(found)}, which would be published beside the locked weights as "
+        f"{'it is' if one else 'they are'}. Move {'it' if one else 'them'} out of the folder; `lock --exclude PATTERN` "
+        "leaves such files out of the locked one."
+    )
+
+
+def _excluded(names: Iterable[str], needed: Iterable[str], patterns: Sequence[str]) -> set[str]:
+    """Files that match a pattern, by their path in the folder or by their own name."""
+    names, needed, found = list(names), set(needed), set()
+    for pattern in patterns:
+        hit = {name for name in names if fnmatchcase(name, pattern) or fnmatchcase(Path(name).name, pattern)}
+        if not hit:
             raise CheckpointError(
-                f"Folder {shown(folder)} also holds {shown(name)}, which would be published beside the locked weights "
-                "as it is. Move it out of the folder."
+                f"`exclude` must match files of the model folder; {shown(repr(pattern))} matches none. "
+                "Give a name or a pattern such as '*.bin'."
             )
+        if hit & needed:
+            raise CheckpointError(
+                f"`exclude` must leave in what the model needs; {shown(repr(pattern))} matches "
+                f"{shown(min(hit & needed))}. Give a narrower pattern."
+            )
+        found |= hit
+    return found

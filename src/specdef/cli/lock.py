@@ -22,7 +22,7 @@ def lock(
     multiplier: Multiplier = None,
     rank: Annotated[int | None, option("paper: singular values scaled per matrix (default 25).")] = None,
     channels: Annotated[int | None, option("exact: channels scaled per pair (default 1).")] = None,
-    layers: Annotated[str | None, option("Layer numbers, such as 3,7.")] = None,
+    layers: Annotated[str | None, option("Layer numbers, such as 3,7 or 3-7.")] = None,
     num_layers: Annotated[int | None, option("exact: draw this many layers.")] = None,
     num_matrices: Annotated[int | None, option("paper: draw this many matrices (default 5).")] = None,
     components: Annotated[str | None, option("paper: such as v_proj,o_proj.")] = None,
@@ -33,6 +33,10 @@ def lock(
     given: Given = None,
     seed: Annotated[int | None, option("Decides every random draw (default 0).")] = None,
     key: Annotated[Path | None, option("Where the private key goes (default OUT.specdef-key).")] = None,
+    card: Annotated[bool, option("Write the lock into README.md, the hub's model card, too.", "--card")] = False,
+    exclude: Annotated[
+        list[str] | None, option("Leave files out of OUT, by name or pattern such as '*.bin'; may be given again.")
+    ] = None,
     dry_run: Annotated[bool, option("Plan and check, write nothing.", "--dry-run")] = False,
     json_: Json = False,
 ) -> None:
@@ -62,25 +66,56 @@ def lock(
     lock_options(preset, options)  # a typing mistake is answered first
     folder = _existing_model(model, out, key, dry_run)
     with bytes_bar("locking", folder, quiet=json_) as progress:
-        report = lock_model(folder, out, preset=preset, key=key, dry_run=dry_run, progress=progress, **options)
+        report = lock_model(
+            folder,
+            out,
+            preset=preset,
+            key=key,
+            card=card,
+            exclude=exclude or (),
+            dry_run=dry_run,
+            progress=progress,
+            **options,
+        )
     if json_:
         print_json(asdict(report))
     else:
         _print_lock(report, model)
 
 
-def unlock(locked: Locked, out: Out, key: Annotated[Path, option("The private key that lock wrote.")]) -> None:
-    """Restore the original files, byte for byte.
+def unlock(
+    locked: Locked,
+    out: Out,
+    key: Annotated[Path | None, option("The private key that lock wrote (default LOCKED.specdef-key).")] = None,
+    weights_only: Annotated[
+        bool, option("Restore the weights; keep files edited or added after locking.", "--weights-only")
+    ] = False,
+) -> None:
+    """Restore the original files, byte for byte; or the weights alone.
 
     Example: specdef unlock locked restored --key locked.specdef-key
     """
     from specdef.core.folders import refuse_target
+    from specdef.locks.key import find_key
     from specdef.locks.unlock import unlock as unlock_model
 
     refuse_target(out, locked)
+    key = key or find_key(locked)
     with bytes_bar("unlocking", locked, quiet=False) as progress:
-        unlock_model(locked, out, key, progress=progress)
-    say(f"Restored to the byte (BLAKE3 of every file checked): {out}")
+        report = unlock_model(locked, out, key, weights_only=weights_only, progress=progress)
+    what = (
+        "Weights restored to the byte (BLAKE3 checked)"
+        if weights_only
+        else "Restored to the byte (BLAKE3 of every file checked)"
+    )
+    say(f"{what}: {out}")
+    for names, words in (
+        (report.kept, "Kept as edited or added after locking"),
+        (report.put_back, "Put back as the original, edits after locking lost"),
+        (report.missing, "Missing in the locked folder, not restored"),
+    ):
+        if names:
+            say(f"{words}: {', '.join(names)}")
 
 
 def _existing_model(model: str, out: Path, key: Path | None, dry_run: bool) -> Path:
@@ -99,17 +134,16 @@ def _print_lock(report: LockReport, model: str) -> None:
     shown = {name: value for name, value in report.strength.items() if name not in ("exponent", "extra_ratio")}
     strength = ", ".join(f"{name.replace('_', ' ')} {plain(value)}" for name, value in shown.items())
     out_console.print(f"[bold]{safe(report.lock)} lock[/bold]: {safe(strength)}.", soft_wrap=True)
-    if "extra_ratio" in report.strength:
-        say(f"Compensation adds {report.strength['extra_ratio']:.1%} of the locked matrices' own parameters.")
-        say("Loads in transformers after `import specdef` only.")
     exact = ", ".join(report.exactness["exact_in"])
     say(f"Function: {report.exactness['closeness']} in {exact}; {report.num_values:,} weights change.")
     for pair, reason in list(report.left_out.items())[:3]:
         out_console.print(f"[yellow]Left out[/yellow] {safe(pair)}: {safe(reason)}", soft_wrap=True)
     if len(report.left_out) > 3:
         out_console.print(f"[yellow]Left out[/yellow] {len(report.left_out) - 3} more pairs (see --json).")
+    say(*report.remarks)
     if report.out is None:
         say("Dry run: nothing was written.")
         return
     say(f"Locked model: {report.out}", f"Private key:  {report.key} (keep it; never publish it)")
     say(f"Check it:     specdef verify {report.out} --original {model}")
+    say(f"Then try it:  specdef certify {report.out} --original {model} --out {report.out}-certificate")

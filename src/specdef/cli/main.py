@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from specdef.cli import analysis, attack, certify, defend, inspect, lock, model, run, runs, sign
+from specdef.cli import analysis, attack, certify, defend, inspect, lock, model, publish, run, runs, sign
 from specdef.cli.kinds import ListingCommand
 from specdef.cli.render import err_console, say_error
 from specdef.core.atomic import remove_unfinished
@@ -58,7 +58,7 @@ def _options(
 
 
 GROUPS = {
-    "Lock": (lock.lock, lock.unlock, sign.sign, sign.verify),
+    "Lock": (lock.lock, lock.unlock, sign.sign, sign.verify, publish.publish),
     "Attack and certify": (
         attack.attack,
         attack.undo,

@@ -7,6 +7,9 @@ from typing import Any
 
 from specdef.errors import SpecdefError
 
+LARGEST = 10_000
+"""No model has more layers; a longer range is a slip."""
+
 
 def words(text: str | None) -> list[str] | None:
     """Names separated by commas.
@@ -19,13 +22,26 @@ def words(text: str | None) -> list[str] | None:
 
 
 def whole_numbers(text: str | None, name: str) -> list[int] | None:
-    """Numbers separated by commas."""
-    if text is None:
-        return None
+    """Numbers and ranges, both ends included, separated by commas.
+
+    Example:
+        >>> whole_numbers("1,3-5", "layers")
+        [1, 3, 4, 5]
+    """
+    return None if text is None else [number for part in text.split(",") for number in _range(part, text, name)]
+
+
+def _range(part: str, text: str, name: str) -> range:
+    first, dash, last = part.strip().partition("-")
     try:
-        return [int(part) for part in text.split(",")]
+        if not first or not dash:
+            return range(int(part), int(part) + 1)
+        found = range(int(first), int(last) + 1)
     except ValueError:
-        raise SpecdefError(f"`{name}` must be numbers such as 3,7; got {text!r}.") from None
+        raise SpecdefError(f"`{name}` must be numbers such as 3,7 or ranges such as 3-7; got {text!r}.") from None
+    if not found or found[-1] > LARGEST:
+        raise SpecdefError(f"`{name}` must be ranges that rise, such as 3-7, up to {LARGEST}; got {text!r}.")
+    return found
 
 
 def rates(text: str | None) -> list[float] | None:

@@ -64,6 +64,7 @@ class PreparedLock:
         changed_files: small files with new contents.
         key_edits: scalings the key must hold, as plain data.
         blobs: original bytes the key must hold.
+        remarks: how strong the lock is and where it runs, in sentences for whoever locks.
     """
 
     strength: Mapping[str, Any]
@@ -75,6 +76,7 @@ class PreparedLock:
     changed_files: Mapping[str, bytes] = field(default_factory=dict)
     key_edits: tuple[Mapping[str, Any], ...] = ()
     blobs: Mapping[str, bytes] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,22 @@ class Key:
 
 def default_key_path(out: Path) -> Path:
     """Where the private key goes unless told otherwise: beside the locked folder, not in it."""
-    return out.with_name(out.name + ".specdef-key")
+    place = out if out.name not in ("", "..") else out.resolve()
+    return place.with_name(place.name + ".specdef-key")
+
+
+def find_key(locked: Path) -> Path:
+    """The key of a locked folder at its default place.
+
+    Raises:
+        KeyFileError: there is none.
+    """
+    place = default_key_path(locked)
+    if not place.is_file():
+        raise KeyFileError(
+            f"`key` must be given: {shown(place)}, its default place, does not exist. Give the file `lock` wrote."
+        )
+    return place
 
 
 def refuse_key_path(path: Path, locked: Path, model: Path | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ class LockReport:
         exactness: in which dtypes the function is the original's, and how closely.
         num_values: weights that change.
         left_out: pair id -> why it could not be locked exactly (only kinds the user did not ask for by name).
+        remarks: how strong it is and where it runs, in sentences.
     """
 
     out: Path | None
@@ -39,6 +40,7 @@ class LockReport:
     exactness: Mapping[str, Any]
     num_values: int
     left_out: Mapping[str, str]
+    remarks: tuple[str, ...] = ()
 
 
 def lock(
@@ -50,6 +52,8 @@ def lock(
     layers: Sequence[int] | None = None,
     seed: int | None = None,
     key: Path | str | None = None,
+    card: bool = False,
+    exclude: Sequence[str] = (),
     dry_run: bool = False,
     progress: Callable[[int], None] | None = None,
     **options: Any,
@@ -65,6 +69,9 @@ def lock(
         layers: layer numbers to touch; all (``exact``) or five drawn matrices (``paper``) when None.
         seed: decides every random draw; 0 when None.
         key: where the private key goes; ``OUT.specdef-key`` when None.
+        card: write the lock into README.md too: metadata for the hub and a section; `unlock` restores the original.
+        exclude: shell patterns of files to leave out of the locked folder, such as ``*.bin``; `unlock` does not
+            restore them.
         dry_run: plan and check only, write nothing.
         progress: called with the number of bytes just read.
         **options: ``exact``: channels, pairs, direction, num_layers. ``paper``: rank, components, basis, form,
@@ -90,6 +97,8 @@ def lock(
         kind,
         chosen,
         key=None if key is None else Path(key),
+        card=card,
+        exclude=(exclude,) if isinstance(exclude, str) else exclude,
         dry_run=dry_run,
         progress=progress,
     )
@@ -102,6 +111,8 @@ def lock_folder(
     options: Any,
     *,
     key: Path | None = None,
+    card: bool = False,
+    exclude: Sequence[str] = (),
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> LockReport:
@@ -113,6 +124,8 @@ def lock_folder(
         kind: the lock to apply.
         options: its options, checked.
         key: where the private key goes; `default_key_path` unless given.
+        card: write the lock into README.md too.
+        exclude: shell patterns of files to leave out.
         dry_run: plan and check only, write nothing that stays.
         progress: called with the number of bytes just read.
 
@@ -130,9 +143,9 @@ def lock_folder(
     if not dry_run:
         refuse_target(out, model)
         refuse_key_path(key, out, model)
-    checkpoint = open_checkpoint(model)
+    checkpoint = open_checkpoint(model, exclude=exclude)
     for name in (MANIFEST, CARD):
-        if name in checkpoint.others:
+        if (model / name).exists():
             raise CheckpointError(f"`model` must be an unlocked model; {model} holds {name}. Unlock it first.")
     resolved = resolve(checkpoint.config, checkpoint.shapes)
     with ExitStack() as stack:
@@ -140,12 +153,34 @@ def lock_folder(
         if kind.spools:
             spool = stack.enter_context(scratch_folder(None if dry_run else out.parent))
         prepared = kind.prepare(checkpoint, resolved, options, spool)
+        if card:
+            prepared = _with_card(checkpoint, kind, prepared)
         if not dry_run:
             _write(checkpoint, out, key, kind, prepared, progress)
     p = prepared
     return LockReport(
-        None if dry_run else out, None if dry_run else key, kind.name, p.strength, p.exactness, p.num_values, p.left_out
+        out=None if dry_run else out,
+        key=None if dry_run else key,
+        lock=kind.name,
+        strength=p.strength,
+        exactness=p.exactness,
+        num_values=p.num_values,
+        left_out=p.left_out,
+        remarks=p.remarks,
     )
+
+
+def _with_card(checkpoint: Checkpoint, kind: LockKind, p: PreparedLock) -> PreparedLock:
+    """The same lock, README.md among the files it rewrites."""
+    from specdef.locks.hub_card import base_model, hub_card
+    from specdef.locks.prose import README
+
+    path = checkpoint.folder / README
+    original = path.read_bytes() if README in checkpoint.others else None
+    base = base_model(checkpoint.folder, checkpoint.config)
+    changed = {**p.changed_files, README: hub_card(original, kind, p.strength, p.exactness, base)}
+    blobs = p.blobs if original is None else {**p.blobs, f"file:{README}": original}
+    return replace(p, changed_files=changed, blobs=blobs)
 
 
 def _write(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from specdef.checkpoint.digests import file_digest, read_digests
 from specdef.checkpoint.reader import Checkpoint, open_checkpoint
-from specdef.core.folders import SIGNATURE
 from specdef.errors import CheckpointError
 from specdef.locks.base import LOCKS, Check, without_added
 from specdef.locks.manifest import MANIFEST, Manifest, read_manifest
+from specdef.locks.prose import is_prose
 from specdef.models.equivalence import Equivalence, compare
 from specdef.models.sources import find_model
+
+SHOWN = 3
+"""Files of a kind of difference that are named."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def verify(
     checkpoint = open_checkpoint(folder, publishing=False)
     source = None if original is None else find_model(str(original), argument="original")
     unlocked = None if source is None else _open_original(source, checkpoint)
-    checks = [_integrity(checkpoint, manifest)]
+    checks = [integrity(checkpoint, manifest)]
     say("lock in the weights")
     checks.append(LOCKS.get(manifest.method).check(checkpoint, manifest.strength, unlocked))
     equivalence = None
@@ -72,33 +75,46 @@ def verify(
     return VerifyReport(tuple(checks), equivalence)
 
 
-def _integrity(checkpoint: Checkpoint, manifest: Manifest) -> Check:
-    files = {name: file_digest(checkpoint.folder / name) for name in checkpoint.others if name != MANIFEST}
+def integrity(checkpoint: Checkpoint, manifest: Manifest) -> Check:
+    """Whether weights, code and configuration are as published; prose that differs is said and passes."""
     tensors: dict[str, str] = {}
+    files: dict[str, str] = {}
     for shard in checkpoint.shards:
         digests = read_digests(checkpoint, shard)
         files[shard] = digests.source
         tensors |= digests.tensors
-    missing, extra = sorted(manifest.files.keys() - files), sorted(files.keys() - manifest.files.keys())
-    changed = sorted(name for name in files if name in manifest.files and files[name] != manifest.files[name])
-    changed += sorted(n for n in tensors.keys() | manifest.tensors.keys() if tensors.get(n) != manifest.tensors.get(n))
-    unknown = [name for name in extra if not _may_be_added(name)]
-    found = ((missing, "missing"), (changed, "changed"), (unknown, "unknown"))
-    faults = [f"{len(names)} {word} ({', '.join(names[:3])})" for names, word in found if names]
-    if faults:
-        return Check("integrity", False, f"not as published: {'; '.join(faults)}")
-    added = f"; added since: {', '.join(extra)}" if extra else ""
-    numbers = f"all {len(manifest.files)} files and {len(tensors)} tensors match their BLAKE3 digests"
-    return Check("integrity", True, numbers + added)
+    wrong = [
+        name for name in tensors.keys() | manifest.tensors.keys() if tensors.get(name) != manifest.tensors.get(name)
+    ]
+    intact = not wrong and all(files[shard] == manifest.files.get(shard) for shard in files)
+    files |= {name: file_digest(checkpoint.folder / name) for name in checkpoint.others if name != MANIFEST}
+    differing = {
+        "missing": manifest.files.keys() - files,
+        "changed": {name for name in files if name in manifest.files and files[name] != manifest.files[name]},
+        "unknown": files.keys() - manifest.files.keys(),
+    }
+    faults = {word: sorted(name for name in names if not is_prose(name)) for word, names in differing.items()}
+    faults["changed"] += sorted(wrong)
+    prose = {word: sorted(name for name in names if is_prose(name)) for word, names in differing.items()}
+    prose["added"] = prose.pop("unknown")
+    weights = f"the weights are intact: all {len(tensors)} tensors match their BLAKE3 digests"
+    said = f"; prose differs, which changes nothing that runs: {_listed(prose)}" if any(prose.values()) else ""
+    if any(faults.values()):
+        rest = f"; {weights}" if intact else ""
+        return Check("integrity", False, f"not as published: {_listed(faults)}{rest}{said}")
+    same = len(files.keys() & manifest.files.keys()) - len(prose["changed"])
+    return Check("integrity", True, f"{weights}, and {same} of {len(manifest.files)} files theirs{said}")
 
 
-def _may_be_added(name: str) -> bool:
-    """Files a hub or a publisher adds that no runtime reads."""
-    return (
-        name in (".gitattributes", SIGNATURE)
-        or name.endswith((".md", ".png", ".jpg"))
-        or Path(name).name.startswith("LICENSE")
-    )
+def _listed(names: Mapping[str, Sequence[str]]) -> str:
+    """Counts, kinds and the first names of what differs.
+
+    Example:
+        >>> _listed({"changed": ["a", "b"], "added": []})
+        '2 changed (a, b)'
+    """
+    shown = {word: ", ".join(found[:SHOWN]) + (", ..." if len(found) > SHOWN else "") for word, found in names.items()}
+    return "; ".join(f"{len(found)} {word} ({shown[word]})" for word, found in names.items() if found)
 
 
 def _open_original(original: Path, locked: Checkpoint) -> Checkpoint:

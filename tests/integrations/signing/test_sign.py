@@ -95,7 +95,7 @@ def test_a_signed_lock_is_verified_and_unlocked_as_before(llama: Path, keys: Pat
     sign(tmp_path / "locked", key=keys / "own.key")
     report = verify(tmp_path / "locked")
     assert report.passed
-    assert f"added since: {SIGNATURE}" in report.checks[0].detail
+    assert f"1 added ({SIGNATURE})" in report.checks[0].detail
     unlock(tmp_path / "locked", tmp_path / "back", tmp_path / "locked.specdef-key")
     assert not (tmp_path / "back" / SIGNATURE).exists()
     assert verify_signature(tmp_path / "locked", signature=tmp_path / "locked" / SIGNATURE, **_own(keys)).passed

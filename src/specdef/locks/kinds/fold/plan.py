@@ -181,7 +181,23 @@ def prepare(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions) 
         edits=shard_edits(plan.edits, checkpoint.locate()),
         key_edits=tuple(edit.to_json() for edit in plan.edits),
         blobs=_offset_originals(plan, checkpoint),
+        remarks=_remarks(strength["pairs"], model, options),
     )
+
+
+def _remarks(pairs: Mapping[str, int], model: ResolvedModel, options: FoldOptions) -> tuple[str, ...]:
+    """That one kind of pair is little, and why there is no other."""
+    if len(pairs) > 1:
+        return ()
+    kind = next(iter(pairs))
+    weak = (
+        f"This lock is weak: it scales one kind of pair, {kind}. Whoever leaves its matrices alone trains the rest at "
+        "ordinary rates, because every other gradient is what it was."
+    )
+    if options.pairs is not None:
+        return (weak, "Leave out `pairs` to lock every kind this model has.")
+    reasons = "; ".join(f"{e.what} ({e.reason})" for e in (*model.withheld, *model.architecture.exclusions))
+    return (weak, f"This {model.architecture.name} model has no other exact pair: {reasons}.") if reasons else (weak,)
 
 
 def invert(checkpoint: Checkpoint, key: Key) -> dict[str, ShardEdits]:

@@ -230,6 +230,11 @@ def prepare(
         edits=edits,
         changed_files=changed_files(checkpoint, plan, edits),
         blobs=originals(checkpoint, plan, tuple(edits)),
+        remarks=(
+            f"Compensation adds {strength['extra_ratio']:.1%} of the locked matrices' own parameters.",
+            "Runs in transformers after `import specdef` only; any other runtime, or transformers without it, "
+            "leaves the compensation out and computes nonsense.",
+        ),
     )
 
 
