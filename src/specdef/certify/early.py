@@ -23,7 +23,7 @@ def asked_task(
     if task is None:
         if scorer is not None:
             raise SpecdefError(
-                f"`scorer` must be left out without `task`; got {scorer!r}. Add `task`, such as sft:FILE."
+                f"`scorer` must be given with `task`, such as sft:FILE, or with `train`; got {scorer!r}."
             )
         return None
     spec = task if isinstance(task, TaskSpec) else parse_task(task, seed=seed, target=target, scorer=scorer)
