@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, overload
 
 from specdef.checkpoint.blocks import Progress
 from specdef.checkpoint.digests import Digests, file_digest
@@ -14,30 +15,62 @@ from specdef.checkpoint.writer import write_shards
 from specdef.core.folders import new_folder, refuse_target
 from specdef.core.text import shown
 from specdef.errors import CheckpointError, KeyFileError, PlanError, SpecdefError
-from specdef.locks.base import LOCKS
+from specdef.locks.base import LOCKS, ModuleKey
+from specdef.locks.in_memory import unlock_module
 from specdef.locks.key import MISFIT, Key, read_key
 from specdef.locks.manifest import CARD, MANIFEST, read_manifest
+from specdef.models.memory import is_module
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MAY_CHANGE = ("config.json", INDEX)
 """Small files a lock may rewrite."""
 
 
-def unlock(locked: Path | str, out: Path | str, key: Path | str, *, progress: Progress | None = None) -> Path:
-    """Restore the original files of a locked folder, byte for byte.
+@overload
+def unlock(locked: Path | str, out: Path | str, key: Path | str, *, progress: Progress | None = None) -> Path: ...
+
+
+@overload
+def unlock(locked: nn.Module, *, key: ModuleKey) -> None: ...
+
+
+def unlock(
+    locked: Path | str | nn.Module,
+    out: Path | str | None = None,
+    key: Path | str | ModuleKey | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Path | None:
+    """Restore the original files of a locked folder, byte for byte; or the weights of a model in memory, in place.
 
     Args:
-        locked: the locked folder.
-        out: the folder to create.
-        key: the private key `lock` wrote.
-        progress: called with the number of bytes just read.
+        locked: the locked folder, or the model in memory that `lock` locked.
+        out: the folder to create; a model in memory takes none.
+        key: the private key `lock` wrote; of a model in memory the `key` of what `lock` returned.
+        progress: called with the number of bytes just read. Folders only.
 
     Returns:
-        `out`.
+        `out`; None for a model in memory.
 
     Raises:
         SpecdefError: the key is wrong or tampered with, the locked files were changed, or `out` is not usable;
             nothing is left behind. Files added to the folder after locking are not carried over.
     """
+    if is_module(locked, argument="locked"):
+        if out is not None or progress is not None:
+            name = "progress" if out is None else "out"
+            raise PlanError(f"`{name}` must be left out for a model in memory, which is unlocked in place.")
+        if not isinstance(key, ModuleKey):
+            raise KeyFileError(
+                f"`key` must be the `key` of what `lock` returned for this model; got a {type(key).__name__}."
+            )
+        unlock_module(locked, key)
+        return None
+    if out is None or not isinstance(key, str | Path):
+        name, what = ("out", "the folder to create") if out is None else ("key", "the file that `lock` wrote")
+        raise PlanError(f"`{name}` must be given with a locked folder: {what}.")
     locked, out, key = Path(locked), Path(out), Path(key)
     refuse_target(out, locked)
     secret = read_key(key)
