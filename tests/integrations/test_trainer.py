@@ -68,6 +68,16 @@ def test_its_first_figures_are_an_attacks(toy_model: Path, tmp_path: Path) -> No
     assert watch.evaluations[0] == specdef.attack(toy_model, **how).result.evaluations[0]
 
 
+def test_a_measurement_leaves_the_mode_of_every_part(toy_model: Path) -> None:
+    model, tokenizer = pico_text.load(toy_model)
+    model.train()
+    model.lm_head.eval()
+    watch = specdef.TaskCallback(FACTS, tokenizer, utility="perplexity")
+    watch.on_train_begin(None, transformers.TrainerState(), None, model=model)
+    assert model.model.training
+    assert not model.lm_head.training
+
+
 def test_the_words_for_every_outcome() -> None:
     def told(*points: tuple[int, float, float], note: str = "") -> str:
         measured = tuple(Evaluation(*point) for point in points)
