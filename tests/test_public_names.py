@@ -16,6 +16,30 @@ def test_every_public_name_is_there(name: str) -> None:
     assert name in dir(specdef)
 
 
+IN_PYTHON = {
+    **{verb: verb for verb in ("lock", "unlock", "sign", "verify", "attack", "undo", "defend", "fetch")},
+    "certify": "certify_model",
+    "compare": "write_comparison",
+    "curvature": "measure_curvature",
+    "inspect": "inspect_model",
+    "report": "write_report",
+    "run": "run_study",
+    "runs": "stored_cells",
+}
+"""Verb of the command line -> its function."""
+ONLY_COMMANDS = {"demo", "harness"}
+
+
+def test_every_verb_of_the_command_line_is_a_function() -> None:
+    import typer
+
+    from specdef.cli.main import app
+
+    commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    assert commands == IN_PYTHON.keys() | ONLY_COMMANDS
+    assert set(IN_PYTHON.values()) <= set(dir(specdef))
+
+
 def test_another_name_is_refused() -> None:
     with pytest.raises(AttributeError, match="module 'specdef' has no attribute 'unlok'"):
         _ = specdef.unlok  # type: ignore[attr-defined]

@@ -123,7 +123,7 @@ MERGE = {"kind": "merge", "options": {}}
 )
 def test_the_names_of_version_1_are_frozen(interventions: tuple[Intervention, ...], fields: dict[str, Any]) -> None:
     """As the code before interventions wrote them; what it could not say goes into a list."""
-    found = attack_to_wire(Attack(interventions=interventions))
+    found = attack_to_wire(Attack(Recipe(lr=1e-5), interventions))
     recipe = found.pop("recipe")
     assert found == {**PLAIN_FIELDS, **fields}
     assert recipe == {

@@ -13,8 +13,11 @@ from specdef.attacks.base import Attack
 from specdef.certify.cell import Cell, CellConfig, Subject, cell_from_json, subject_of
 from specdef.errors import SpecdefError
 from specdef.tasks.base import TaskSpec
+from specdef.training.recipe import Recipe
 
-CELL = Cell(Subject("/here", "a"), TaskSpec("facts"), "b", None, "c", reference=2.5)
+FIRST = Attack(Recipe(lr=1e-5))
+"""The attack of the first results: a learning rate is always written, so another default changes no name."""
+CELL = Cell(Subject("/here", "a"), TaskSpec("facts"), "b", None, "c", FIRST, reference=2.5)
 PLAIN = CellConfig("m", "facts", "t", "x", Attack(), 43.5, 1, "cpu")
 
 

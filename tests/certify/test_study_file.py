@@ -38,7 +38,7 @@ attacks: [{lr: 3e-8}, {lr: 1e-4, max_grad_norm: ~, interventions: [merge], early
 """
     )
     assert study.seeds == (0, 7)
-    assert study_recipe(study) == Recipe(steps=40, precision="bf16")
+    assert study_recipe(study) == Recipe(lr=1e-5, steps=40, precision="bf16")
     assert [changes(attack) for attack in study.attacks] == [{"lr": 3e-8}, {"lr": 1e-4, "max_grad_norm": None}]
     assert study.attacks[1].interventions == ("merge",)
     assert (study.early_stop, study.attacks[0].early_stop, study.attacks[1].early_stop) == (False, None, True)

@@ -14,9 +14,8 @@ import transformers
 from safetensors.torch import load_file
 from torch import nn
 
-import specdef
-from specdef import lock, lock_module, unlock_module
-from specdef.errors import PlanError
+from specdef import ModuleLock, lock, lock_module, unlock, unlock_module, verify
+from specdef.errors import PlanError, SpecdefError
 
 PROBE = torch.randint(3, pico.VOCAB, (4, 24), generator=torch.Generator().manual_seed(0))
 SOME = ("llama", "gpt_neox", "mixtral", "vit")
@@ -176,8 +175,90 @@ def test_a_refused_lock_leaves_the_model_alone(llama: Path) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_what_is_no_transformers_model_is_said(llama: Path, tmp_path: Path) -> None:
+def test_what_is_no_transformers_model_is_said() -> None:
     with pytest.raises(PlanError, match="`module` must be a transformers model for lock fold"):
         lock_module(nn.Linear(3, 3), preset="exact")
-    with pytest.raises(PlanError, match=r"got a LlamaForCausalLM. Use specdef.lock_module"):
-        specdef.lock(load(llama), tmp_path / "out")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [{}, {"preset": "exact", "layers": [1], "seed": 3}, {"preset": "paper", "rank": 3}])
+def test_lock_and_unlock_take_a_model_or_a_folder(options: dict[str, Any], llama: Path) -> None:
+    if options.get("preset") == "paper":
+        options = {**options, "targets": ["*.mlp.gate_proj"]}
+    model, other = load(llama), load(llama)
+    original = tensors(model)
+    locked = lock(model, **options)
+    lock_module(other, **{"preset": "exact", **options})
+    assert isinstance(locked, ModuleLock)
+    assert same(tensors(model), tensors(other))
+    assert unlock(model, key=locked.key) is None
+    assert same(tensors(model), original)
+
+
+@pytest.mark.parametrize("name", ["out", "key", "dry_run", "progress"])
+def test_what_only_a_folder_takes_is_refused_for_a_model(name: str, llama: Path, tmp_path: Path) -> None:
+    values = {"out": tmp_path / "out", "key": tmp_path / "key", "dry_run": True, "progress": print}
+    model = load(llama)
+    before = tensors(model)
+    with pytest.raises(PlanError, match=f"`{name}` must be left out for a model in memory"):
+        lock(model, **{name: values[name]})  # type: ignore[call-overload]
+    assert same(tensors(model), before)
+
+
+def test_a_folder_needs_out_and_a_key_file(llama: Path, tmp_path: Path) -> None:
+    for call, message in (
+        (lambda: lock(llama), "`out` must be given with a folder"),
+        (lambda: unlock(llama, key=tmp_path), "`out` must be given with a locked folder"),
+        (lambda: unlock(llama, tmp_path / "out"), "`key` must be given with a locked folder"),
+        (
+            lambda: unlock(load(llama), key=tmp_path),
+            "`key` must be the `key` of what `lock` returned .* got a PosixPath",
+        ),
+        (lambda: unlock(load(llama), tmp_path / "out", key=tmp_path), "`out` must be left out for a model in memory"),
+        (lambda: lock(3, tmp_path / "out"), "`model` must be a folder, .* or a model in memory; got a int"),
+        (lambda: verify(3), "`locked` must be a folder"),
+    ):
+        with pytest.raises(SpecdefError, match=message):
+            call()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_verify_in_memory_sees_lock_and_function(dtype: torch.dtype, llama: Path) -> None:
+    model, original = load(llama, dtype).train(), load(llama, dtype)
+    lock(model, preset="exact")
+    locked = tensors(model)
+    for against in (original, llama):
+        report = verify(model, original=against)
+        assert [(check.name, check.passed) for check in report.checks] == [("lock", True), ("function", True)]
+        assert report.equivalence is not None
+        assert report.equivalence.bit_identical
+    assert same(tensors(model), locked)
+    assert model.training
+    assert [check.name for check in verify(model).checks] == ["lock"]
+
+
+def test_verify_in_memory_of_the_papers_lock(llama: Path) -> None:
+    model = load(llama)
+    lock(model, preset="paper", targets=["*.mlp.gate_proj"], rank=3)
+    report = verify(model, original=llama)
+    assert [(check.name, check.passed) for check in report.checks] == [("lock", True), ("function", True)]
+    assert "inject" in report.checks[0].detail
+
+
+def test_verify_in_memory_says_what_does_not_hold(llama: Path) -> None:
+    model: Any = load(llama)
+    assert [check.passed for check in verify(model, original=llama).checks] == [None, True]
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight.mul_(3)
+    assert verify(model, original=llama).checks[1].passed is False
+    with pytest.raises(SpecdefError, match="`original` must be of the dtype and on the device of the locked model"):
+        verify(model, original=load(llama, torch.bfloat16))
+    with pytest.raises(SpecdefError, match="`model` must be a transformers model; got a Linear"):
+        verify(model, original=nn.Linear(2, 2))
+
+
+def test_a_locked_folder_is_compared_with_a_model_in_memory(llama: Path, tmp_path: Path) -> None:
+    lock(llama, tmp_path / "locked")
+    report = verify(tmp_path / "locked", original=load(llama))
+    assert report.passed
+    assert report.equivalence is not None
+    assert report.equivalence.bit_identical

@@ -14,6 +14,7 @@ from specdef.certify.cell import Cell, Subject
 from specdef.certify.certificate import Certificate
 from specdef.certify.certify_study import certify_study
 from specdef.certify.effort import QUICK, Effort
+from specdef.certify.own_attacks import OwnAttack
 from specdef.certify.result import FinishedCell, Measured, crashed
 from specdef.certify.run_cell import cell_result
 from specdef.certify.store import Store
@@ -124,7 +125,12 @@ def holds(cell: Cell) -> str:
 
 
 def study(
-    *, name: str = "model-locked", multiplier: float = 1024.0, task: str = "facts", effort: Effort = QUICK
+    *,
+    name: str = "model-locked",
+    multiplier: float = 1024.0,
+    task: str = "facts",
+    effort: Effort = QUICK,
+    also: tuple[OwnAttack, ...] = (),
 ) -> Study:
     spec = TaskSpec(task)
     return Study(
@@ -141,6 +147,7 @@ def study(
         text_digest="d" * 64,
         recipe=Recipe(),
         effort=effort,
+        also=also,
     )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from specdef.architectures.channels import PairImbalance, pair_imbalances
 from specdef.architectures.resolve import ResolvedModel
 from specdef.checkpoint.header import TensorInfo
 from specdef.checkpoint.reader import Checkpoint, open_checkpoint
+from specdef.core.results import Records, brief
 from specdef.errors import CheckpointError
 from specdef.linalg.exponent import NUMPY_DTYPES, all_finite, to_float
 from specdef.locks.base import LOCKS, Evidence, Sign, without_added
@@ -83,8 +84,8 @@ class Verdict:
         return f"Looks locked ({self.sign.lock}{strength}): {self.sign.found} of {layers}.{unseen}"
 
 
-@dataclass(frozen=True)
-class InspectReport:
+@dataclass(frozen=True, repr=False)
+class InspectReport(Records):
     """Everything `inspect_model` measured."""
 
     model: str
@@ -92,6 +93,21 @@ class InspectReport:
     tensors: tuple[TensorSpectrum, ...]
     pairs: tuple[PairImbalance, ...]
     verdict: Verdict
+
+    def summary(self) -> dict[str, str]:
+        """See `Result`."""
+        return {
+            "model": brief(self.model),
+            "family": self.family,
+            "verdict": self.verdict.sentence,
+            "matrices": brief(len(self.tensors)),
+            "pairs": brief(len(self.pairs)),
+            "pairs with scaled channels": brief(sum(bool(pair.scaled) for pair in self.pairs)),
+        }
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row a matrix."""
+        return [asdict(tensor) for tensor in self.tensors]
 
 
 def inspect_model(

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 
 from specdef.attacks.options import changed_options, check_options, fit_options, read_options
 from specdef.core.registry import Registry
+from specdef.core.results import Result
 from specdef.core.text import rate
 from specdef.errors import SpecdefError
 from specdef.models.base import Batch, LoadedModel
@@ -30,8 +31,8 @@ class Trains(Enum):
     BESIDE = "numbers of its own, beside weights that are frozen"
 
 
-@dataclass(frozen=True)
-class RewriteReport:
+@dataclass(frozen=True, repr=False)
+class RewriteReport(Result):
     """What a rewriting did and cost.
 
     Attributes:

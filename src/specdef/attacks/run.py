@@ -13,7 +13,7 @@ from specdef.models.base import LoadedModel
 from specdef.tasks.base import Task, check_kind
 from specdef.tasks.score import as_score
 from specdef.tasks.utility import Utility, UtilityData
-from specdef.training.loop import TrainingRun, make_trainer, train
+from specdef.training.loop import make_trainer, train
 from specdef.training.outcome import (
     Evaluation,
     Judgement,
@@ -92,26 +92,62 @@ def run_attack(
             one.attach(getattr(trainer.optimizer, "optimizer", trainer.optimizer), loaded.model, folder)
 
         def evaluate(current: Any, step: int, loss: float | None) -> Evaluation:
-            score = as_score(task.metric(current, loaded.processor))
-            return Evaluation(step, score.value, general.measure(current), loss, score.by_group)
+            return measure(current, loaded.processor, task, general, step=step, loss=loss)
 
         kept = attack.keeps_function
         base, checked = (None, reference) if kept else (reference, None)
         decide = partial(_decide, task=task, attack=attack, utility=general.utility, reference=checked, base=base)
         run = train(trainer, evaluate, decide, progress=progress, on_step=on_step)
-    note = _step_zero_fault(run.evaluations[0], checked, task, general.utility) or _stillness(run)
-    judgement = classify_outcome(
+    judgement, note = judge(
         run.evaluations,
-        target=task.target,
+        task,
+        general.utility,
         utility_factor=attack.utility_factor,
+        reference=checked,
         base=base,
-        within=general.utility.within,
+        still=stillness(run.steps, run.moved),
     )
-    if note:
-        judgement = Judgement(Outcome.INVALID, None, run.evaluations[0], None, False)
     return AttackResult(
         judgement, run.reason, run.evaluations, run.steps, run.train_seconds, trained, task.target, note
     )
+
+
+def measure(
+    model: Any, processor: Any, task: Task, general: UtilityData, *, step: int, loss: float | None = None
+) -> Evaluation:
+    """Score and utility of a model in evaluation mode."""
+    score = as_score(task.metric(model, processor))
+    return Evaluation(step, score.value, general.measure(model), loss, score.by_group)
+
+
+def judge(
+    evaluations: Sequence[Evaluation],
+    task: Task,
+    utility: Utility,
+    *,
+    utility_factor: float,
+    reference: float | None = None,
+    base: float | None = None,
+    still: str = "",
+) -> tuple[Judgement, str]:
+    """What a run came to, and why it does not count, or "".
+
+    Args:
+        evaluations: the first is step 0.
+        task: what was trained and scored.
+        utility: what was watched.
+        utility_factor: its budget.
+        reference: the undefended model's utility, which step 0 must have; None leaves that out.
+        base: what utility is measured against; that of step 0 when None.
+        still: why the run says nothing although step 0 is sound, or "".
+    """
+    note = _step_zero_fault(evaluations[0], reference, task, utility) or still
+    if note:
+        return Judgement(Outcome.INVALID, None, evaluations[0], None, False), note
+    judgement = classify_outcome(
+        evaluations, target=task.target, utility_factor=utility_factor, base=base, within=utility.within
+    )
+    return judgement, ""
 
 
 def _decide(
@@ -145,11 +181,11 @@ def _step_zero_fault(start: Evaluation, reference: float | None, task: Task, uti
     return ""
 
 
-def _stillness(run: TrainingRun) -> str:
+def stillness(steps: int, moved: bool) -> str:
     """A run that changed no weight says nothing about a defence: an optimizer that does not step looks like a lock."""
-    if run.moved or not run.steps:
+    if moved or not steps:
         return ""
     return (
-        f"{run.steps} steps changed no weight: the learning rate is below what their precision resolves, or the "
+        f"{steps} steps changed no weight: the learning rate is below what their precision resolves, or the "
         "optimizer does not step"
     )

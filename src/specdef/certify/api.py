@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from specdef.core.folders import scratch_folder
 from specdef.errors import SpecdefError
 from specdef.models.base import kind_of
 from specdef.models.sources import find_model
 
 if TYPE_CHECKING:
-    from specdef.attacks.base import Intervention, RewriteReport
+    from torch import nn
+
+    from specdef.attacks.base import Attack, Intervention, RewriteReport
     from specdef.certify.certificate import Certificate
     from specdef.certify.events import CellEvent
     from specdef.certify.resources import Resources
     from specdef.certify.result import StoredCell
+    from specdef.certify.store import Store
+    from specdef.certify.study import Study
     from specdef.tasks.base import TaskSpec
     from specdef.training.outcome import Evaluation
     from specdef.training.recipe import Recipe
 
 
 def attack(
-    model: Path | str,
-    out: Path | str,
+    model: Path | str | nn.Module,
+    out: Path | str | None = None,
     *,
+    tokenizer: Any = None,
     task: TaskSpec | str | None = None,
     recipe: Recipe | None = None,
     interventions: Sequence[Intervention | str] = (),
     early_stop: bool = False,
     utility_factor: float = 2.0,
-    original: Path | str | None = None,
+    original: Path | str | nn.Module | None = None,
     text: Path | str | None = None,
     utility: str | None = None,
     target: float | None = None,
@@ -45,16 +52,18 @@ def attack(
     """Fine-tune a model once, as an attacker would, and store what came out.
 
     Args:
-        model: a model folder, a hub id, or ``smollm2-135m``.
-        out: folder for results; finished attacks in it are kept, the same attack is not run twice.
+        model: a model folder, a hub id, or ``smollm2-135m``; or a transformers model in memory. A copy of it is
+            attacked, written to a scratch folder, so that the result is the folder's; the model stays as it is.
+        out: folder for results; finished attacks in it are kept, the same attack is not run twice. None keeps no file.
+        tokenizer: of a model in memory.
         task: such as ``biographies`` or ``mcqa:FILE``, or a `TaskSpec`; the ordinary one for this kind of model when
             None.
-        recipe: optimizer, learning rate, steps and so on.
+        recipe: optimizer, learning rate, steps and so on; ``Recipe()`` when None.
         interventions: what is done besides training, such as ``lora:rank=8``, ``rebalance:form=svd`` or
             ``channel-rates``; any of `specdef.attacks.base.INTERVENTIONS`.
         early_stop: stop when the utility budget is left; otherwise go on.
         utility_factor: how much of its utility a useful model may lose; of perplexity, how often the start's it may be.
-        original: the undefended model; step 0 is checked against it.
+        original: the undefended model, likewise a folder or in memory; step 0 is checked against it.
         text: general data, a file as the utility reads it; what ships with the package when None.
         utility: ``perplexity`` or ``accuracy``; the ordinary one for this kind of model when None.
         target: score to reach; the task's own when None. This and the next two belong in a `TaskSpec`, where there is
@@ -75,9 +84,8 @@ def attack(
     """
     from specdef.attacks.base import Attack, parse_intervention
     from specdef.certify.early import asked_task, refuse_utility
-    from specdef.certify.faults import machine_faults_said
     from specdef.certify.resources import Resources
-    from specdef.certify.run_cell import check_readable, measure_cell, reference_utility
+    from specdef.certify.run_cell import check_readable
     from specdef.certify.store import Store
     from specdef.certify.study import make_study
     from specdef.tasks.base import parse_task
@@ -86,20 +94,55 @@ def attack(
     done = tuple(parse_intervention(one) if isinstance(one, str) else one for one in interventions)
     made = Attack(recipe or Recipe(), done, early_stop, utility_factor)
     resources = Resources(workers=1, threads=threads, device=device)
-    spec = asked_task(task, seed=task_seed, target=target, scorer=scorer)
-    refuse_utility(spec, utility=utility, text=text, utility_factor=utility_factor)
-    folder = find_model(str(model))
-    spec = spec or parse_task(kind_of(folder).default_task, seed=task_seed, target=target, scorer=scorer)
-    study = make_study(
-        folder,
-        folder if original is None else find_model(str(original), argument="original"),
-        spec,
-        text=None if text is None else Path(text),
-        utility=utility,
-        resources=resources,
-    )
-    check_readable(study.cell(study.locked))
-    store = Store(Path(out))
+    asked = asked_task(task, seed=task_seed, target=target, scorer=scorer)
+    refuse_utility(asked, utility=utility, text=text, utility_factor=utility_factor)
+    with ExitStack() as stack:
+        folder, undefended = _folders(model, original, tokenizer, stack)
+        spec = asked or parse_task(kind_of(folder).default_task, seed=task_seed, target=target, scorer=scorer)
+        study = make_study(
+            folder,
+            undefended,
+            spec,
+            text=None if text is None else Path(text),
+            utility=utility,
+            resources=resources,
+        )
+        check_readable(study.cell(study.locked))
+        store = Store(stack.enter_context(scratch_folder(None)) if out is None else Path(out))
+        return _attack_once(study, made, store, progress, on_step)
+
+
+def _folders(
+    model: Path | str | nn.Module, original: Path | str | nn.Module | None, tokenizer: Any, stack: ExitStack
+) -> tuple[Path, Path]:
+    """Folders of the model and of the undefended one; those in memory are written to scratch folders of `stack`."""
+    from specdef.models.memory import is_module, save_module
+
+    given = {"model": model} if original is None else {"model": model, "original": original}
+    in_memory = [name for name, one in given.items() if is_module(one, argument=name)]
+    if tokenizer is not None and not in_memory:
+        raise SpecdefError("`tokenizer` must be left out for a folder, which holds its own.")
+    found = []
+    for name, one in given.items():
+        if isinstance(one, str | Path):
+            found.append(find_model(str(one), argument=name))
+        else:
+            scratch = stack.enter_context(scratch_folder(None))
+            found.append(save_module(one, tokenizer, scratch / type(one).__name__, argument=name))
+    return found[0], found[-1]
+
+
+def _attack_once(
+    study: Study,
+    made: Attack,
+    store: Store,
+    progress: Callable[[Evaluation], None] | None,
+    on_step: Callable[[int, float], None] | None,
+) -> StoredCell:
+    """The stored result of an attack, run unless the store has it."""
+    from specdef.certify.faults import machine_faults_said
+    from specdef.certify.run_cell import measure_cell, reference_utility
+
     try:
         reference = None
         if made.rewrites or study.original.digest != study.locked.digest:

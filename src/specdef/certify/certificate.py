@@ -15,6 +15,9 @@ from specdef.certify.result import Point, RewriteFacts, StoredCell, point_of
 from specdef.certify.statistics import Interval, score_interval
 from specdef.certify.verdict import ThreatVerdict
 from specdef.certify.verdict_kinds import Verdict
+from specdef.core.results import Records, brief
+from specdef.core.schema import plain
+from specdef.core.text import shown
 from specdef.tasks.score import Score
 from specdef.training.outcome import Outcome
 from specdef.training.recipe import Recipe
@@ -169,8 +172,8 @@ class CellEnvironment(Environment):
     threads_per_cell: int | None = None
 
 
-@dataclass(frozen=True)
-class Certificate:
+@dataclass(frozen=True, repr=False)
+class Certificate(Records):
     """A finished certificate, as ``certificate.json`` holds it.
 
     Attributes:
@@ -235,9 +238,53 @@ class Certificate:
         """Key of a result file -> its row, the first of it."""
         return {row.cell: row for row in reversed(self.cells)}
 
+    def summary(self) -> dict[str, str]:
+        """See `Result`."""
+        return {
+            "model": f"{shown(self.subject.name)} ({self.subject.method}, multiplier {self.multiplier:g})",
+            "original": shown(self.original.name),
+            "task": f"{self.task.name}, target {self.task.target:g} (chance {self.task.chance:g})",
+            "utility": f"{self.utility.name} {brief(self.utility.reference)}, limit {brief(self.utility.limit)}",
+            "undefended": _in_words(self.unlocked),
+            **{name: _in_words(found) for name, found in self.threat_models.items()},
+            "cells": brief(len(self.cells)),
+            "seeds": brief(self.seeds),
+            "not tried": f"{brief(len(self.not_tried))} things; see not_tried",
+        }
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row a cell."""
+        return [_row(cell) for cell in self.cells]
+
     def worst(self, found: ThreatVerdict) -> Attack | None:
         """The most successful attack of a threat model; None where nothing that counts was run."""
         return None if found.cell is None else self.by_key[found.cell].attack
+
+
+def _in_words(found: ThreatVerdict) -> str:
+    steps = "" if found.steps is None else f", {found.steps:.4g} steps to the target"
+    score = "" if found.score is None else f", best score {found.score:.3f}"
+    return f"{' '.join(map(brief, plain(found.verdict).values()))}{steps}{score}; {found.num_cells} cells"
+
+
+def _row(cell: CertifiedCell) -> dict[str, Any]:
+    best, last, recipe = cell.best, cell.last, cell.attack.recipe
+    return {
+        "threat_model": cell.threat_model,
+        "cell": cell.cell,
+        "attack": cell.attack.label,
+        "lr": recipe.lr,
+        "seed": recipe.seed,
+        "outcome": cell.outcome.value,
+        "step": cell.step,
+        "best_score": None if best is None else best.score,
+        "best_utility": None if best is None else best.utility,
+        "last_score": None if last is None else last.score,
+        "last_utility": None if last is None else last.utility,
+        "diverged_at": cell.diverged_at,
+        "recovered": cell.recovered,
+        "note": cell.note,
+    }
 
 
 def certified(threat_model: str, cell: StoredCell) -> CertifiedCell:

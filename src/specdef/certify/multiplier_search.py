@@ -12,6 +12,7 @@ from specdef.certify.api import certify_model
 from specdef.certify.store import write_json
 from specdef.certify.threat_model import THREATS
 from specdef.certify.verdict_kinds import Verdict, holds
+from specdef.core.results import Result, brief
 from specdef.core.schema import plain
 from specdef.errors import SpecdefError
 from specdef.locks.lock import lock
@@ -25,8 +26,8 @@ RESULT = "multiplier.json"
 Certify = Callable[..., "Certificate"]
 
 
-@dataclass(frozen=True)
-class MultiplierSearch:
+@dataclass(frozen=True, repr=False)
+class MultiplierSearch(Result):
     """What the search found.
 
     Attributes:
@@ -46,6 +47,11 @@ class MultiplierSearch:
         if self.smallest is None:
             return f"No multiplier from 2^{min(self.tried)} to 2^{max(self.tried)} holds {names}."
         return f"2^{self.smallest} is the smallest multiplier tried that holds {names}."
+
+    def summary(self) -> dict[str, str]:
+        """See `Result`."""
+        tried = {f"2^{exponent}": brief(found) for exponent, found in self.tried.items()}
+        return {"found": self.sentence, **tried}
 
     def to_wire(self) -> dict[str, Any]:
         """As JSON data."""

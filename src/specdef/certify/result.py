@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from specdef.attacks.base import Attack
 from specdef.attacks.wire import attack_from_wire
 from specdef.certify.environment import Environment
+from specdef.core.results import Records, brief
 from specdef.core.schema import SchemaError, convert, plain
 from specdef.training.outcome import Evaluation, Outcome, StopReason
 
@@ -121,8 +122,8 @@ class FinishedCell:
     measured: Measured
 
 
-@dataclass(frozen=True)
-class StoredCell:
+@dataclass(frozen=True, repr=False)
+class StoredCell(Records):
     """A finished cell: its configuration (`Cell.identity`), what it came to, and what was measured on the way."""
 
     key: str
@@ -134,6 +135,33 @@ class StoredCell:
     def attack(self) -> Attack:
         """The attack that the configuration describes."""
         return attack_from_wire(self.config["attack"])
+
+    def summary(self) -> dict[str, str]:
+        """See `Result`."""
+        result, end = self.result, self.result.evaluations[-1] if self.result.evaluations else None
+        return {
+            "cell": self.key,
+            "task": brief(self.config.get("task")),
+            "attack": self.attack.label,
+            "outcome": brief(result.outcome),
+            "step of the target": brief(result.step),
+            "steps": brief(result.steps),
+            "best score in the budget": brief(result.best.score if result.best else None),
+            "score at the end": brief(end.score if end else None),
+            "utility": "-" if end is None else f"{brief(result.evaluations[0].utility)} -> {brief(end.utility)}",
+            "utility lost at": brief(result.diverged_at),
+            "seconds": brief(self.measured.seconds),
+            **({"note": result.note} if result.note else {}),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """As its result file holds it."""
+        return cell_to_wire(self)
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row an evaluation."""
+        names = ("step", "score", "utility", "loss")
+        return [{name: getattr(point, name) for name in names} for point in self.result.evaluations]
 
 
 def crashed(note: str) -> FinishedCell:

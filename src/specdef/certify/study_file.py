@@ -25,6 +25,8 @@ def _listed(kind: type) -> str:
     return "Attributes:" + (kind.__doc__ or "").partition("Attributes:")[2].rstrip()
 
 
+STUDY_LR = 1e-5
+"""Learning rate of a study that names none. `Recipe` has another; what a study file means does not change with it."""
 _RECIPE = [(name, kind | UnsetType, UNSET) for name, kind in get_type_hints(Recipe).items() if name != "seed"]
 
 if TYPE_CHECKING:
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
 else:
     RecipeChanges = msgspec.defstruct("RecipeChanges", _RECIPE, forbid_unknown_fields=True, frozen=True, kw_only=True)
     RecipeChanges.__doc__ = (
-        f"What differs from the default recipe; the seed comes from `seeds`.\n\n    {_listed(Recipe)}"
+        f"What differs from the default recipe; `lr` is {STUDY_LR:g} where it is left out, and the seed comes from "
+        f"`seeds`.\n\n    {_listed(Recipe)}"
     )
 
 
@@ -167,7 +170,7 @@ def parse_study(data: bytes) -> StudyFile:
 
 def study_recipe(study: StudyFile) -> Recipe:
     """The recipe every attack starts from."""
-    return at("recipe", lambda: Recipe(**changes(study.recipe)))
+    return at("recipe", lambda: Recipe(**{"lr": STUDY_LR, **changes(study.recipe)}))
 
 
 def changes(entry: Struct) -> dict[str, Any]:

@@ -12,12 +12,26 @@ from typing import Any, Literal
 from specdef.certify.environment import Environment
 from specdef.certify.result import Point, StoredCell, point_of
 from specdef.certify.statistics import mean, std
+from specdef.core.results import Records, brief
 from specdef.core.schema import SchemaError, convert, plain, read_object
+from specdef.core.text import shown
 from specdef.errors import SpecdefError
 from specdef.training.outcome import Outcome
 
 SCHEMA = 1
 RESULTS = "results.json"
+FIGURES = (
+    "outcome",
+    "steps",
+    "steps_std",
+    "score",
+    "seeds",
+    "seeds_broken",
+    "seeds_diverged",
+    "seeds_recovered",
+    "note",
+)
+COSTS = ("rewrite_seconds", "added_parameters", "trained_parameters", "seconds_per_step", "peak_memory_bytes")
 
 
 @dataclass(frozen=True)
@@ -105,8 +119,8 @@ class Table:
     rows: tuple[Row, ...]
 
 
-@dataclass(frozen=True)
-class StudyResults:
+@dataclass(frozen=True, repr=False)
+class StudyResults(Records):
     """A finished study.
 
     Attributes:
@@ -130,6 +144,26 @@ class StudyResults:
     certificates: tuple[str, ...]
     environment: Environment
     command: str | None = None
+
+    def summary(self) -> dict[str, str]:
+        """See `Result`."""
+        found = self.records()
+        lines = {
+            f"{one['defence']}, {one['attack']}": f"{one['outcome']}, score {brief(one['score'])}" for one in found
+        }
+        return {"title": shown(self.title), "seeds": brief(self.seeds), "steps": brief(self.steps), **lines}
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row an entry: one attack on one defended model."""
+        found = []
+        for table in self.tables:
+            for row in table.rows:
+                for entry in row.entries:
+                    data = plain(entry)
+                    what = {"model": table.model, "task": table.task, "defence": row.defence, "attack": entry.attack}
+                    costs = {name: data["cost"][name] for name in COSTS}
+                    found.append({**what, **{name: data[name] for name in FIGURES}, **costs})
+        return found
 
 
 def summarise(label: str, cells: Sequence[StoredCell]) -> Entry:
@@ -182,27 +216,10 @@ def results_to_wire(results: StudyResults) -> dict[str, Any]:
 
 def results_to_csv(results: StudyResults) -> str:
     """One line per entry."""
-    names = (
-        "outcome",
-        "steps",
-        "steps_std",
-        "score",
-        "seeds",
-        "seeds_broken",
-        "seeds_diverged",
-        "seeds_recovered",
-        "note",
-    )
-    costs = ("rewrite_seconds", "added_parameters", "trained_parameters", "seconds_per_step", "peak_memory_bytes")
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["model", "task", "defence", "attack", *names, *costs])
-    for table in results.tables:
-        for row in table.rows:
-            for entry in row.entries:
-                found = plain(entry)
-                values = [*(found[name] for name in names), *(found["cost"][name] for name in costs)]
-                writer.writerow([table.model, table.task, row.defence, entry.attack, *values])
+    writer = csv.DictWriter(file, ["model", "task", "defence", "attack", *FIGURES, *COSTS], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(results.records())
     return file.getvalue()
 
 

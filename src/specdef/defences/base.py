@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from specdef.core.registry import Registry
+from specdef.core.results import Result
 from specdef.models.base import LoadedModel
 from specdef.tasks.base import Metric
 from specdef.tasks.utility import Utility, UtilityData
@@ -75,8 +76,8 @@ class Change:
     after: float
 
 
-@dataclass(frozen=True)
-class DefenceReport:
+@dataclass(frozen=True, repr=False)
+class DefenceReport(Result):
     """What defending a model did.
 
     Attributes:

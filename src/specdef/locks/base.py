@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from specdef.core.registry import Registry
+from specdef.core.results import Result
 from specdef.errors import PlanError
 
 if TYPE_CHECKING:
@@ -117,8 +118,8 @@ class Sign:
     layers: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
-class ModuleLock:
+@dataclass(frozen=True, repr=False)
+class ModuleLock(Result):
     """What `lock_module` did to a model in memory.
 
     Attributes:
@@ -126,6 +127,8 @@ class ModuleLock:
         key: what `unlock_module` needs; it holds original weights, so keep it.
         report: the kind's own figures.
     """
+
+    secret: ClassVar[frozenset[str]] = frozenset({"key"})
 
     lock: str
     key: ModuleKey

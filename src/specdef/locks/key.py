@@ -44,8 +44,8 @@ class Key:
     method: str
     locked_files: Mapping[str, str]
     original_files: Mapping[str, str]
-    edits: tuple[Mapping[str, Any], ...] = ()
-    blobs: Mapping[str, bytes] = field(default_factory=dict)
+    edits: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    blobs: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 def default_key_path(out: Path) -> Path:

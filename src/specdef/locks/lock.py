@@ -6,20 +6,23 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
+from specdef.core.results import Result
 from specdef.errors import PlanError
 from specdef.locks.presets import DEFAULT, lock_options
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from specdef.checkpoint.blocks import Progress
     from specdef.checkpoint.reader import Checkpoint
-    from specdef.locks.base import LockKind, PreparedLock
+    from specdef.locks.base import LockKind, ModuleLock, PreparedLock
     from specdef.locks.key import Key
 
 
-@dataclass(frozen=True)
-class LockReport:
+@dataclass(frozen=True, repr=False)
+class LockReport(Result):
     """What `lock` did, or with ``dry_run`` would do.
 
     Attributes:
@@ -43,11 +46,12 @@ class LockReport:
     remarks: tuple[str, ...] = ()
 
 
+@overload
 def lock(
     model: Path | str,
     out: Path | str,
     *,
-    preset: str = DEFAULT,
+    preset: str | None = None,
     multiplier: str | float | None = None,
     layers: Sequence[int] | None = None,
     seed: int | None = None,
@@ -57,38 +61,77 @@ def lock(
     dry_run: bool = False,
     progress: Callable[[int], None] | None = None,
     **options: Any,
-) -> LockReport:
-    """Write a locked copy of a model and the private key that undoes it.
+) -> LockReport: ...
+
+
+@overload
+def lock(
+    model: nn.Module,
+    *,
+    preset: str | None = None,
+    multiplier: str | float | None = None,
+    layers: Sequence[int] | None = None,
+    seed: int | None = None,
+    **options: Any,
+) -> ModuleLock: ...
+
+
+def lock(
+    model: Path | str | nn.Module,
+    out: Path | str | None = None,
+    *,
+    preset: str | None = None,
+    multiplier: str | float | None = None,
+    layers: Sequence[int] | None = None,
+    seed: int | None = None,
+    key: Path | str | None = None,
+    card: bool = False,
+    exclude: Sequence[str] | str = (),
+    dry_run: bool = False,
+    progress: Callable[[int], None] | None = None,
+    **options: Any,
+) -> LockReport | ModuleLock:
+    """Write a locked copy of a model folder and the private key that undoes it; or lock a model in memory, in place.
 
     Args:
-        model: a model folder, a hub id, or ``smollm2-135m``; `lock_module` is for a model in memory.
-        out: the folder to create.
-        preset: ``exact`` (power-of-two channel scaling, bit-identical function), ``paper`` (Construction 1 of the main
-            paper, needs ``import specdef`` to load), or a kind of lock by its own name.
+        model: a model folder, a hub id, or ``smollm2-135m``; or a model in memory, which goes to `lock_module`.
+        out: the folder to create; a model in memory takes none.
+        preset: ``exact`` (power-of-two channel scaling, bit-identical function; when None), ``paper`` (Construction 1
+            of the main paper, needs ``import specdef`` to load), or a kind of lock by its own name.
         multiplier: alpha, for example ``"2^20"``; the preset's default (2^20, 1e4) when None.
         layers: layer numbers to touch; all (``exact``) or five drawn matrices (``paper``) when None.
         seed: decides every random draw; 0 when None.
-        key: where the private key goes; ``OUT.specdef-key`` when None.
+        key: where the private key goes; ``OUT.specdef-key`` when None. This and the rest of the named: folders only.
         card: write the lock into README.md too: metadata for the hub and a section; `unlock` restores the original.
         exclude: shell patterns of files to leave out of the locked folder, such as ``*.bin``; `unlock` does not
             restore them.
         dry_run: plan and check only, write nothing.
         progress: called with the number of bytes just read.
         **options: ``exact``: channels, pairs, direction, num_layers. ``paper``: rank, components, basis, form,
-            num_matrices.
+            num_matrices. A model in memory: those of `lock_module`.
 
     Returns:
-        What was done.
+        What was done; of a model in memory with the key that `unlock` needs.
 
     Raises:
         SpecdefError: bad input; nothing is left behind.
     """
-    if not isinstance(model, str | Path):
-        raise PlanError(
-            f"`model` must be a folder, a hub id or a bundled model; got a {type(model).__name__}. "
-            "Use specdef.lock_module for a model in memory."
+    from specdef.models.memory import is_module
+
+    if is_module(model):
+        _refuse_files(
+            out=out, key=key, card=card or None, exclude=exclude or None, dry_run=dry_run or None, progress=progress
         )
-    kind, chosen = lock_options(preset, {"multiplier": multiplier, "layers": layers, "seed": seed, **options})
+        from specdef.locks.in_memory import lock_module
+
+        given = {"layers": layers, "seed": seed}
+        options |= {name: value for name, value in given.items() if value is not None}
+        return lock_module(model, preset=preset, multiplier=multiplier, **options)
+    if out is None:
+        raise PlanError("`out` must be given with a folder: the locked folder to create. A folder is never changed.")
+    kind, chosen = lock_options(
+        preset or DEFAULT, {"multiplier": multiplier, "layers": layers, "seed": seed, **options}
+    )
     from specdef.models.sources import find_model
 
     return lock_folder(
@@ -102,6 +145,16 @@ def lock(
         dry_run=dry_run,
         progress=progress,
     )
+
+
+def _refuse_files(**given: object) -> None:
+    """Refuse what has a meaning for folders only."""
+    for name, value in given.items():
+        if value is not None:
+            raise PlanError(
+                f"`{name}` must be left out for a model in memory, which is locked in place. Write it afterwards with "
+                "`save_pretrained`, or give a folder as `model`."
+            )
 
 
 def lock_folder(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, overload
 
 from specdef.checkpoint.blocks import Progress
 from specdef.checkpoint.digests import Digests, file_digest
@@ -13,19 +14,25 @@ from specdef.checkpoint.reader import INDEX, Checkpoint, open_checkpoint
 from specdef.checkpoint.small_files import copy_others
 from specdef.checkpoint.writer import write_shards
 from specdef.core.folders import SIGNATURE, new_folder, refuse_target
+from specdef.core.results import Result
 from specdef.core.text import shown
 from specdef.errors import CheckpointError, KeyFileError, PlanError, SpecdefError
-from specdef.locks.base import LOCKS
+from specdef.locks.base import LOCKS, ModuleKey
+from specdef.locks.in_memory import unlock_module
 from specdef.locks.key import MISFIT, Key, find_key, read_key
 from specdef.locks.manifest import MANIFEST, read_manifest
 from specdef.locks.prose import README
+from specdef.models.memory import is_module
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MAY_CHANGE = ("config.json", INDEX, README)
 """Small files a lock may rewrite."""
 
 
-@dataclass(frozen=True)
-class UnlockReport:
+@dataclass(frozen=True, repr=False)
+class UnlockReport(Result):
     """What `unlock` wrote.
 
     Attributes:
@@ -52,6 +59,7 @@ class _SmallFiles:
     missing: tuple[str, ...] = ()
 
 
+@overload
 def unlock(
     locked: Path | str,
     out: Path | str,
@@ -59,26 +67,61 @@ def unlock(
     *,
     weights_only: bool = False,
     progress: Progress | None = None,
-) -> UnlockReport:
-    """Restore the original files of a locked folder, byte for byte.
+) -> UnlockReport: ...
+
+
+@overload
+def unlock(locked: nn.Module, *, key: ModuleKey) -> None: ...
+
+
+def unlock(
+    locked: Path | str | nn.Module,
+    out: Path | str | None = None,
+    key: Path | str | ModuleKey | None = None,
+    *,
+    weights_only: bool = False,
+    progress: Progress | None = None,
+) -> UnlockReport | None:
+    """Restore the original files of a locked folder, byte for byte; or the weights of a model in memory, in place.
 
     Args:
-        locked: the locked folder.
-        out: the folder to create.
-        key: the private key `lock` wrote; ``LOCKED.specdef-key`` beside the folder when None.
+        locked: the locked folder, or the model in memory that `lock` locked.
+        out: the folder to create; a model in memory takes none.
+        key: the private key `lock` wrote; ``LOCKED.specdef-key`` beside the folder when None. Of a model in memory the
+            `key` of what `lock` returned.
         weights_only: restore the weights and the files the lock rewrote, and carry over files that were edited or added
-            after locking. The signature and the lock's own files, which would no longer be true, are left out.
-        progress: called with the number of bytes just read.
+            after locking. The signature and the lock's own files, which would no longer be true, are left out. Folders
+            only.
+        progress: called with the number of bytes just read. Folders only.
 
     Returns:
-        What was written.
+        What was written; None for a model in memory.
 
     Raises:
         SpecdefError: the key is wrong or tampered with, the locked weights were changed, without `weights_only` any
             file was, or `out` is not usable; nothing is left behind. Without `weights_only`, files added to the folder
             after locking are not carried over.
     """
-    locked, out = Path(locked), Path(out)
+    if is_module(locked, argument="locked"):
+        given = {"out": out is not None, "weights_only": weights_only, "progress": progress is not None}
+        if name := next((name for name, is_given in given.items() if is_given), None):
+            raise PlanError(f"`{name}` must be left out for a model in memory, which is unlocked in place.")
+        if not isinstance(key, ModuleKey):
+            raise KeyFileError(
+                f"`key` must be the `key` of what `lock` returned for this model; got a {type(key).__name__}."
+            )
+        unlock_module(locked, key)
+        return None
+    if out is None or isinstance(key, ModuleKey):
+        name, what = ("out", "the folder to create") if out is None else ("key", "the file that `lock` wrote")
+        raise PlanError(f"`{name}` must be given with a locked folder: {what}.")
+    return unlock_folder(Path(locked), Path(out), key, weights_only=weights_only, progress=progress)
+
+
+def unlock_folder(
+    locked: Path, out: Path, key: Path | str | None, *, weights_only: bool, progress: Progress | None
+) -> UnlockReport:
+    """`unlock` of a folder."""
     refuse_target(out, locked)
     secret = read_key(find_key(locked) if key is None else Path(key))
     manifest = read_manifest(locked)

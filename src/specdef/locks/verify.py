@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from specdef.checkpoint.digests import file_digest, read_digests
 from specdef.checkpoint.reader import Checkpoint, open_checkpoint
+from specdef.core.results import Records, brief
 from specdef.errors import CheckpointError
 from specdef.locks.base import LOCKS, Check, without_added
 from specdef.locks.manifest import MANIFEST, Manifest, read_manifest
 from specdef.locks.prose import is_prose
 from specdef.models.equivalence import Equivalence, compare
+from specdef.models.memory import is_module
 from specdef.models.sources import find_model
+
+if TYPE_CHECKING:
+    from torch import nn
 
 SHOWN = 3
 """Files of a kind of difference that are named."""
 
 
-@dataclass(frozen=True)
-class VerifyReport:
+@dataclass(frozen=True, repr=False)
+class VerifyReport(Records):
     """The checks `verify` made.
 
     Attributes:
@@ -41,29 +47,50 @@ class VerifyReport:
         """Every check could be decided."""
         return all(check.passed is not None for check in self.checks)
 
+    def summary(self) -> dict[str, str]:
+        """See `Result`."""
+        words = {True: "holds", False: "FAILS", None: "cannot tell"}
+        return {
+            "passed": brief(self.passed),
+            **{check.name: f"{words[check.passed]}: {check.detail}" for check in self.checks},
+        }
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row a check."""
+        return [asdict(check) for check in self.checks]
+
 
 def verify(
-    locked: Path | str, *, original: Path | str | None = None, progress: Callable[[str], None] | None = None
+    locked: Path | str | nn.Module,
+    *,
+    original: Path | str | nn.Module | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> VerifyReport:
     """Check a locked folder against its manifest, its weights and, if given, the original model.
 
     Args:
-        locked: the locked folder.
-        original: the unlocked model; both are then run on the same probes in the model's own dtype, and compared bit
-            for bit where the manifest claims that, else within twice the dtype's own noise (KL).
+        locked: the locked folder; or a model in memory, which has no manifest: its weights are searched for a lock, and
+            its function may differ from the original's by rounding, as said below.
+        original: the unlocked model, a folder or in memory; both are then run on the same probes in the model's own
+            dtype, and compared bit for bit where the manifest claims that, else within twice the dtype's own noise
+            (KL).
         progress: called with the name of each stage as it starts.
 
     Raises:
         SpecdefError: a folder is no sound checkpoint or carries no manifest. A check that fails is a result, not an
             error.
     """
-    folder = Path(locked)
     say = progress or (lambda stage: None)
+    if is_module(locked, argument="locked"):
+        from specdef.locks.verify_in_memory import check_module
+
+        return VerifyReport(*check_module(locked, _in_memory_or_found(original), say))
+    folder = Path(locked)
     manifest = read_manifest(folder)
     say("digests")
     checkpoint = open_checkpoint(folder, publishing=False)
-    source = None if original is None else find_model(str(original), argument="original")
-    unlocked = None if source is None else _open_original(source, checkpoint)
+    source = _in_memory_or_found(original)
+    unlocked = _open_original(source, checkpoint) if isinstance(source, Path) else None
     checks = [integrity(checkpoint, manifest)]
     say("lock in the weights")
     checks.append(LOCKS.get(manifest.method).check(checkpoint, manifest.strength, unlocked))
@@ -73,6 +100,13 @@ def verify(
         equivalence = compare(source, folder)
         checks.append(_function(equivalence, manifest))
     return VerifyReport(tuple(checks), equivalence)
+
+
+def _in_memory_or_found(original: Path | str | nn.Module | None) -> Path | nn.Module | None:
+    """The original model: in memory, its folder, or None."""
+    if original is None or is_module(original, argument="original"):
+        return original
+    return find_model(str(original), argument="original")
 
 
 def integrity(checkpoint: Checkpoint, manifest: Manifest) -> Check:
@@ -146,6 +180,4 @@ def _function(equivalence: Equivalence, manifest: Manifest) -> Check:
             "identical to the bit" if e.bit_identical else f"different: largest error {e.max_error:.3g}, KL {e.kl:.3g}"
         )
         return Check("function", e.bit_identical, f"{e.num_outputs:,} outputs in {e.dtype} are {what}")
-    noise = "" if e.own_noise is None else f", {e.dtype}'s own noise {e.own_noise:.3g}"
-    detail = f"KL {e.kl:.3g} (at most {e.tolerance:.3g}{noise}), largest error {e.max_error:.3g}, in {e.dtype}"
-    return Check("function", e.kl <= e.tolerance, detail)
+    return Check("function", e.kl <= e.tolerance, e.sentence)

@@ -85,7 +85,7 @@ def reason(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def unusable(folder: Path, error: Exception) -> CheckpointError:
+def unusable(folder: Path | str, error: Exception) -> CheckpointError:
     """The user's sentence for a folder transformers cannot load or run."""
     return CheckpointError(
         f"Model {folder} cannot be loaded and run by transformers ({reason(error)}). Repair its config.json."

@@ -254,7 +254,7 @@ def train(
             progress(evaluations[-1])
         return stop(evaluations)
 
-    before = _checksums(trainer.model)
+    before = weight_checksums(trainer.model)
     reason = record(0, None)
     while reason is None and trainer.done < trainer.recipe.steps:
         started = time.perf_counter()
@@ -268,11 +268,11 @@ def train(
             reason = record(trainer.done, loss)
         if dead and reason is None:
             reason = StopReason.DEAD
-    moved = _checksums(trainer.model) != before
+    moved = weight_checksums(trainer.model) != before
     return TrainingRun(evaluations, reason or StopReason.BUDGET, trainer.done, seconds, moved)
 
 
-def _checksums(model: Any) -> list[int]:
+def weight_checksums(model: Any) -> list[int]:
     """Per trained parameter, the sum of its numbers' bit patterns: shows that training changed something."""
     import torch
 

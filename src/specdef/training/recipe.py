@@ -17,7 +17,7 @@ SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is fine-tuned: data, never code. The defaults are the paper's (section 5).
+    """How a model is fine-tuned: data, never code. The defaults are the paper's (section 5), but for `lr`.
 
     Attributes:
         optimizer: a key of `OPTIMIZERS`.
@@ -40,7 +40,7 @@ class Recipe:
     """
 
     optimizer: str = "adamw"
-    lr: float = 1e-5
+    lr: float = 1e-4
     steps: int = 60
     batch_size: int = 8
     gradient_accumulation_steps: int = 1

@@ -13,6 +13,7 @@ from specdef.analysis.curvature.eigen import End, extreme_eigenpairs
 from specdef.analysis.curvature.operators import Kind, curvature_operator, require_curvature_libraries, spectral_density
 from specdef.analysis.curvature.problem import LossProblem, loss_problem, mean_loss
 from specdef.core.devices import check_device, find_device
+from specdef.core.results import Result, brief
 from specdef.errors import SpecdefError
 from specdef.models.base import kind_of
 from specdef.models.sources import find_model
@@ -32,8 +33,8 @@ class Eigenvalue:
     residual: float
 
 
-@dataclass(frozen=True)
-class CurvatureReport:
+@dataclass(frozen=True, repr=False)
+class CurvatureReport(Result):
     """Curvature of one model on one task.
 
     Attributes:
@@ -61,6 +62,11 @@ class CurvatureReport:
     density: tuple[tuple[float, ...], tuple[float, ...]] | None
     products: int
     seconds: float
+
+    def summary(self) -> dict[str, str]:
+        """See `Result`."""
+        ends = {end: brief([one.value for one in getattr(self, end)]) for end in ("largest", "smallest")}
+        return {**super().summary(), **ends, "density": "-" if self.density is None else "see to_dict()"}
 
 
 def measure_curvature(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from specdef.core.atomic import write_file
 from specdef.core.folders import SIGNATURE
+from specdef.core.results import Result
 from specdef.core.schema import SchemaError
 from specdef.core.text import shown
 from specdef.errors import SignatureError, SpecdefError
@@ -16,8 +17,8 @@ from specdef.integrations.signing.bundle import parse_bundle, read_bundle
 from specdef.integrations.signing.folders import Folders, named_folders
 
 
-@dataclass(frozen=True)
-class SignReport:
+@dataclass(frozen=True, repr=False)
+class SignReport(Result):
     """What `sign` wrote.
 
     Attributes:
@@ -31,8 +32,8 @@ class SignReport:
     made_with: str
 
 
-@dataclass(frozen=True)
-class SignatureReport:
+@dataclass(frozen=True, repr=False)
+class SignatureReport(Result):
     """What `verify_signature` found.
 
     Attributes:

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from specdef.architectures.resolve import resolve
+from specdef.core.results import Result
 from specdef.errors import PlanError
 from specdef.linalg.exponent import Stored
 from specdef.locks.base import ModuleKey, ModuleLock
@@ -18,8 +19,8 @@ from specdef.locks.kinds.fold.plan import plan_fold
 from specdef.locks.model_tensors import SHARD, model_tensors, write_tensors
 
 
-@dataclass(frozen=True)
-class FoldReport:
+@dataclass(frozen=True, repr=False)
+class FoldReport(Result):
     """What the fold lock did to a model in memory.
 
     Attributes:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from specdef.core.results import Result
 from specdef.errors import PlanError
 from specdef.linalg.compensation import Basis, Form
 from specdef.linalg.deform import deform
@@ -32,8 +33,8 @@ class LockedLayer:
     num_extra_parameters: int
 
 
-@dataclass(frozen=True)
-class InjectReport:
+@dataclass(frozen=True, repr=False)
+class InjectReport(Result):
     """What the inject lock did to a module in memory."""
 
     layers: tuple[LockedLayer, ...]
