@@ -17,12 +17,12 @@ def test_every_public_name_is_there(name: str) -> None:
 
 
 IN_PYTHON = {
-    **{verb: verb for verb in ("lock", "unlock", "sign", "verify", "attack", "undo", "defend", "fetch")},
+    **{verb: verb for verb in ("lock", "unlock", "sign", "verify", "attack", "undo", "defend", "fetch", "publish")},
     "certify": "certify_model",
     "compare": "write_comparison",
     "curvature": "measure_curvature",
     "inspect": "inspect_model",
-    "report": "write_report",
+    "report": "write_reports",
     "run": "run_study",
     "runs": "stored_cells",
 }

@@ -41,6 +41,7 @@ from specdef.locks.verify import VerifyReport as VerifyReport
 from specdef.locks.verify import verify as verify
 from specdef.models.bundled import fetch as fetch
 from specdef.report.compare import write_comparison as write_comparison
+from specdef.report.exports import write_reports as write_reports
 from specdef.report.study import write_study as write_study
 from specdef.report.write import write_report as write_report
 from specdef.tasks.base import Task as Task

@@ -15,7 +15,7 @@ from specdef.certify.cell import Cell, Subject
 from specdef.certify.result import FinishedCell
 from specdef.certify.store import Store, stored_cells
 from specdef.errors import SpecdefError
-from specdef.report.exports import write_all
+from specdef.report.exports import write_reports
 from specdef.report.latex import escape, latex_table
 from specdef.report.run_table import COLUMNS, runs_csv
 from specdef.report.runs_page import write_runs
@@ -57,8 +57,8 @@ def test_csv_holds_every_run_as_it_was_measured(folder: Path) -> None:
 
 
 def test_formats_are_written_where_they_are_asked_for(folder: Path) -> None:
-    assert {path.name for path in write_all(folder)} == {"runs.png", "index.html"}
-    asked = {path.name for path in write_all(folder, ["csv", "tex", "svg", "pdf"])}
+    assert {path.name for path in write_reports(folder)} == {"runs.png", "index.html"}
+    asked = {path.name for path in write_reports(folder, ["csv", "tex", "svg", "pdf"])}
     assert asked == {"runs.png", "index.html", "runs.csv", "runs.tex", "runs.svg", "runs.pdf"}
     assert (folder / "runs.pdf").read_bytes().startswith(b"%PDF")
     assert "<svg" in (folder / "runs.svg").read_text()
@@ -67,7 +67,7 @@ def test_formats_are_written_where_they_are_asked_for(folder: Path) -> None:
 def test_an_unknown_format_is_refused_before_anything_is_written(folder: Path) -> None:
     before = sorted(folder.iterdir())
     with pytest.raises(SpecdefError, match="`formats` must be any of csv, tex, svg, pdf; got 'docx'"):
-        write_all(folder, ["csv", "docx"])
+        write_reports(folder, ["csv", "docx"])
     assert sorted(folder.iterdir()) == before
 
 

@@ -149,6 +149,6 @@ def report(
 
     Example: specdef report results --formats tex,pdf
     """
-    from specdef.report.exports import write_all
+    from specdef.report.exports import write_reports
 
-    say(*(f"Wrote {path}" for path in write_all(folder, parse.words(formats) or ())))
+    say(*(f"Wrote {path}" for path in write_reports(folder, parse.words(formats) or ())))

@@ -30,7 +30,7 @@ def run(
     """
     from specdef.certify.resources import Resources
     from specdef.certify.study_run import run_study
-    from specdef.report.exports import check_formats, write_all
+    from specdef.report.exports import check_formats, write_reports
 
     wanted = parse.words(formats) or ()
     check_formats(wanted)
@@ -44,4 +44,4 @@ def run(
             on_event=watch.on_event,
             command=shlex.join(["specdef", *sys.argv[1:]]),
         )
-    say(*(f"Wrote {path}" for path in write_all(out, wanted)))
+    say(*(f"Wrote {path}" for path in write_reports(out, wanted)))

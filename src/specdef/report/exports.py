@@ -30,7 +30,7 @@ FORMATS = ("csv", "tex", "svg", "pdf")
 Draw = Callable[[Path], None]
 
 
-def write_all(folder: Path | str, formats: Sequence[str] = ()) -> list[Path]:
+def write_reports(folder: Path | str, formats: Sequence[str] = ()) -> list[Path]:
     """Write the report of a folder again, and its tables and pictures in further forms.
 
     Args:

@@ -169,7 +169,7 @@ def _from_text(path: Path) -> list[Row]:
 
 
 def _from_folder(path: Path) -> RecordFile:
-    from specdef.integrations.datasets import saved_rows
+    from specdef.tasks.text.saved_data import saved_rows
 
     records = tuple(Record(f"row {number}", row) for number, row in enumerate(saved_rows(path), 1))
     return RecordFile(path, records, "")
