@@ -76,10 +76,10 @@ def test_an_attack_of_ones_own_is_tried_and_has_a_verdict(tmp_path: Path) -> Non
     alone = synthetic.certify(tmp_path / "alone", muon_breaks, ("T0",))
     found = synthetic.certify(tmp_path / "also", muon_breaks, ("T0",), also=(MUON,))
     assert tuple(alone.verdicts) == ("T0",)
-    assert tuple(found.verdicts) == ("T0", "ALSO")
+    assert tuple(found.verdicts) == ("T0", "YOURS")
     assert holds(found.verdicts["T0"])
-    assert found.verdicts["ALSO"] == Broken()
-    assert not any("ALSO" in what for what in (*alone.not_tried, *found.not_tried))
+    assert found.verdicts["YOURS"] == Broken()
+    assert not any("YOURS" in what for what in (*alone.not_tried, *found.not_tried))
 
 
 def test_an_attack_that_fails_without_a_lock_says_nothing(tmp_path: Path) -> None:
@@ -87,5 +87,5 @@ def test_an_attack_that_fails_without_a_lock_says_nothing(tmp_path: Path) -> Non
         return "stall 0.3" if cell.attack.recipe.optimizer == "muon" else synthetic.holds(cell)
 
     found = synthetic.certify(tmp_path, useless, ("T0",), also=(MUON,))
-    assert found.verdicts["ALSO"] == NotMeasured()
+    assert found.verdicts["YOURS"] == NotMeasured()
     assert [row.attack.recipe.optimizer for row in found.cells if row.threat_model == CONTROLS] == ["muon"]

@@ -31,7 +31,7 @@ from specdef.certify.store import Store
 from specdef.certify.study import Study
 from specdef.certify.sweep import OnCell, sweep
 from specdef.certify.task_controls import control_task
-from specdef.certify.threat_model import THREATS, Plan, follow, in_order
+from specdef.certify.threat_model import THREATS, Plan, follow, in_order, ordinary_threats
 from specdef.certify.verdict import ThreatVerdict, judge_threat
 from specdef.core.schema import plain
 from specdef.errors import SpecdefError
@@ -72,7 +72,7 @@ def certify_study(
         SpecdefError: unknown threat model, or the task measures nothing: the undefended model does not reach the
             target within the utility budget at two learning rates of the window.
     """
-    threats = _ordinary() if threats is None else threats
+    threats = ordinary_threats() if threats is None else threats
     check_threats(threats)
     if study.also:
         threats = (*threats, *(threat.name for threat in THREATS if threat.on_request))
@@ -100,15 +100,10 @@ def certify_study(
 
 def check_threats(threats: Sequence[str]) -> None:
     """Raise SpecdefError unless every name is a threat model's and there is at least one."""
-    known = _ordinary()
+    known = ordinary_threats()
     unknown = sorted(set(threats) - set(known))
     if unknown or not threats:
         raise SpecdefError(f"`threats` must be any of {', '.join(known)}; got {', '.join(unknown) or 'none'}.")
-
-
-def _ordinary() -> tuple[str, ...]:
-    """The threat models that need no attacks of the user's."""
-    return tuple(threat.name for threat in THREATS if not threat.on_request)
 
 
 def _require_calibrated(study: Study, findings: Findings) -> None:
@@ -152,7 +147,7 @@ def _certificate(
         controls=tuple(map(control_facts, findings.results.get(TASK_CONTROLS, []))),
         cells=tuple(certified(name, cell) for name, found in findings.results.items() for cell in _unique(found)),
         not_tried=(
-            *(f"threat model {name}" for name in _ordinary() if name not in threats),
+            *(f"threat model {name}" for name in ordinary_threats() if name not in threats),
             *study.effort.untried,
             *UNTRIED,
         ),

@@ -94,6 +94,11 @@ def _place(name: str) -> int:
     return known.index(name) if name in known else len(known)
 
 
+def ordinary_threats() -> tuple[str, ...]:
+    """The threat models that need no attacks of the user's."""
+    return tuple(threat.name for threat in THREATS if not threat.on_request)
+
+
 def default_threats() -> tuple[str, ...]:
     """The threat models that are tried when the user names none."""
     return tuple(threat.name for threat in THREATS if threat.by_default)

@@ -9,7 +9,7 @@ from html import escape
 
 from specdef.certify.certificate import Certificate, CertifiedCell
 from specdef.certify.findings import UNLOCKED
-from specdef.certify.threat_model import THREATS
+from specdef.certify.threat_model import ordinary_threats
 from specdef.core.text import rate
 from specdef.report import phrases
 from specdef.report.entries import Entry, rows_of, slowed_from
@@ -90,7 +90,9 @@ def rows(certificate: Certificate) -> list[Row]:
     found = [Row(phrases.row_title(UNLOCKED, certificate.unlocked), _marks(certificate, UNLOCKED))]
     for name, verdict in certificate.threat_models.items():
         found.append(Row(phrases.row_title(name, verdict), _marks(certificate, name)))
-    found += [Row(phrases.row_title(name), None) for name in THREATS.names() if name not in certificate.threat_models]
+    found += [
+        Row(phrases.row_title(name), None) for name in ordinary_threats() if name not in certificate.threat_models
+    ]
     drawn = {mark.cell.cell for row in found for mark in row.marks or ()}
     left = dict.fromkeys(row.threat_model for row in certificate.cells if row.attacks_task and row.cell not in drawn)
     return found + [Row(phrases.titled(name), _marks(certificate, name)) for name in left]

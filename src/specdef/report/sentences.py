@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from specdef.certify.certificate import Certificate
-from specdef.certify.threat_model import THREATS
+from specdef.certify.threat_model import ordinary_threats
 from specdef.certify.verdict import ThreatVerdict
 from specdef.certify.verdict_kinds import Held, HeldBy, NotMeasured, Slowed, holds, is_open, is_outright
 from specdef.report import phrases
@@ -27,7 +27,7 @@ def headline(certificate: Certificate) -> str:
     if opened:
         return f"This lock does NOT hold: {_opened(certificate, opened[0])}"
     held = [name for name, verdict in verdicts.items() if holds(verdict)]
-    missing = [name for name in THREATS.names() if name not in held]
+    missing = [name for name in ordinary_threats() if name not in held]
     if not held:
         return "Nothing can be said about this lock: no cell that counts was measured."
     others = (

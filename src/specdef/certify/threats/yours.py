@@ -1,4 +1,4 @@
-"""ALSO: attacks of the user's own, beside what the other threat models try."""
+"""YOURS: attacks of the user's own, beside what the other threat models try."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from specdef.certify.trials import Trial
 class OwnAttacks(ThreatModel):
     """Each attack of the file, its learning rate refined as for every other attack."""
 
-    name: ClassVar[str] = "ALSO"
+    name: ClassVar[str] = "YOURS"
     title: ClassVar[str] = "attacks of your own"
     on_request: ClassVar[bool] = True
 
