@@ -58,7 +58,7 @@ def test_a_lock_that_holds_is_searched_to_the_end(effort: Effort, factor: float,
     """Of no optimizer are two neighbouring rates left, a stall and a collapse, with more than the factor between."""
     certificate = synthetic.certify(tmp_path, synthetic.holds, ("T2",), multiplier=EXACT, effort=effort)
     assert holds(certificate.verdicts["T2"])
-    for name in ORDINARY_LR:
+    for name in ORDINARY_LR.keys() - {"adamw"}:
         rows = [row for row in certificate.cells if row.threat_model != CONTROLS]
         found = {row.attack.recipe.lr: row.outcome for row in rows if row.attack.recipe.optimizer == name}
         edges = [
