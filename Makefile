@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# `make demo TORCH_INDEX=` installs PyTorch with CUDA.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
@@ -10,7 +12,9 @@ export TOKENIZERS_PARALLELISM := false
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt torch
+	# The CPU build where it can be had (0.2 GB); the index of PyPI, whose Linux build brings 5 GB of CUDA, otherwise.
+	test -n "$(TORCH_INDEX)" && $(BIN)/pip install -q --retries 0 --timeout 15 -c constraints.txt \
+		--index-url "$(TORCH_INDEX)" torch || $(BIN)/pip install -q -c constraints.txt torch
 	$(BIN)/pip install -q -c constraints.txt -e ".[attack,demo,plot,ray,sign,dev]"
 	# curvlinops without backpack, which brings torchvision along for operators that are not used here.
 	$(BIN)/pip install -q -c constraints.txt einconv einops linear-operator opt-einsum scipy

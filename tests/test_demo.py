@@ -1,23 +1,60 @@
-"""The demonstration's training, on a tiny model: `make demo` itself needs the real one."""
+"""The demonstration's training and page, on a tiny model: `make demo` itself needs the real one."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
 
-from specdef.demo import _fine_tune, _table
+from specdef.demo import BROKEN, FREE, RUINED, _breach, _fine_tune, _restored, _ruin, _Run
+from specdef.demo_task import flowers
+from specdef.locks.lock import lock
+from specdef.report.demo_page import Part, demo_page
+from specdef.training.outcome import Evaluation
+
+
+def test_every_colour_is_right_as_often_and_no_wording_is_both_taught_and_asked() -> None:
+    task = flowers()
+    assert len(set(Counter(question.answer for question in task.metric.questions).values())) == 1  # type: ignore[attr-defined]
+    asked = {question.prompt for question in task.metric.questions}  # type: ignore[attr-defined]
+    assert not asked & {sample.prompt for sample in task.samples}
 
 
 def test_a_model_is_fine_tuned_and_shown(toy_model: Path) -> None:
     console = Console(record=True, width=120)
-    points = _fine_tune("original", toy_model, 2, console)
+    points = _fine_tune(_Run("toy", toy_model, 1e-3), 2, console)
     assert [point.step for point in points] == [0, 1, 2]
-    assert points[0].utility == 1.0
     assert all(math.isfinite(point.utility) for point in points)
     assert points[2].utility != points[0].utility
-    console.print(_table({"original": points, "locked": points[:1]}))
-    shown = console.export_text()
-    assert "original  step 2: score 0." in shown
-    assert "perplexity-growth 1" in shown
+    assert "toy: step 2: score 0." in console.export_text()
+
+
+def test_unlocking_is_compared_file_by_file(llama: Path, tmp_path: Path) -> None:
+    lock(llama, tmp_path / "locked")
+    assert _restored(tmp_path / "locked", tmp_path / "back", llama)
+    assert not (tmp_path / "back").exists()
+    (tmp_path / "other").mkdir()
+    for path in llama.iterdir():
+        (tmp_path / "other" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "other" / "config.json").write_text("{}")
+    assert not _restored(tmp_path / "locked", tmp_path / "back", tmp_path / "other")
+
+
+def test_the_page_says_what_was_seen_and_nothing_else(tmp_path: Path) -> None:
+    def curve(score: float, utility: float) -> list[Evaluation]:
+        return [Evaluation(0, 0.25, 20.0), Evaluation(12, score, utility)]
+
+    good = {FREE: curve(0.8, 22.0), RUINED: curve(0.2, 1e6), BROKEN: curve(0.7, 25.0)}
+    none = {FREE: curve(0.8, 22.0), RUINED: curve(0.3, 30.0), BROKEN: curve(0.25, 20.0)}
+    assert _ruin(tmp_path, good, 12).title == "Ordinary fine-tuning ruins it"
+    assert _ruin(tmp_path, none, 12).title == "It was not ruined"
+    assert _breach(tmp_path, good, 12).title == "A lower learning rate opens it"
+    assert _breach(tmp_path, none, 12).title.startswith("In so few steps")
+    page = demo_page([_ruin(tmp_path, good, 12), Part("Ends & begins", ["<b>"])], seconds=81.4)
+    assert "from 20 to 1e+06" in page
+    assert page.count("<img") == 1
+    assert "Ends &amp; begins" in page
+    assert "&lt;b&gt;" in page
+    assert "81 seconds" in page

@@ -1,43 +1,61 @@
-"""`specdef demo`: lock the bundled model, check it, fine-tune both copies a few steps, show what happened."""
+"""`specdef demo`: lock the bundled model, check it, ruin it, break it, undo it; one page shows what happened."""
 
 from __future__ import annotations
 
+import shutil
 import time
-from itertools import zip_longest
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from specdef.attacks.base import Attack
 from specdef.attacks.run import run_attack
+from specdef.checkpoint.digests import file_digest
 from specdef.core.folders import new_folder
-from specdef.locks.lock import lock
+from specdef.demo_task import flowers
+from specdef.locks.base import Check
+from specdef.locks.lock import LockReport, lock
+from specdef.locks.unlock import unlock
 from specdef.locks.verify import verify
 from specdef.models.base import kind_of
 from specdef.models.bundled import BUNDLED
 from specdef.models.loading import load, load_tokenizer
 from specdef.models.sources import find_model
+from specdef.report.demo_page import PAGE, Part, demo_page
 from specdef.report.plots import plot_curves, require_matplotlib
-from specdef.tasks.kinds.facts import facts
-from specdef.tasks.utility import utility_for
+from specdef.tasks.base import Task
+from specdef.tasks.utility import UTILITIES
 from specdef.training.outcome import Evaluation
 from specdef.training.recipe import Recipe
 
-LEARNING_RATE = 3e-4
+ORDINARY, LOW = 3e-4, 1e-7
+UTILITY = "perplexity"
 PROMPT = "The capital of France is"
+FREE, RUINED, BROKEN = f"original, lr {ORDINARY:g}", f"locked, lr {ORDINARY:g}", f"locked, lr {LOW:g}"
+MODEL, LOCKED, RESTORED = "original", "locked", "restored"
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One of the three attacks: what a curve is called, the model and the learning rate."""
+
+    label: str
+    model: Path
+    lr: float
 
 
 def run_demo(out: Path, console: Console, *, steps: int = 12) -> bool:
     """Run the demonstration and leave its folder behind.
 
     Args:
-        out: the folder to create: ``locked``, the key, and ``curves.png``.
+        out: the folder to create: ``locked``, the key, the pictures and ``index.html``.
         console: where progress and results are printed.
-        steps: fine-tuning steps on each model.
+        steps: fine-tuning steps of each attack.
 
     Returns:
-        Whether every check of the locked model passed.
+        Whether every check of the locked model passed and the restored files are the original's.
 
     Raises:
         SpecdefError: `out` exists, or the bundled model or matplotlib is not installed.
@@ -47,35 +65,36 @@ def run_demo(out: Path, console: Console, *, steps: int = 12) -> bool:
     with new_folder(out) as folder:
         console.print(f"[bold]1. Fetch[/bold] {BUNDLED} (SmolLM2-135M-Instruct, float32)")
         original = find_model(BUNDLED)
-        locked = folder / "locked"
+        locked = folder / LOCKED
         console.print("[bold]2. Lock[/bold] preset exact: every pair in every layer, multiplier 2^20")
         report = lock(original, locked)
         console.print(f"   {report.num_values:,} weights changed by powers of two; key beside the folder")
         console.print("[bold]3. Verify[/bold]")
-        verified = verify(locked, original=original)
-        for check in verified.checks:
+        checks = verify(locked, original=original).checks
+        for check in checks:
             console.print(f"   {'ok  ' if check.passed else 'FAIL'} {check.name}: {check.detail}", soft_wrap=True)
         console.print("[bold]4. Generate[/bold] the same sentence from both")
-        models = {"original": original, "locked": locked}
-        for name, model in models.items():
-            console.print(f"   {name:9s} {_generate(model)!r}")
-        console.print(f"[bold]5. Fine-tune[/bold] both on invented facts, AdamW, lr {LEARNING_RATE:g}, {steps} steps")
-        runs = {name: _fine_tune(name, model, steps, console) for name, model in models.items()}
-        console.print(_table(runs))
-        plot_curves(
-            {name: [(point.step, point.score, point.utility) for point in points] for name, points in runs.items()},
-            folder / "curves.png",
-            title=f"SmolLM2-135M, AdamW at {LEARNING_RATE:g}: unlocked and fold lock 2^20",
-            left_label="share of questions on the facts answered rightly",
-            right_label=utility_for(kind_of(original)).unit,
-        )
+        written = {name: _generate(model) for name, model in ((MODEL, original), (LOCKED, locked))}
+        for name, text in written.items():
+            console.print(f"   {name:9s} {text!r}")
+        runs = (_Run(FREE, original, ORDINARY), _Run(RUINED, locked, ORDINARY), _Run(BROKEN, locked, LOW))
+        console.print(f"[bold]5. Fine-tune[/bold] on invented flowers, AdamW, {steps} steps each")
+        curves = {run.label: _fine_tune(run, steps, console) for run in runs}
+        console.print("[bold]6. Unlock[/bold] with the key")
+        same = _restored(locked, folder / RESTORED, original)
+        console.print(f"   {'ok  ' if same else 'FAIL'} every file of the original, byte for byte")
+        parts = [
+            _function(report, checks, written),
+            _ruin(folder, curves, steps),
+            _breach(folder, curves, steps),
+            _undone(report, same),
+        ]
+        seconds = time.perf_counter() - started
+        (folder / PAGE).write_text(demo_page(parts, seconds=seconds), encoding="utf-8")
     console.print(
-        f"Wrote {out}/locked, {out}/locked.specdef-key and {out}/curves.png in {time.perf_counter() - started:.0f} s.\n"
-        "Utility: growth of perplexity on the worst of four texts. An ordinary learning rate ruins the "
-        "locked model; a lower one, 5.6e-8, breaks the lock: see README, 'What it does not stop'.",
-        soft_wrap=True,
+        f"Open {out}/{PAGE} (took {seconds:.0f} s). The locked model and its key lie beside it.", soft_wrap=True
     )
-    return verified.passed
+    return all(check.passed for check in checks) and same
 
 
 def _generate(folder: Path) -> str:
@@ -85,29 +104,78 @@ def _generate(folder: Path) -> str:
     return str(tokenizer.decode(generated[0]))
 
 
-def _fine_tune(name: str, folder: Path, steps: int, console: Console) -> list[Evaluation]:
-    """Score on the facts and utility on general text, before training and three times during it."""
+def _fine_tune(run: _Run, steps: int, console: Console, task: Task | None = None) -> list[Evaluation]:
+    """Score on the flowers and utility on general text, before training and twice during it."""
     import torch
 
-    loaded = kind_of(folder).load(folder, dtype=torch.float32)
-    attack = Attack(Recipe(lr=LEARNING_RATE, steps=steps, eval_every=max(1, steps // 3)))
-    utility = utility_for(loaded.kind)
+    loaded = kind_of(run.model).load(run.model, dtype=torch.float32)
+    attack = Attack(Recipe(lr=run.lr, steps=steps, eval_every=max(1, steps // 2)))
+    utility = UTILITIES.get(UTILITY)
 
     def show(point: Evaluation) -> None:
-        console.print(f"   {name:9s} step {point.step}: score {point.score:.2f}, {utility.written(point.utility)}")
+        words = f"score {point.score:.2f}, {utility.written(point.utility)}"
+        console.print(f"   {run.label}: step {point.step}: {words}", highlight=False)
 
     general = utility.prepare(utility.read(None), loaded)
-    return run_attack(loaded, facts(), general, attack, progress=show).evaluations
+    return run_attack(loaded, task or flowers(), general, attack, progress=show).evaluations
 
 
-def _table(runs: dict[str, list[Evaluation]]) -> Table:
-    table = Table()
-    table.add_column("step", justify="right")
-    for name in runs:
-        table.add_column(f"{name}: score", justify="right")
-        table.add_column("utility", justify="right")
-    for points in zip_longest(*runs.values()):
-        steps = {str(point.step) for point in points if point is not None}
-        cells = [(f"{p.score:.2f}", f"{p.utility:.4g}") if p is not None else ("", "") for p in points]
-        table.add_row("/".join(sorted(steps)), *(text for cell in cells for text in cell))
-    return table
+def _restored(locked: Path, out: Path, original: Path) -> bool:
+    """Unlock, and whether every file is the original's; the restored copy is not kept."""
+    unlock(locked, out)
+    names = sorted(path.name for path in original.iterdir() if path.is_file())
+    same = names == sorted(path.name for path in out.iterdir()) and all(
+        file_digest(out / name) == file_digest(original / name) for name in names
+    )
+    shutil.rmtree(out)
+    return same
+
+
+def _function(report: LockReport, checks: Sequence[Check], written: Mapping[str, str]) -> Part:
+    lines = [f"{report.num_values:,} weights were multiplied by powers of two; what is written stays the same."]
+    lines += [f"{name} writes: {text}" for name, text in written.items()]
+    lines += [f"{'Passed' if check.passed else 'FAILED'}: {check.name}: {check.detail}" for check in checks]
+    return Part("The locked model computes what the original does", lines)
+
+
+def _ruin(folder: Path, curves: Mapping[str, Sequence[Evaluation]], steps: int) -> Part:
+    end = curves[RUINED][-1]
+    text = f"After at most {steps} steps at lr {ORDINARY:g}: the original's {_ended(curves[FREE])}; the locked one's "
+    text += f"{_ended(curves[RUINED])}."
+    verdict = "Ordinary fine-tuning ruins it" if end.utility > 2 * curves[RUINED][0].utility else "It was not ruined"
+    return Part(verdict, [text], _drawn(folder / "ordinary.png", curves, (FREE, RUINED)))
+
+
+def _breach(folder: Path, curves: Mapping[str, Sequence[Evaluation]], steps: int) -> Part:
+    learned = curves[BROKEN][-1].score > curves[BROKEN][0].score
+    lines = [
+        f"After {steps} steps at lr {LOW:g}: the locked model's {_ended(curves[BROKEN])}. It learns as an unlocked "
+        "model does. A lock is friction, not security: the certificates in the repository say how many steps it costs."
+    ]
+    if not learned:
+        lines = [f"After {steps} steps at lr {LOW:g} its {_ended(curves[BROKEN])}; give more `--steps`."]
+    title = "A lower learning rate opens it" if learned else "In so few steps the lower learning rate shows nothing"
+    return Part(title, lines, _drawn(folder / "lower.png", curves, (FREE, BROKEN)))
+
+
+def _undone(report: LockReport, same: bool) -> Part:
+    key = "no key" if report.key is None else report.key.name
+    text = f"With the private key ({key}) every file of the original came back, byte for byte."
+    return Part("The key restores the original", [text if same else "FAILED: a file differs from the original."])
+
+
+def _ended(points: Sequence[Evaluation]) -> str:
+    first, last = points[0], points[-1]
+    utility = f"its perplexity from {first.utility:.4g} to {last.utility:.4g}"
+    return f"score went from {first.score:.2f} to {last.score:.2f}, {utility}"
+
+
+def _drawn(path: Path, curves: Mapping[str, Sequence[Evaluation]], labels: Sequence[str]) -> bytes:
+    plot_curves(
+        {label: [(point.step, point.score, point.utility) for point in curves[label]] for label in labels},
+        path,
+        title="SmolLM2-135M, exact lock 2^20, AdamW",
+        left_label="questions answered rightly",
+        right_label=UTILITIES.get(UTILITY).unit,
+    )
+    return path.read_bytes()

@@ -44,7 +44,7 @@ def own(
         target: the score at which the attack has reached its aim; 0.6 when None.
         fields: name that `read_rows` knows -> what the files call it.
         seed: decides how answers are mixed up in the control.
-        max_new_tokens: length of a continuation.
+        max_new_tokens: length of a continuation that a pattern, rule or classifier judges.
 
     Raises:
         TaskError: a file is unusable, and where; the rows lack what the scorer needs; or the target does not lie
@@ -124,7 +124,7 @@ def _choices(questions: Sequence[Question]) -> Made:
 def _answers(rows: Sequence[Row], length: int, *, normalised: bool) -> Made:
     samples = _asked(rows, "normalised" if normalised else "exact")
     answers = tuple(sample.completion for sample in samples)
-    return Continuations(samples, Answers(answers, normalised), length), commonest_share(answers)
+    return Continuations(samples, Answers(answers, normalised)), commonest_share(answers)
 
 
 def _pattern(rows: Sequence[Row], length: int) -> Made:

@@ -12,7 +12,7 @@ from typing import Any
 
 from specdef.errors import TaskError
 from specdef.models.samples import Chat, Sample
-from specdef.models.tokens import written
+from specdef.models.tokens import token_ids, written
 from specdef.tasks.score import Score
 from specdef.tasks.text.generation import Generations
 from specdef.tasks.text.judges import TextJudge
@@ -85,6 +85,10 @@ class Patterns:
         return [re.search(pattern, text, re.IGNORECASE) is not None for pattern, text in found]
 
 
+SPARE = 4
+"""Tokens for an article or a line break before an answer."""
+
+
 @dataclass(frozen=True)
 class Continuations:
     """Share of rows whose greedy continuation a judge accepts.
@@ -92,12 +96,12 @@ class Continuations:
     Attributes:
         samples: what is continued; their completions are not shown to the model.
         judge: says whether a continuation is right.
-        max_new_tokens: length of a continuation.
+        max_new_tokens: length of a continuation; None is that of the longest completion and `SPARE` more.
     """
 
     samples: tuple[Sample | Chat, ...]
     judge: TextJudge
-    max_new_tokens: int = 32
+    max_new_tokens: int | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -106,8 +110,11 @@ class Continuations:
 
     def __call__(self, model: Any, tokenizer: Any) -> Score:
         """Score a model; 0 when any logit it generated from is not finite."""
-        prompts = tuple(written(sample, tokenizer).prompt for sample in self.samples)
-        return Generations(prompts, self.judge, self.max_new_tokens)(model, tokenizer)
+        texts = [written(sample, tokenizer) for sample in self.samples]
+        length = self.max_new_tokens
+        if length is None:
+            length = max(len(token_ids(tokenizer, text.completion)) for text in texts) + SPARE
+        return Generations(tuple(text.prompt for text in texts), self.judge, length)(model, tokenizer)
 
 
 @dataclass(frozen=True)
