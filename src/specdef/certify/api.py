@@ -141,14 +141,15 @@ def _attack_once(
 ) -> StoredCell:
     """The stored result of an attack, run unless the store has it."""
     from specdef.certify.faults import machine_faults_said
-    from specdef.certify.run_cell import measure_cell, reference_utility
+    from specdef.certify.reference import kept_reference
+    from specdef.certify.run_cell import measure_cell
 
     try:
         reference = None
         if made.rewrites or study.original.digest != study.locked.digest:
             # Without an original, what rewriting does to the function is judged against the folder as published.
             with machine_faults_said():
-                reference = reference_utility(study.cell(study.original))
+                reference = kept_reference(store.folder, study.cell(study.original))
         cell = replace(study.cell(study.locked, reference=reference), attack=made)
         if (stored := store.read(cell)) is not None:
             return stored
