@@ -12,6 +12,7 @@ from rich.table import Table
 from specdef.attacks.base import Attack
 from specdef.attacks.run import run_attack
 from specdef.core.folders import new_folder
+from specdef.core.text import counted
 from specdef.locks.lock import lock
 from specdef.locks.verify import verify
 from specdef.models.base import kind_of
@@ -59,7 +60,9 @@ def run_demo(out: Path, console: Console, *, steps: int = 12) -> bool:
         models = {"original": original, "locked": locked}
         for name, model in models.items():
             console.print(f"   {name:9s} {_generate(model)!r}")
-        console.print(f"[bold]5. Fine-tune[/bold] both on invented facts, AdamW, lr {LEARNING_RATE:g}, {steps} steps")
+        console.print(
+            f"[bold]5. Fine-tune[/bold] both on invented facts, AdamW, lr {LEARNING_RATE:g}, {counted(steps, 'step')}"
+        )
         runs = {name: _fine_tune(name, model, steps, console) for name, model in models.items()}
         console.print(_table(runs))
         plot_curves(

@@ -241,7 +241,9 @@ def cpu_seconds(arguments: list[str], folder: Path, code: int) -> float:
     found = []
     for _ in range(2):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run([sys.executable, "-m", "specdef", *arguments], capture_output=True, cwd=folder, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "specdef", *arguments], capture_output=True, cwd=folder, check=False
+        )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert done.returncode == code, done.stderr
         found.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)

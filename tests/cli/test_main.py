@@ -54,7 +54,7 @@ def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Completed
         (["lock", "MODEL", "OUT", "-o", "channels=few"], "`channels` must be an integer in lock fold; got 'few'"),
         (["lock", "MODEL", "OUT", "-o", "pairs=norm,xyz"], "`pairs` must be drawn from"),
         (["lock", "MODEL", "OUT", "-o", "multiplier=many"], "`multiplier` must be a finite number above 1"),
-        (["lock", "MODEL", "OUT", "-o", "num-layers=1", "--num-layers", "2"], "`num_layers` must be given once; it is"),
+        (["lock", "MODEL", "OUT", "-o", "num-layers=1", "--num-layers", "2"], "`num-layers` must be given once; it is"),
         (["lock", "MODEL", "OUT", "--key", "OUT/key"], "`key` must lie outside the locked folder"),
         (["unlock", "MODEL", "OUT", "--key", "nokey"], "`key` must be a specdef key file"),
         (["verify", "MODEL"], "must hold specdef_lock.json"),
@@ -64,7 +64,7 @@ def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Completed
             ["verify", "MODEL", "--signature", "x", "--original", "MODEL"],
             "`original` must be left out with `signature`",
         ),
-        (["verify", "MODEL", "--signature", "x"], "`public_key`, `root_certificate` or `identity` must be given"),
+        (["verify", "MODEL", "--signature", "x"], "`public-key`, `root-certificate` or `identity` must be given"),
         (["verify", "MODEL", "--signature", "x", "--public-key", "QUIZ"], "`signature` must be a file that"),
         (["sign", "MODEL"], "`key` must be given, or `keyless`"),
         (
@@ -77,7 +77,7 @@ def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Completed
         (["fetch", "gpt-5", "OUT"], "`name` must be smollm2-135m"),
         (["attack", "MODEL", "--out", "OUT", "--lr", "0"], "`lr` must be a number above 0; got 0.0"),
         (["attack", "MODEL", "--out", "OUT", "--lr", "-1e-5"], "`lr` must be a number above 0"),
-        (["attack", "MODEL", "--out", "OUT", "--optimizer", "adamv"], "got 'adamv'. Did you mean adamw"),
+        (["attack", "MODEL", "--out", "OUT", "--optimizer", "adamv"], "got 'adamv'. Did you mean 'adamw'?"),
         (
             ["attack", "MODEL", "--out", "OUT", "--max-grad-norm", "much"],
             "`max-grad-norm` must be a number above 0, or none",
@@ -89,7 +89,7 @@ def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Completed
         ),
         (["attack", "MODEL", "--out", "OUT", "--freeze", "("], "`freeze` must be a regular expression"),
         (["attack", "MODEL", "--out", "OUT", "--lora", "big"], "`lora` must look like rank=8,targets=all"),
-        (["attack", "MODEL", "--out", "OUT", "--task", "factz"], "got 'factz'. Did you mean facts"),
+        (["attack", "MODEL", "--out", "OUT", "--task", "factz"], "got 'factz'. Did you mean 'facts' or 'sft'?"),
         (["attack", "MODEL", "--out", "OUT", "--task", "mcqa"], "`task` mcqa must be given a file: write mcqa:FILE"),
         (["attack", "MODEL", "--out", "OUT", "--task", "mcqa:none.json"], "`path` must be a readable file"),
         (["attack", "MODEL", "--out", "OUT", "--task", "mcqa:QUIZ"], ", line 2: `choices` is missing"),
@@ -119,7 +119,7 @@ def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Completed
         (["report", "OUT"], "`folder` must hold certificate.json"),
         (["defend", "cake", "MODEL", "OUT"], "`method` must be one of guard, unlearned"),
         (["defend", "guard", "MODEL", "OUT", "-o", "steps"], "`option` must be name=value, such as steps=40"),
-        (["defend", "guard", "MODEL", "OUT", "-o", "stepz=4"], "got 'stepz'. Did you mean steps?"),
+        (["defend", "guard", "MODEL", "OUT", "-o", "stepz=4"], "got 'stepz'. Did you mean 'steps'?"),
     ],
 )
 def test_bad_input_exits_2_with_one_sentence_and_nothing_heavy(

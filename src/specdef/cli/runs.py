@@ -115,14 +115,10 @@ def plot_run(cell: StoredCell, path: Path) -> None:
 
 
 def _outcome(cell: StoredCell) -> str:
-    """How a run ended, in words; of a model with nothing undefended to be compared with, never that it held."""
-    from specdef.certify.cell import CellConfig
-    from specdef.report.phrases import NOT_REACHED
+    """How a run ended, in words."""
+    from specdef.report.run_table import outcome_words
 
-    config = CellConfig.from_wire(cell.config)
-    compared = config.original != config.model and (config.original is not None or config.reference is not None)
-    unbroken = cell.result.counts and not cell.result.is_broken
-    return NOT_REACHED if unbroken and not compared else cell.result.outcome.value
+    return outcome_words(cell)
 
 
 def _utility(cell: StoredCell) -> str:
