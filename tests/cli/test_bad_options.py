@@ -1,7 +1,7 @@
-"""Every option that can be bad is refused in its own name, before a model is looked for and anything heavy is imported.
+"""Every option that can be bad is refused in its own name before a model is looked for or anything heavy is imported.
 
-The rows run in one child process, where importing torch, transformers, peft or accelerate fails, and so does looking for
-a model. The CPU time of saying no is measured in processes of their own.
+The rows run in one child process, where importing torch, transformers, peft or accelerate fails, and so does looking
+for a model. The CPU time of saying no is measured in processes of their own.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ def cell_entries(certificate: Certificate, cells: Sequence[StoredCell], link: Li
     parts = []
     missing = len({one.cell for one in certificate.cells} - set(files))
     if missing:
-        parts.append(f'<p class="note">The result files of {counted(missing, "cell")} are not in this folder; their evaluations '
-                     "are missing below.</p>")  # fmt: skip
+        lacking = f"The result files of {counted(missing, 'cell')} are not in this folder"
+        parts.append(f'<p class="note">{lacking}; their evaluations are missing below.</p>')
     placed: set[str] = set()
     for name, rows in groups.items():
         compared = slowed_from(certificate, name)

@@ -35,8 +35,8 @@ def headline(certificate: Certificate) -> str:
         f"threat models {listed(missing)}, " if len(missing) > 1 else f"threat model {missing[0]}, " if missing else ""
     )
     return (
-        f"Held under {listed(held)} within {counted(certificate.ordinary.steps, 'step')}; that says nothing about {others}"
-        "longer training, or anything else under “What was not tried”."
+        f"Held under {listed(held)} within {counted(certificate.ordinary.steps, 'step')}; that says nothing about "
+        f"{others}longer training, or anything else under “What was not tried”."
     )
 
 
