@@ -115,10 +115,11 @@ def plot_run(cell: StoredCell, path: Path) -> None:
 
 
 def _outcome(cell: StoredCell) -> str:
-    """How a run ended, in words."""
+    """How a run ended, in few words."""
+    from specdef.report.phrases import NOT_REACHED
     from specdef.report.run_table import outcome_words
 
-    return outcome_words(cell)
+    return NOT_REACHED if outcome_words(cell) == NOT_REACHED else cell.result.outcome.value
 
 
 def _utility(cell: StoredCell) -> str:

@@ -126,7 +126,7 @@ def verify_signature(
         raise SpecdefError("`public_key`, `root_certificate` or `identity` must be given, one of them: who may sign.")
     for name, paths in (("public_key", () if public_key is None else (Path(public_key),)), ("root_certificate", roots)):
         if missing := [path for path in paths if not path.exists()]:
-            raise SpecdefError(f"`{name}` must be a PEM file; {shown(missing[0])} does not exist.")
+            raise SpecdefError(f"`{name}` must be readable; {shown(missing[0])} is not there.")
     named = named_folders([Path(folder) for folder in folders], Path(signature))
     library_needed()
     from specdef.integrations.signing import library
