@@ -14,6 +14,7 @@ from specdef.attacks.base import Attack
 from specdef.attacks.run import run_attack
 from specdef.checkpoint.digests import file_digest
 from specdef.core.folders import new_folder
+from specdef.core.text import counted, rate
 from specdef.demo_task import flowers
 from specdef.locks.base import Check
 from specdef.locks.lock import LockReport, lock
@@ -33,7 +34,7 @@ from specdef.training.recipe import Recipe
 ORDINARY, LOW = 3e-4, 1e-7
 UTILITY = "perplexity"
 PROMPT = "The capital of France is"
-FREE, RUINED, BROKEN = f"original, lr {ORDINARY:g}", f"locked, lr {ORDINARY:g}", f"locked, lr {LOW:g}"
+FREE, RUINED, BROKEN = f"original, lr {rate(ORDINARY)}", f"locked, lr {rate(ORDINARY)}", f"locked, lr {rate(LOW)}"
 MODEL, LOCKED, RESTORED = "original", "locked", "restored"
 
 
@@ -78,7 +79,7 @@ def run_demo(out: Path, console: Console, *, steps: int = 12) -> bool:
         for name, text in written.items():
             console.print(f"   {name:9s} {text!r}")
         runs = (_Run(FREE, original, ORDINARY), _Run(RUINED, locked, ORDINARY), _Run(BROKEN, locked, LOW))
-        console.print(f"[bold]5. Fine-tune[/bold] on invented flowers, AdamW, {steps} steps each")
+        console.print(f"[bold]5. Fine-tune[/bold] on invented flowers, AdamW, {counted(steps, 'step')} each")
         curves = {run.label: _fine_tune(run, steps, console) for run in runs}
         console.print("[bold]6. Unlock[/bold] with the key")
         same = _restored(locked, folder / RESTORED, original)
@@ -140,7 +141,7 @@ def _function(report: LockReport, checks: Sequence[Check], written: Mapping[str,
 
 def _ruin(folder: Path, curves: Mapping[str, Sequence[Evaluation]], steps: int) -> Part:
     end = curves[RUINED][-1]
-    text = f"After at most {steps} steps at lr {ORDINARY:g}: the original's {_ended(curves[FREE])}; the locked one's "
+    text = f"After at most {counted(steps, 'step')} at lr {rate(ORDINARY)}: the original's {_ended(curves[FREE])}; the locked one's "
     text += f"{_ended(curves[RUINED])}."
     verdict = "Ordinary fine-tuning ruins it" if end.utility > 2 * curves[RUINED][0].utility else "It was not ruined"
     return Part(verdict, [text], _drawn(folder / "ordinary.png", curves, (FREE, RUINED)))
@@ -149,11 +150,11 @@ def _ruin(folder: Path, curves: Mapping[str, Sequence[Evaluation]], steps: int) 
 def _breach(folder: Path, curves: Mapping[str, Sequence[Evaluation]], steps: int) -> Part:
     learned = curves[BROKEN][-1].score > curves[BROKEN][0].score
     lines = [
-        f"After {steps} steps at lr {LOW:g}: the locked model's {_ended(curves[BROKEN])}. It learns as an unlocked "
+        f"After {counted(steps, 'step')} at lr {rate(LOW)}: the locked model's {_ended(curves[BROKEN])}. It learns as an unlocked "
         "model does. A lock is friction, not security: the certificates in the repository say how many steps it costs."
     ]
     if not learned:
-        lines = [f"After {steps} steps at lr {LOW:g} its {_ended(curves[BROKEN])}; give more `--steps`."]
+        lines = [f"After {counted(steps, 'step')} at lr {rate(LOW)} its {_ended(curves[BROKEN])}; give more `--steps`."]
     title = "A lower learning rate opens it" if learned else "In so few steps the lower learning rate shows nothing"
     return Part(title, lines, _drawn(folder / "lower.png", curves, (FREE, BROKEN)))
 

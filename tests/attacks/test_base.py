@@ -95,7 +95,7 @@ def test_what_cannot_be_put_together_is_refused(interventions: tuple[Interventio
         (lambda: Lora(targets=()), "`lora` must have targets, such as all or q_proj"),
         (lambda: Lora.parse("targets=re:("), "`lora` targets must be a regular expression after re:"),
         (lambda: Lora.parse("lora_alpha=NaN"), "`lora` options must be finite; got NaN"),
-        (lambda: parse_intervention("lorra"), r"`intervention` must be one of .*; got 'lorra'\. Did you mean lora"),
+        (lambda: parse_intervention("lorra"), r"`intervention` must be one of .*; got 'lorra'\. Did you mean 'lora'"),
         (lambda: InjectLayers(factors=2.0), "`factors` must be of type int; got 2.0"),  # type: ignore[arg-type]
         (lambda: Toy.parse("count=two"), "`count` must be a number; got 'two'"),
         (lambda: Toy.parse("loud=yes"), "`loud` must be true or false; got 'yes'"),

@@ -316,9 +316,9 @@ def test_the_reference_is_measured_once(
         ({"defences": "[none, none]"}, r"`defences\[1\]` must differ from the others; none stands there twice"),
         (
             {"models": "[{model: a, prepare: {method: gard}}]"},
-            r"`models\[0\].prepare.method` must .*Did you mean guard",
+            r"`models\[0\].prepare.method` must .*Did you mean 'guard'",
         ),
-        ({"tasks": "[fact]"}, r"`tasks\[0\]` must be one of .*Did you mean facts"),
+        ({"tasks": "[fact]"}, r"`tasks\[0\]` must be one of .*Did you mean 'facts'"),
         ({"tasks": '["mcqa:absent"]'}, r"tasks\[0\].*absent"),
         ({"attacks": "[{interventions: [merg]}]"}, r"`attacks\[0\].interventions\[0\]` must be one of .*merge.*'merg'"),
         ({"attacks": "[{lr: 1e-4}, {lr: 1e-4}]"}, r"`attacks\[1\]` must differ from the others"),

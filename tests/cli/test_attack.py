@@ -11,6 +11,9 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from specdef.certify import reference
+from specdef.certify.cell import Cell
+from specdef.certify.run_cell import reference_utility
 from specdef.cli import heartbeat, progress
 from specdef.cli.main import app
 from specdef.cli.progress import pace, steps_bar
@@ -49,6 +52,26 @@ def test_one_attack_is_stored_drawn_and_not_repeated(toy_model: Path, locked: Pa
     assert stored["measured"]["subject_name"] == "locked"
     run("attack", toy_model, "--lora", "r=2,targets=q_proj", "--optimizer", "sgd", *arguments)
     assert len(list((out / "cells").iterdir())) == 2
+
+
+def test_a_second_attack_in_a_folder_does_not_measure_the_original_again(
+    toy_model: Path, locked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = ("--original", toy_model, "--steps", "2", "--threads", "1", "--json")
+    measured: list[str] = []
+
+    def measure(cell: Cell) -> float:
+        measured.append(cell.subject.digest)
+        return reference_utility(cell)
+
+    monkeypatch.setattr(reference, "reference_utility", measure)
+    first = json.loads(run("attack", locked, *common, "--out", tmp_path / "one", "--lr", "1e-2").stdout)
+    second = json.loads(run("attack", locked, *common, "--out", tmp_path / "one", "--lr", "1e-3").stdout)
+    assert len(measured) == 1
+    assert second["cell"] != first["cell"]
+    elsewhere = json.loads(run("attack", locked, *common, "--out", tmp_path / "two", "--lr", "1e-3").stdout)
+    assert len(measured) == 2
+    assert (elsewhere["cell"], elsewhere["config"]) == (second["cell"], second["config"])
 
 
 def test_early_stop_and_smallest_gradients_have_the_names_of_the_field(toy_model: Path, tmp_path: Path) -> None:

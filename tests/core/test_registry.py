@@ -63,16 +63,16 @@ def test_another_spelling(package: str) -> None:
     found: Registry[str] = Registry("threat", package, GROUP, spelling=str.upper)
     assert "MERGE" in found.names()
     assert found.get("MERGE") == "merge"
-    with pytest.raises(SpecdefError, match=r"got 'merge'\. Did you mean MERGE\?"):
+    with pytest.raises(SpecdefError, match=r"got 'merge'\. Did you mean 'MERGE'\?"):
         found.get("merge")
 
 
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("inject_layers", " Did you mean inject-layers?"),
-        ("Merge", " Did you mean merge?"),
-        ("mergre", " Did you mean merge?"),
+        ("inject_layers", " Did you mean 'inject-layers'?"),
+        ("Merge", " Did you mean 'merge'?"),
+        ("mergre", " Did you mean 'merge'?"),
         ("zzz", ""),
         ("_private", ""),
         ("__init__", ""),

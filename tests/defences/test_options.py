@@ -48,7 +48,7 @@ def test_texts_become_what_the_option_is() -> None:
         ({"limit": "low"}, "`limit` must be a number or none in defence toy; got 'low'."),
         ({"exact": "perhaps"}, "`exact` must be true or false in defence toy; got 'perhaps'."),
         ({"note": 3}, "`note` must be a text in defence toy; got 3."),
-        ({"layer": 1}, r"must be one of steps, lr, layers, limit, exact, note; got 'layer'. Did you mean layers\?"),
+        ({"layer": 1}, r"must be one of steps, lr, layers, limit, exact, note; got 'layer'. Did you mean 'layers'\?"),
     ],
 )
 def test_faults_name_the_option(given: dict[str, Any], fault: str) -> None:

@@ -57,7 +57,7 @@ def test_a_users_task_is_run(task_folder: Path, tmp_path: Path) -> None:
     [
         ([], {}, "`tasks` must be a list of harness tasks with at least one name"),
         ("colours", {}, "`tasks` must be a list of harness tasks with at least one name; got 'colours'"),
-        (["colour"], {}, r"`tasks` must be names of harness tasks; 'colour' is none. Did you mean .*colours"),
+        (["colour"], {}, r"`tasks` must be names of harness tasks; 'colour' is none. Did you mean .*'colours'"),
         (["colours"], {"limit": 0}, "`limit` must be at least 1, or none; got 0"),
         (["colours"], {"include_path": "absent"}, "`include_path` must be a folder of task files; absent is none"),
     ],

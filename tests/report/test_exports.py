@@ -80,6 +80,16 @@ def test_the_page_leads_from_every_outcome_to_its_file(folder: Path) -> None:
     assert "Target: 0.6" in page
 
 
+def test_no_form_says_of_an_undefended_model_that_it_held(folder: Path) -> None:
+    rows = csv.DictReader(io.StringIO(runs_csv(stored_cells(folder))))
+    assert {row["outcome"] for row in rows} == {"broken", "target not reached"}
+    write_runs(folder)
+    page = (folder / "index.html").read_text()
+    assert page.count("target not reached") == 2
+    assert 'class="held"' not in page
+    assert "held by" not in page
+
+
 def test_latex_sets_what_is_written() -> None:
     assert escape(r"a\b & 50% of v_proj {x}") == r"a\textbackslash{}b \& 50\% of v\_proj \{x\}"
     table = latex_table(("defence", "lr 1e-4"), [("exact 2^20", "20 ± 5 (0.64)‡")], "Steps & scores")

@@ -61,6 +61,9 @@ def test_every_run_on_the_task_has_a_mark_that_leads_to_its_entry_and_its_file(c
         entry = text[text.index(f'id="{place(row.cell)}"') :].partition("</details>")[0]
         assert f'href="cells/{row.cell}.json"' in entry
         assert (copy / "cells" / f"{row.cell}.json").is_file()
+        if row.undefended and row.outcome.counts:
+            said = "target not reached" if row.step is None else "target reached"
+            assert f'<summary><span class="badge none">{said}</span>' in entry
     for target in re.findall('href="#([^"]*)"', text):
         assert f'id="{target}"' in text
 

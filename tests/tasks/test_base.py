@@ -40,7 +40,7 @@ def test_committed_certificates_are_of_tasks_that_still_are_the_same(path: Path)
 @pytest.mark.parametrize(
     ("text", "scorer", "sentence"),
     [
-        ("fatcs", None, r"`task` must be one of .*facts.*; got 'fatcs'. Did you mean facts"),
+        ("fatcs", None, r"`task` must be one of .*facts.*; got 'fatcs'. Did you mean 'facts'"),
         ("mcqa", None, r"`task` mcqa must be given a file: write mcqa:FILE; got 'mcqa'"),
         ("facts:x.json", None, r"`task` facts must be given without a file; got 'facts:x.json'"),
         ("sft:x.json", None, r"`scorer` must be given with task sft: write any:REGEX, for example; got None"),

@@ -149,8 +149,8 @@ def test_muon_trains_matrices_and_adamw_the_rest(toy_model: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"optimizer": "adamv"}, r"`optimizer` must be one of .*; got 'adamv'. Did you mean adamw"),
-        ({"optimizer": "Moun"}, "Did you mean muon"),
+        ({"optimizer": "adamv"}, r"`optimizer` must be one of .*; got 'adamv'. Did you mean 'adamw'"),
+        ({"optimizer": "Moun"}, "Did you mean 'muon'"),
         ({"lr": 0.0}, "`lr` must be a number above 0; got 0.0"),
         ({"lr": -1e-5}, "`lr` must be a number above 0"),
         ({"lr": float("nan")}, "`lr` must be a number above 0"),

@@ -86,7 +86,7 @@ def attack(
     from specdef.certify.early import asked_task, refuse_utility
     from specdef.certify.resources import Resources
     from specdef.certify.run_cell import check_readable
-    from specdef.certify.store import Store
+    from specdef.certify.store import Store, refuse_file
     from specdef.certify.study import make_study
     from specdef.tasks.base import parse_task
     from specdef.training.recipe import Recipe
@@ -96,6 +96,8 @@ def attack(
     resources = Resources(workers=1, threads=threads, device=device)
     asked = asked_task(task, seed=task_seed, target=target, scorer=scorer)
     refuse_utility(asked, utility=utility, text=text, utility_factor=utility_factor)
+    if out is not None:
+        refuse_file(out)
     with ExitStack() as stack:
         folder, undefended = _folders(model, original, tokenizer, stack)
         spec = asked or parse_task(kind_of(folder).default_task, seed=task_seed, target=target, scorer=scorer)
@@ -141,14 +143,15 @@ def _attack_once(
 ) -> StoredCell:
     """The stored result of an attack, run unless the store has it."""
     from specdef.certify.faults import machine_faults_said
-    from specdef.certify.run_cell import measure_cell, reference_utility
+    from specdef.certify.reference import kept_reference
+    from specdef.certify.run_cell import measure_cell
 
     try:
         reference = None
         if made.rewrites or study.original.digest != study.locked.digest:
             # Without an original, what rewriting does to the function is judged against the folder as published.
             with machine_faults_said():
-                reference = reference_utility(study.cell(study.original))
+                reference = kept_reference(store.folder, study.cell(study.original))
         cell = replace(study.cell(study.locked, reference=reference), attack=made)
         if (stored := store.read(cell)) is not None:
             return stored
@@ -252,7 +255,7 @@ def certify_model(
     from specdef.certify.own_attacks import read_attacks
     from specdef.certify.resources import Resources
     from specdef.certify.run_cell import check_readable
-    from specdef.certify.store import Store
+    from specdef.certify.store import Store, refuse_file, refuse_foreign
     from specdef.certify.study import WINDOW, check_multiplier, check_window, make_study
     from specdef.certify.threat_model import default_threats
     from specdef.tasks.base import parse_task
@@ -266,6 +269,9 @@ def certify_model(
     own = () if also is None else read_attacks(also, recipe or Recipe())
     spec = asked_task(task, seed=task_seed, target=target, scorer=scorer)
     refuse_utility(spec, utility=utility, text=text, utility_factor=utility_factor)
+    refuse_foreign(Path(out))
+    if cells is not None:
+        refuse_file(cells, "cells")
     original_folder, folder = find_model(str(original), argument="original"), find_model(str(locked))
     spec = spec or parse_task(kind_of(folder).default_task, seed=task_seed, target=target, scorer=scorer)
     study = make_study(

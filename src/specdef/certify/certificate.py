@@ -17,7 +17,7 @@ from specdef.certify.verdict import ThreatVerdict
 from specdef.certify.verdict_kinds import Verdict
 from specdef.core.results import Records, brief
 from specdef.core.schema import plain
-from specdef.core.text import shown
+from specdef.core.text import counted, shown
 from specdef.tasks.score import Score
 from specdef.training.outcome import Outcome
 from specdef.training.recipe import Recipe
@@ -264,7 +264,7 @@ class Certificate(Records):
 def _in_words(found: ThreatVerdict) -> str:
     steps = "" if found.steps is None else f", {found.steps:.4g} steps to the target"
     score = "" if found.score is None else f", best score {found.score:.3f}"
-    return f"{' '.join(map(brief, plain(found.verdict).values()))}{steps}{score}; {found.num_cells} cells"
+    return f"{' '.join(map(brief, plain(found.verdict).values()))}{steps}{score}; {counted(found.num_cells, 'cell')}"
 
 
 def _row(cell: CertifiedCell) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from specdef.errors import SpecdefError
 from specdef.models.base import MODEL_KINDS
 from specdef.tasks.base import TaskSpec, make_task, parse_task
-from specdef.tasks.utility import UTILITIES, utility_for
+from specdef.tasks.utility import UTILITIES, refuse_missing_text, utility_for
 
 
 def asked_task(
@@ -18,6 +18,8 @@ def asked_task(
     Raises:
         SpecdefError: the task, its file, target or scorer cannot be used.
     """
+    if seed < 0:
+        raise SpecdefError(f"`task_seed` must be 0 or more; got {seed}.")
     if target is not None and not 0 < target <= 1:
         raise SpecdefError(f"`target` must lie above 0 and be at most 1; got {target:g}.")
     if task is None:
@@ -48,5 +50,5 @@ def refuse_utility(
         return
     if watched is not None:
         watched.read(Path(text))
-    elif not Path(text).exists():
-        raise SpecdefError(f"`text` must be a UTF-8 text file; {text} does not exist.")
+    else:
+        refuse_missing_text(text)

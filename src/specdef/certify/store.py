@@ -15,6 +15,7 @@ from specdef.certify.result import FinishedCell, StoredCell, cell_from_wire, cel
 from specdef.core.atomic import write_file
 from specdef.core.leftovers import LEFTOVER, remove_leftovers
 from specdef.core.schema import SchemaError, read_object
+from specdef.core.text import shown
 from specdef.errors import SpecdefError
 from specdef.training.outcome import Outcome
 
@@ -62,8 +63,7 @@ class Store:
                     f"({', '.join(differing)} differ). Give another folder."
                 )
             return
-        if self.folder.exists() and (not self.folder.is_dir() or any(map(_is_foreign, self.folder.iterdir()))):
-            raise StoreError(f"`out` must be a new folder or one that specdef wrote; {self.folder} is neither.")
+        refuse_foreign(self.folder)
         write_json(path, grid)
 
     def read(self, cell: Cell) -> StoredCell | None:
@@ -108,6 +108,20 @@ class Store:
         path = self.folder / "cells" / f"{cell.key}.json"
         if not path.exists() or _stored(path) != cell:
             _write_cell(path, cell)
+
+
+def refuse_file(path: Path | str, argument: str = "out") -> None:
+    """Raise StoreError where a results folder is to be, and something else is; no model is needed to say so."""
+    if Path(path).exists() and not Path(path).is_dir():
+        raise StoreError(f"`{argument}` must be a folder; {shown(path)} is none. Give another path.")
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raise StoreError where the folder of a new grid is to be, and something that is not of specdef is."""
+    if not folder.exists() or (folder / GRID).is_file():
+        return
+    if not folder.is_dir() or any(map(_is_foreign, folder.iterdir())):
+        raise StoreError(f"`out` must be a new folder or one that specdef wrote; {shown(folder)} is neither.")
 
 
 def _is_foreign(path: Path) -> bool:

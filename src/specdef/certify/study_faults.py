@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
+from specdef.core.text import did_you_mean
 from specdef.errors import SpecdefError
 
 T = TypeVar("T")
@@ -71,8 +71,7 @@ def sentence(fault: str, content: Any, kind: type) -> str:
     where = f"`{place or 'study'}`"
     if found := re.match(r"Object contains unknown field `(.*)`", text):
         names = [field.name for part in _kinds_at(kind, place) for field in _fields(part)]
-        near = difflib.get_close_matches(found.group(1), names, n=1)
-        hint = f" Did you mean {near[0]}?" if near else f" Known are {', '.join(names)}."
+        hint = did_you_mean(found.group(1), names, most=1) or f" Known are {', '.join(names)}."
         return f"`{_join(place, found.group(1))}` must be left out: there is no such name.{hint}"
     if found := re.match(r"Object missing required field `(.*)`", text):
         return f"`{_join(place, found.group(1))}` must be given; it is missing."

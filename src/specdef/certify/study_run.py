@@ -16,9 +16,9 @@ from specdef.certify.cell import Cell, Subject, digest_of, subject_of
 from specdef.certify.effort import QUICK
 from specdef.certify.environment import environment
 from specdef.certify.events import Listen
+from specdef.certify.reference import kept_reference
 from specdef.certify.resources import Resources
 from specdef.certify.result import StoredCell
-from specdef.certify.run_cell import reference_utility
 from specdef.certify.store import Store, StoreError, write_json
 from specdef.certify.study import WINDOW, Study, make_study
 from specdef.certify.study_faults import StudyError, at
@@ -28,13 +28,12 @@ from specdef.certify.study_plan import StudyPlan, TaskPlan, plan_study
 from specdef.certify.study_results import RESULTS, Row, StudyResults, Table, results_to_wire, summarise
 from specdef.certify.sweep import OnCell, sweep
 from specdef.core.leftovers import LEFTOVER, remove_leftovers
-from specdef.core.schema import SchemaError, read_object
 from specdef.models.base import kind_of
 from specdef.models.sources import find_model
 from specdef.tasks.base import parse_task
 from specdef.tasks.utility import utility_for
 
-STUDY, MODELS, REFERENCES, CERTIFICATES = "study.json", "models", "references", "certificates"
+STUDY, MODELS, CERTIFICATES = "study.json", "models", "certificates"
 OnStage = Callable[[str], None]
 
 
@@ -172,24 +171,11 @@ def _fields(plan: StudyPlan, out: Path, resources: Resources, say: OnStage) -> t
             )
             made = at(f"tasks[{index}]", make)
             say(f"{model.label}: {utility.name} before training")
-            reference = _reference(out / REFERENCES, made.cell(made.original))
+            reference = kept_reference(out, made.cell(made.original))
             if not math.isfinite(reference):
                 raise StudyError(f"`models[{number}]` must be a model of some use; its {utility.name} is not finite.")
             found.append(Field(model, task, made, reference, utility.name, tuple(defended)))
     return tuple(found)
-
-
-def _reference(folder: Path, cell: Cell) -> float:
-    """Utility of the cell's model before training; measured once."""
-    wanted = {name: value for name, value in cell.identity().items() if name not in ("attack", "task", "task_digest")}
-    path = folder / f"{digest_of(wanted)[:16]}.json"
-    try:
-        return float(read_object(path)["utility"])
-    except (OSError, SchemaError, KeyError, TypeError, ValueError):
-        found = reference_utility(cell)
-    if math.isfinite(found):
-        write_json(path, {"utility": found})
-    return found
 
 
 def study_cells(plan: StudyPlan, field: Field, defended: Defended) -> list[list[Cell]]:

@@ -9,6 +9,7 @@ from typing import Annotated
 from specdef.cli import parse
 from specdef.cli.options import Device, Json, Model, Seed, TaskName, option
 from specdef.cli.render import err_console, print_json, say
+from specdef.errors import SpecdefError
 
 
 def curvature(
@@ -76,10 +77,14 @@ def harness(
 
     Example: specdef harness locked --tasks arc_easy --limit 100
     """
-    from specdef.integrations.lm_eval import evaluate_harness
+    from specdef.integrations.lm_eval import check_harness, evaluate_harness
     from specdef.models.sources import find_model
 
-    found = evaluate_harness(find_model(model), parse.words(tasks) or [], include_path=include, limit=limit)
+    if include is not None and not include.is_dir():
+        raise SpecdefError(f"`include` must be a folder of task files; {include} is none.")
+    names = parse.words(tasks) or []
+    check_harness(names, limit=limit)
+    found = evaluate_harness(find_model(model), names, include_path=include, limit=limit)
     if json_:
         print_json(found)
         return

@@ -75,7 +75,7 @@ def attack(
         refuse_plot_path(plot)
     if freeze is not None and train_smallest_gradients is not None:
         raise SpecdefError("`freeze` must be left out with `train-smallest-gradients`; it freezes the other tensors.")
-    share = None if train_smallest_gradients is None else f"{train_smallest_gradients:g}"
+    share = parse.share(train_smallest_gradients, "train-smallest-gradients")
     rates = "" if channel_rates else None
     flags = {"lora": lora, "freeze": freeze, "smallest-gradients": share, "channel-rates": rates}
     named = [f"{name}:{value}" for name, value in flags.items() if value is not None]
@@ -104,7 +104,7 @@ def attack(
             out,
             task=spec,
             recipe=recipe,
-            interventions=[*named, *(rewrite or ()), *(intervention or ())],
+            interventions=[*named, *parse.rewrites(rewrite), *(intervention or ())],
             early_stop=early_stop,
             utility=utility,
             utility_factor=utility_factor,

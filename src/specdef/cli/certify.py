@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,9 @@ from specdef.cli.cells import cells_shown
 from specdef.cli.options import Json, Multiplier, Results, option
 from specdef.cli.render import out_console, print_json, safe, say
 from specdef.errors import SpecdefError
+
+if TYPE_CHECKING:
+    from specdef.certify.certificate import Certificate
 
 
 def certify(
@@ -61,14 +64,12 @@ def certify(
     Example: specdef certify locked --original smollm2-135m --out results --threats T0,T1,T4
     """
     from specdef.certify.api import certify_model
-    from specdef.certify.certificate_file import certificate_to_wire
     from specdef.certify.resources import Resources
     from specdef.linalg.multiplier import parse_multiplier
-    from specdef.report.markdown import verdict_table
-    from specdef.report.write import write_report
     from specdef.tasks.base import given_task
     from specdef.training.recipe import Recipe
 
+    rates = parse.rates(window)
     alpha = None if multiplier is None else parse_multiplier(multiplier)
     if find_multiplier and (alpha is not None or cells is not None):
         raise SpecdefError("`multiplier` and `cells` must be left out with --find-multiplier: it sets them.")
@@ -88,7 +89,7 @@ def certify(
             eval_every=eval_every,
             precision=precision,  # type: ignore[arg-type]
         ),
-        "window": parse.rates(window),
+        "window": rates,
         "text": text,
         "target": target,
         "scorer": scorer,
@@ -104,8 +105,16 @@ def certify(
             _find_multiplier(locked, out, options, json_)
             return
         certificate = certify_model(locked, out, original=original, multiplier=alpha, cells=cells, **options)
+    _say_certificate(certificate, out, json_)
+
+
+def _say_certificate(certificate: Certificate, out: Path, as_json: bool) -> None:
+    from specdef.certify.certificate_file import certificate_to_wire
+    from specdef.report.markdown import verdict_table
+    from specdef.report.write import write_report
+
     write_report(out)
-    if json_:
+    if as_json:
         print_json(certificate_to_wire(certificate))
         return
     out_console.print(verdict_table(certificate))

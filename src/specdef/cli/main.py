@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
+from collections.abc import Sequence
+from inspect import signature
 from typing import Annotated, Any
 
 import typer
@@ -31,13 +34,20 @@ def main() -> None:
     try:
         app(prog_name="specdef")
     except SpecdefError as error:
-        say_error(error)
+        say_error(_as_typed(str(error), sys.argv[1:]))
         sys.exit(2)
     except _Interrupted:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         remove_unfinished()
         err_console.print("Interrupted; nothing half-written was left behind.")
         sys.exit(130)
+
+
+def _as_typed(sentence: str, arguments: Sequence[str]) -> str:
+    """A sentence with the command's options as they are typed: `batch_size` of the library is `batch-size` here."""
+    called = next((one for commands in GROUPS.values() for one in commands if one.__name__ in arguments[:1]), None)
+    names = () if called is None else signature(called).parameters
+    return re.sub(r"`(\w+)`", lambda found: found[0].replace("_", "-") if found[1] in names else found[0], sentence)
 
 
 def _version(wanted: bool) -> None:

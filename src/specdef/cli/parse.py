@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from specdef.core.text import did_you_mean
 from specdef.errors import SpecdefError
 
 LARGEST = 10_000
@@ -62,6 +63,31 @@ def norm(text: str) -> float | None:
         return float(text)
     except ValueError:
         raise SpecdefError(f"`max-grad-norm` must be a number above 0, or none; got {text!r}.") from None
+
+
+def share(number: float | None, name: str) -> str | None:
+    """A share of a whole, as an intervention reads it.
+
+    Example:
+        >>> share(0.5, "part")
+        '0.5'
+    """
+    if number is not None and not 0.0001 <= number < 1:
+        raise SpecdefError(f"`{name}` must be a share of at least 0.0001 and below 1, such as 0.5; got {number:g}.")
+    return None if number is None else f"{number:g}"
+
+
+def rewrites(texts: list[str] | None) -> list[str]:
+    """The kinds of --rewrite with their options, each one that rewrites weights."""
+    if not texts:
+        return []
+    from specdef.attacks.base import INTERVENTIONS, Intervention
+
+    known = [kind.name for kind in INTERVENTIONS if kind.rewrite is not Intervention.rewrite]
+    for name in (text.partition(":")[0] for text in texts):
+        if name not in known:
+            raise SpecdefError(f"`rewrite` must be one of {', '.join(known)}; got {name!r}.{did_you_mean(name, known)}")
+    return texts
 
 
 def once(flags: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

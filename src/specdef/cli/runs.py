@@ -115,14 +115,11 @@ def plot_run(cell: StoredCell, path: Path) -> None:
 
 
 def _outcome(cell: StoredCell) -> str:
-    """How a run ended, in words; of a model with nothing undefended to be compared with, never that it held."""
-    from specdef.certify.cell import CellConfig
+    """How a run ended, in few words."""
     from specdef.report.phrases import NOT_REACHED
+    from specdef.report.run_table import outcome_words
 
-    config = CellConfig.from_wire(cell.config)
-    compared = config.original != config.model and (config.original is not None or config.reference is not None)
-    unbroken = cell.result.counts and not cell.result.is_broken
-    return NOT_REACHED if unbroken and not compared else cell.result.outcome.value
+    return NOT_REACHED if outcome_words(cell) == NOT_REACHED else cell.result.outcome.value
 
 
 def _utility(cell: StoredCell) -> str:

@@ -23,9 +23,9 @@ def find_device(device: str | None) -> str:
     Raises:
         SpecdefError: another name, or a GPU is asked for and there is none.
     """
+    check_device(device)
     import torch
 
-    check_device(device)
     if device == "cuda" and not torch.cuda.is_available():
         raise SpecdefError("`device` must be cpu on this machine: torch finds no GPU; got cuda.")
     return device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.metadata
 import pkgutil
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, Generic, TypeVar, cast
 
-from specdef.core.text import shown
+from specdef.core.text import did_you_mean, shown
 from specdef.errors import SpecdefError
 
 Kind = TypeVar("Kind")
@@ -104,9 +103,8 @@ class Registry(Generic[Kind]):
             return cast(Kind, importlib.import_module(f"{self.package}.{own[name]}").KIND)
         if name in foreign:
             return self._load_foreign(foreign[name][0])
-        raise self._error(
-            f"`{self.argument}` must be one of {choices(self)}; got {shown(repr(name))}.{self._hint(name)}"
-        )
+        hint = did_you_mean(name, self.names())
+        raise self._error(f"`{self.argument}` must be one of {choices(self)}; got {shown(repr(name))}.{hint}")
 
     def _load_foreign(self, point: importlib.metadata.EntryPoint) -> Kind:
         try:
@@ -117,11 +115,6 @@ class Registry(Generic[Kind]):
                 f"{shown(point.dist.name if point.dist else point.value)} cannot be imported ({type(error).__name__}: "
                 f"{shown(error)}). Repair or uninstall that package."
             ) from error
-
-    def _hint(self, name: str) -> str:
-        spelled = {known.lower(): known for known in self.names()}
-        near = difflib.get_close_matches(str(name).lower(), spelled, n=2, cutoff=0.5)
-        return f" Did you mean {shown(' or '.join(spelled[found] for found in near))}?" if near else ""
 
 
 def choices(registry: Registry[Any]) -> str:

@@ -5,6 +5,9 @@ Standard library only.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 LONGEST = 1000
 """Characters of one name that are shown; a header may hold a name of megabytes."""
 
@@ -72,3 +75,21 @@ def counted(number: int, noun: str) -> str:
         ('1 step', '3 seeds')
     """
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def did_you_mean(name: object, known: Iterable[str], *, most: int = 2, cutoff: float = 0.5) -> str:
+    """A question that names what may have been meant, to stand behind a sentence; empty where nothing is near.
+
+    Args:
+        name: what was typed; upper and lower case count as one.
+        known: what there is.
+        most: how many names at most.
+        cutoff: how near a name must be, from 0 (anything) to 1 (the same), as `difflib` measures it.
+
+    Example:
+        >>> did_you_mean("adamv", ["adamw", "sgd"]), did_you_mean("zzz", ["adamw"])
+        (" Did you mean 'adamw'?", '')
+    """
+    spelled = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(str(name).lower(), spelled, n=most, cutoff=cutoff)
+    return f" Did you mean {' or '.join(shown(repr(spelled[one])) for one in near)}?" if near else ""

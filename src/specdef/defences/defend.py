@@ -16,7 +16,7 @@ from specdef.errors import SpecdefError
 from specdef.models.base import kind_of
 from specdef.models.loading import quiet
 from specdef.models.sources import find_model
-from specdef.tasks.utility import utility_for
+from specdef.tasks.utility import refuse_missing_text, utility_for
 
 
 def defend(
@@ -53,6 +53,10 @@ def defend(
     chosen = make_options(defence, options or {})
     target = Path(out)
     refuse_target(target, None)
+    if not 0 <= seed < 2**32:
+        raise SpecdefError(f"`seed` must be at least 0 and below 2^32; got {seed}.")
+    if text is not None:
+        refuse_missing_text(text)
     place = find_device(device)
     folder = find_model(str(model))
     refuse_target(target, folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
@@ -11,6 +10,7 @@ from typing import Any
 import msgspec
 
 from specdef.core.option_text import read_option
+from specdef.core.text import did_you_mean
 from specdef.defences.base import Defence
 from specdef.errors import SpecdefError
 
@@ -63,7 +63,5 @@ def options_to_json(options: Any) -> dict[str, Any]:
 
 
 def _unknown(defence: Defence, name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
     offered = f"one of {', '.join(names)}" if names else "left out: it has none"
-    return f"`option` of defence {defence.name} must be {offered}; got {name!r}.{hint}"
+    return f"`option` of defence {defence.name} must be {offered}; got {name!r}.{did_you_mean(name, names, most=1)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import logging
 from collections.abc import Iterator, Sequence
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from specdef.core.text import did_you_mean
 from specdef.errors import SpecdefError
 from specdef.models.loading import load, load_tokenizer
 
@@ -38,17 +38,10 @@ def evaluate_harness(
     Raises:
         SpecdefError: lm-eval is not installed, a task is unknown or cannot be run, or the folder is unusable.
     """
-    if importlib.util.find_spec("lm_eval") is None:
-        raise SpecdefError("Harness tasks need lm-eval. Run `pip install specdef[harness]`.")
+    check_harness(tasks, include_path=include_path, limit=limit)
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    if isinstance(tasks, str) or not tasks:
-        raise SpecdefError(f"`tasks` must be a list of harness tasks with at least one name; got {tasks!r}.")
-    if limit is not None and limit < 1:
-        raise SpecdefError(f"`limit` must be at least 1, or none; got {limit}.")
-    if include_path is not None and not Path(include_path).is_dir():
-        raise SpecdefError(f"`include_path` must be a folder of task files; {include_path} is none.")
     folder = Path(folder)
     model = load(folder)
     tokenizer = load_tokenizer(folder)
@@ -70,6 +63,22 @@ def evaluate_harness(
     return _flat(found["results"] if found else {})
 
 
+def check_harness(tasks: Sequence[str], *, include_path: Path | str | None = None, limit: int | None = None) -> None:
+    """Refuse what no model makes right, before one is looked for.
+
+    Raises:
+        SpecdefError: no task, a limit below 1, no such folder, or lm-eval is not installed.
+    """
+    if isinstance(tasks, str) or not tasks:
+        raise SpecdefError(f"`tasks` must be a list of harness tasks with at least one name; got {tasks!r}.")
+    if limit is not None and limit < 1:
+        raise SpecdefError(f"`limit` must be at least 1, or none; got {limit}.")
+    if include_path is not None and not Path(include_path).is_dir():
+        raise SpecdefError(f"`include_path` must be a folder of task files; {include_path} is none.")
+    if importlib.util.find_spec("lm_eval") is None:
+        raise SpecdefError("Harness tasks need lm-eval. Run `pip install specdef[harness]`.")
+
+
 def _wrapped(model: Any, tokenizer: Any, batch_size: int) -> Any:
     from lm_eval.models.huggingface import HFLM
 
@@ -79,8 +88,7 @@ def _wrapped(model: Any, tokenizer: Any, batch_size: int) -> Any:
 def _refuse_unknown(tasks: Sequence[str], known: Sequence[str]) -> None:
     for name in tasks:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
-            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            hint = did_you_mean(name, known, cutoff=0.6)
             raise SpecdefError(f"`tasks` must be names of harness tasks; {name!r} is none.{hint}")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from specdef.certify.certificate import Certificate, CertifiedCell
 from specdef.certify.result import StoredCell
+from specdef.core.text import counted
 from specdef.report import phrases
 from specdef.report.entries import Entry, slowed_from
 from specdef.report.form import number, plain, seconds
@@ -30,12 +31,12 @@ def cell_entries(certificate: Certificate, cells: Sequence[StoredCell], link: Li
     parts = []
     missing = len({one.cell for one in certificate.cells} - set(files))
     if missing:
-        parts.append(f'<p class="note">The result files of {missing} cells are not in this folder; their evaluations '
-                     "are missing below.</p>")  # fmt: skip
+        lacking = f"The result files of {counted(missing, 'cell')} are not in this folder"
+        parts.append(f'<p class="note">{lacking}; their evaluations are missing below.</p>')
     placed: set[str] = set()
     for name, rows in groups.items():
         compared = slowed_from(certificate, name)
-        parts.append(f"<h3>{text(phrases.titled(name))} ({len(rows)} cells)</h3>")
+        parts.append(f"<h3>{text(phrases.titled(name))} ({counted(len(rows), 'cell')})</h3>")
         for one in rows:
             anchor = "" if one.cell in placed else f' id="{place(one.cell)}"'
             placed.add(one.cell)
@@ -51,8 +52,8 @@ def cell_entries(certificate: Certificate, cells: Sequence[StoredCell], link: Li
 
 def _summary(found: CertifiedCell, kind: Kind) -> str:
     word, look = phrases.SHORT[kind], LOOKS[kind]
-    if found.undefended and found.step is not None:
-        word, look = "reached", "none"
+    if found.undefended and found.outcome.counts:
+        word, look = phrases.NOT_REACHED if found.step is None else phrases.REACHED, "none"
     name = f"{phrases.attack(found.attack)}, seed {found.attack.recipe.seed}"
     return f'<summary><span class="badge {look}">{text(word)}</span> {text(name)}</summary>'
 

@@ -12,6 +12,7 @@ from specdef.certify.findings import UNLOCKED
 from specdef.certify.threat_model import THREATS
 from specdef.certify.verdict import ThreatVerdict
 from specdef.core.folders import scratch_folder
+from specdef.core.text import counted
 from specdef.errors import SpecdefError
 from specdef.report import phrases
 from specdef.report.files import write_bytes
@@ -159,7 +160,9 @@ def _cell(certificate: Certificate, found: ThreatVerdict, looks: str) -> str:
     if found.cell is not None:
         small.append(worst(certificate, found))
     if found.steps is not None:
-        small.append(f"{steps_text(found)} steps, {found.seeds_broken}/{found.seeds} seeds, {seconds(found.seconds)}")
+        small.append(
+            f"{steps_text(found)} steps, {found.seeds_broken}/{counted(found.seeds, 'seed')}, {seconds(found.seconds)}"
+        )
     if found.score is not None:
         sure = phrases.trusted(found, certificate.task.target)
         score = f"score {number(found.score)}, target {number(certificate.task.target)}, interval {phrases.UNKNOWN}"

@@ -10,7 +10,7 @@ from rich.text import Text
 from specdef.certify.certificate import Certificate
 from specdef.certify.result import StoredCell
 from specdef.certify.verdict_kinds import is_open
-from specdef.core.text import rate
+from specdef.core.text import counted, rate
 from specdef.report import phrases
 from specdef.report.entries import PaperTable, paper_tables
 from specdef.report.form import plain
@@ -49,7 +49,7 @@ def markdown(certificate: Certificate, cells: Sequence[StoredCell]) -> str:
     parts += ["## What was not tried", "\n".join(f"- {_md(what)}" for what in not_tried(certificate))]
     parts += ["## How to reproduce", _md_command(certificate)]
     parts += ["## Provenance", _md_table(("what", "value"), provenance(certificate))]
-    parts += [f"{len(numbers)} cells, {len(cells)} result files."]
+    parts += [f"{counted(len(numbers), 'cell')}, {counted(len(cells), 'result file')}."]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 

@@ -115,7 +115,7 @@ def _paper_entry(entry: Entry | None, *, undefended: bool) -> str:
     words = {Kind.REGAINED: "broken, utility regained"}
     word, look = words.get(entry.kind, phrases.kind(entry.kind)), LOOKS[entry.kind]
     if undefended and entry.valid:
-        word, look = "reached" if entry.broken else "not reached", "none"
+        word, look = phrases.REACHED if entry.broken else phrases.NOT_REACHED, "none"
     small = ", ".join([*([word] if entry.valid else []), *entry.notes])
     main = linked(to_entry(entry.rows[0].cell), entry.main)
     return f'<td class="{look}">{main}<small>{text(small)}</small></td>'

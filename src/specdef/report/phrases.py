@@ -9,7 +9,7 @@ from specdef.certify.statistics import Decision
 from specdef.certify.threat_model import THREATS
 from specdef.certify.verdict import ThreatVerdict
 from specdef.certify.verdict_kinds import Broken, Held, HeldBy, Slowed, Undone, Verdict, is_open
-from specdef.core.text import rate
+from specdef.core.text import counted, rate
 from specdef.report.form import number, plain, shortened
 from specdef.report.kind import Kind
 
@@ -96,7 +96,7 @@ def trusted(found: ThreatVerdict, target: float) -> str:
     if found.interval is None or found.score is None:
         return ""
     ends = f"{number(found.interval.low)} to {number(found.interval.high)}"
-    seeds = f"{found.interval.seeds} seed{'s' if found.interval.seeds > 1 else ''}"
+    seeds = counted(found.interval.seeds, "seed")
     text = f"score {number(found.score)}, {found.interval.level:.0%} interval {ends}, {seeds}".replace("%", " %")
     said = {
         Decision.ABOVE: f": its mean lies above the target {number(target)}",
@@ -187,7 +187,7 @@ def mark_title(cell: CertifiedCell, found: Kind) -> str:
     if cell.undefended and cell.outcome.counts:
         how = NOT_REACHED if cell.step is None else REACHED
     if cell.step is not None:
-        how += f" after {cell.step} steps"
+        how += f" after {counted(cell.step, 'step')}"
     elif cell.best is not None and cell.outcome.counts:
         how += f", best score {number(cell.best.score)}"
     return f"{attack(cell.attack)}, seed {cell.attack.recipe.seed}: {how}"

@@ -12,7 +12,7 @@ from specdef.certify.result import StoredCell
 from specdef.core.text import rate
 from specdef.report import phrases
 from specdef.report.form import number
-from specdef.report.kind import Kind
+from specdef.report.kind import LOOKS, Kind
 from specdef.report.latex import latex_table
 
 COLUMNS = (
@@ -36,7 +36,7 @@ def run_row(cell: StoredCell) -> dict[str, object]:
         "attack": cell.attack.label_without_rate,
         "lr": cell.attack.recipe.lr,
         "seed": cell.attack.recipe.seed,
-        "outcome": phrases.kind(kind_of(cell)),
+        "outcome": outcome_words(cell),
         "step": result.step,
         "target": measured.target,
         "best score": None if result.best is None else result.best.score,
@@ -51,6 +51,24 @@ def run_row(cell: StoredCell) -> dict[str, object]:
 def kind_of(cell: StoredCell) -> Kind:
     """How a run is coloured and named."""
     return Kind.REGAINED if cell.result.is_broken and cell.result.recovered else Kind[cell.result.outcome.name]
+
+
+def is_compared(cell: StoredCell) -> bool:
+    """Whether a run that did not reach the target says anything of a defence: it is of another model than the
+    undefended one."""
+    config = CellConfig.from_wire(cell.config)
+    return config.original != config.model and (config.original is not None or config.reference is not None)
+
+
+def outcome_words(cell: StoredCell) -> str:
+    """How a run ended; of a model with nothing undefended to be compared with, never that it held."""
+    unbroken = cell.result.counts and not cell.result.is_broken
+    return phrases.NOT_REACHED if unbroken and not is_compared(cell) else phrases.kind(kind_of(cell))
+
+
+def look_of(cell: StoredCell) -> str:
+    """The class of the pages' style sheet that goes with `outcome_words`."""
+    return "none" if outcome_words(cell) == phrases.NOT_REACHED else LOOKS[kind_of(cell)]
 
 
 def runs_csv(cells: Sequence[StoredCell]) -> str:

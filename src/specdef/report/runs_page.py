@@ -8,11 +8,9 @@ from pathlib import Path
 from specdef.certify.result import StoredCell
 from specdef.certify.store import stored_cells
 from specdef.core.folders import scratch_folder
-from specdef.report import phrases
 from specdef.report.files import write_bytes
 from specdef.report.html import document, figure, grid, linked, row, section, text
-from specdef.report.kind import LOOKS
-from specdef.report.run_table import kind_of, run_texts
+from specdef.report.run_table import look_of, run_texts
 from specdef.report.score_picture import draw_scores
 
 PICTURE, PAGE = "runs.png", "index.html"
@@ -77,10 +75,10 @@ def runs_page(cells: Sequence[StoredCell], picture: bytes) -> str:
 def _table(cells: Sequence[StoredCell]) -> str:
     rows = []
     for cell in cells:
-        found, kind = run_texts(cell), kind_of(cell)
-        outcome = linked(f"cells/{cell.key}.json", phrases.kind(kind))
+        found = run_texts(cell)
+        outcome = linked(f"cells/{cell.key}.json", found["outcome"])
         values = [f"<td>{text(found[name])}</td>" for name in SHOWN[1:]]
         note = f"<small>{text(cell.result.note)}</small>" if cell.result.note else ""
-        rows.append(row(found["model"], [f'<td class="{LOOKS[kind]}">{outcome}{note}</td>', *values]))
+        rows.append(row(found["model"], [f'<td class="{look_of(cell)}">{outcome}{note}</td>', *values]))
     names = ("model", "outcome", *SHOWN[1:])
     return grid(names, rows, "One attack a row, oldest first. An outcome leads to its result file.", look="paper")

@@ -6,6 +6,7 @@ from specdef.certify.certificate import Certificate
 from specdef.certify.threat_model import ordinary_threats
 from specdef.certify.verdict import ThreatVerdict
 from specdef.certify.verdict_kinds import Held, HeldBy, NotMeasured, Slowed, holds, is_open, is_outright
+from specdef.core.text import counted
 from specdef.report import phrases
 from specdef.report.entries import LOST_ALL, LOST_SOME, REGAINED
 from specdef.report.form import listed, number, plain, seconds, spread
@@ -34,8 +35,8 @@ def headline(certificate: Certificate) -> str:
         f"threat models {listed(missing)}, " if len(missing) > 1 else f"threat model {missing[0]}, " if missing else ""
     )
     return (
-        f"Held under {listed(held)} within {certificate.ordinary.steps} steps; that says nothing about {others}"
-        "longer training, or anything else under “What was not tried”."
+        f"Held under {listed(held)} within {counted(certificate.ordinary.steps, 'step')}; that says nothing about "
+        f"{others}longer training, or anything else under “What was not tried”."
     )
 
 
@@ -75,7 +76,7 @@ def verdict_sentences(certificate: Certificate, name: str) -> str:
     """What one threat model came to, in words."""
     found, steps = certificate.threat_models[name], certificate.ordinary.steps
     said = [f"{name}, {phrases.part(name)}: {phrases.verdict(found.verdict)}"]
-    said[0] += f" within {steps} steps." if isinstance(found.verdict, Held) else "."
+    said[0] += f" within {counted(steps, 'step')}." if isinstance(found.verdict, Held) else "."
     said += _story(certificate, found)
     if trusted := phrases.trusted(found, certificate.task.target):
         said.append(f"{trusted.capitalize()}.")
@@ -95,7 +96,7 @@ def _story(certificate: Certificate, found: ThreatVerdict) -> list[str]:
     if is_open(found.verdict):
         return [
             f"{attack} reached the target with {found.seeds_broken} of "
-            f"{found.seeds} seeds after {steps_text(found)} steps and {seconds(found.seconds)} of training."
+            f"{counted(found.seeds, 'seed')} after {steps_text(found)} steps and {seconds(found.seconds)} of training."
         ]
     if not isinstance(found.verdict, Held):
         return ["No cell that counts was measured, which says nothing about the lock."]
@@ -112,9 +113,13 @@ def _reservations(found: ThreatVerdict) -> list[str]:
     said = []
     if found.diverged != "none":
         regained = f", and regained in {found.recovered}" if found.recovered else ""
-        said.append(f"Utility was lost at some evaluation in {found.diverged} of its {found.seeds} seeds{regained}.")
+        said.append(
+            f"Utility was lost at some evaluation in {found.diverged} of its {counted(found.seeds, 'seed')}{regained}."
+        )
     if found.num_invalid:
-        said.append(f"{found.num_invalid} of {found.num_cells} cells count for nothing (invalid or crashed).")
+        said.append(
+            f"{found.num_invalid} of {counted(found.num_cells, 'cell')} count for nothing (invalid or crashed)."
+        )
     return said
 
 
@@ -144,9 +149,9 @@ def verdict_rows(certificate: Certificate) -> list[tuple[str, ...]]:
 def _verdict_row(certificate: Certificate, name: str, found: ThreatVerdict, said: str) -> tuple[str, ...]:
     steps = "—"
     if found.steps is not None:
-        steps = f"{steps_text(found)} ({found.seeds_broken}/{found.seeds} seeds)"
+        steps = f"{steps_text(found)} ({found.seeds_broken}/{counted(found.seeds, 'seed')})"
     elif not isinstance(found.verdict, NotMeasured):
-        steps = f"not reached (0/{found.seeds} seeds)"
+        steps = f"not reached (0/{counted(found.seeds, 'seed')})"
     return (
         name,
         plain(said),

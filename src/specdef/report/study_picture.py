@@ -7,6 +7,7 @@ from textwrap import fill
 from typing import Any
 
 from specdef.certify.study_results import Entry, StudyResults, Table
+from specdef.core.text import counted
 from specdef.report import phrases
 from specdef.report.form import plain
 from specdef.report.kind import COLORS, LIGHT_TEXT, Kind
@@ -71,5 +72,5 @@ def _wrapped(name: str) -> str:
 
 def _detail(entry: Entry) -> str:
     if entry.steps is not None:
-        return f"{entry.steps:.0f} steps"
+        return counted(round(entry.steps), "step")
     return "" if entry.score is None else f"score {entry.score:.2f}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from specdef.certify.study_results import Entry, StudyResults, Table
+from specdef.core.text import counted
 from specdef.report import phrases
 from specdef.report.entries import LOST_ALL, LOST_SOME
 from specdef.report.kind import Kind
@@ -45,7 +46,6 @@ def price_text(entry: Entry) -> str:
 
 def legend(results: StudyResults) -> str:
     """What entries mean, in sentences."""
-    seeds = f"{results.seeds} seed{'s' if results.seeds > 1 else ''}"
     text = (
         f"Entry: mean steps to the target ± std (best score within the utility budget); {NOT_REACHED} where no seed "
         f"reached it, 1/2 where one of two did. {LOST_SOME} a seed lost utility at some evaluation, {LOST_ALL} all "
@@ -58,7 +58,7 @@ def legend(results: StudyResults) -> str:
         )
     if any(row.undefended for table in results.tables for row in table.rows):
         text += "What the undefended model withstands as well says nothing about a defence. "
-    text += f"{seeds}, {results.steps} steps."
+    text += f"{counted(results.seeds, 'seed')}, {counted(results.steps, 'step')}."
     return text + (f" Command: `{results.command}`." if results.command else "")
 
 

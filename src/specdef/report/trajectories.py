@@ -9,6 +9,7 @@ from typing import Any
 
 from specdef.certify.certificate import Certificate, CertifiedCell
 from specdef.certify.result import StoredCell
+from specdef.core.text import counted
 from specdef.report import phrases
 from specdef.report.entries import Entry, slowed_from
 from specdef.report.form import number, plain, shortened
@@ -53,7 +54,7 @@ def trajectories(certificate: Certificate, cells: Iterable[StoredCell], path: Pa
         drawn = _draw(axes, certificate, pairs)
         seen |= set(drawn)
         left = f", {count - len(drawn)} not drawn" if count > len(drawn) else ""
-        axes.set_title(f"{title}: {len(drawn)} cells{left}", fontsize=10, parse_math=False)
+        axes.set_title(f"{title}: {counted(len(drawn), 'cell')}{left}", fontsize=10, parse_math=False)
     handles = [
         pyplot.Line2D(
             [], [], color=COLORS[kind], ls=LINES[kind], lw=2, label=phrases.in_legend(kind).replace("\n", " ")

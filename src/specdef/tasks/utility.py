@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from specdef.core.registry import Registry
+from specdef.core.text import shown
 from specdef.errors import TaskError
 from specdef.models.base import Batch, LoadedModel, ModelKind
 
@@ -105,6 +106,12 @@ class Utility(ABC):
     def written(self, value: float) -> str:
         """A value with its name, for a sentence."""
         return f"{self.name} {value:.4g}"
+
+
+def refuse_missing_text(path: Path | str) -> None:
+    """Raise TaskError where general data is given as a file that does not exist; no model is needed to say so."""
+    if not Path(path).exists():
+        raise TaskError(f"`text` must be a UTF-8 text file; {shown(path)} does not exist.")
 
 
 UTILITIES: Registry[Utility] = Registry("utility", "specdef.tasks.utilities", "specdef.utilities", error=TaskError)

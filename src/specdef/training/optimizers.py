@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from specdef.core.text import did_you_mean
 from specdef.errors import SpecdefError
 
 if TYPE_CHECKING:
@@ -113,9 +113,8 @@ def optimizer_spec(name: str) -> OptimizerSpec:
     """
     if name in OPTIMIZERS:
         return OPTIMIZERS[name]
-    near = difflib.get_close_matches(name.lower(), OPTIMIZERS, n=2, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(near)}? " if near else ""
-    raise SpecdefError(f"`optimizer` must be one of {', '.join(OPTIMIZERS)}; got {name!r}. {hint}".rstrip())
+    hint = did_you_mean(name, OPTIMIZERS)
+    raise SpecdefError(f"`optimizer` must be one of {', '.join(OPTIMIZERS)}; got {name!r}.{hint}")
 
 
 def check_option(optimizer: str, name: str, value: object) -> None:

@@ -124,6 +124,9 @@ def verify_signature(
         raise SpecdefError("`identity` must be given with `issuer`, who vouches for it, and `issuer` with `identity`.")
     if sum((public_key is not None, bool(roots), identity is not None)) != 1:
         raise SpecdefError("`public_key`, `root_certificate` or `identity` must be given, one of them: who may sign.")
+    for name, paths in (("public_key", () if public_key is None else (Path(public_key),)), ("root_certificate", roots)):
+        if missing := [path for path in paths if not path.exists()]:
+            raise SpecdefError(f"`{name}` must be readable; {shown(missing[0])} is not there.")
     named = named_folders([Path(folder) for folder in folders], Path(signature))
     library_needed()
     from specdef.integrations.signing import library

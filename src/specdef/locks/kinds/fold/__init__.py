@@ -36,6 +36,8 @@ class Fold(LockKind):
             raise PlanError(f"`direction` must be up or down; got {options.direction!r}.")
         if options.channels < 1:
             raise PlanError(f"`channels` must be at least 1; got {options.channels}.")
+        if options.num_layers is not None and options.num_layers < 1:
+            raise PlanError(f"`num_layers` must be at least 1; got {options.num_layers}.")
 
     def prepare(self, checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions, spool: Path) -> PreparedLock:
         """See `LockKind`."""

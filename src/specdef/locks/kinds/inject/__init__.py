@@ -30,6 +30,8 @@ class Inject(LockKind):
         """See `LockKind`."""
         if options.rank < 1:
             raise PlanError(f"`rank` must be at least 1; got {options.rank}.")
+        if options.num_matrices is not None and options.num_matrices < 1:
+            raise PlanError(f"`num_matrices` must be at least 1; got {options.num_matrices}.")
         if options.basis not in ("svd", "axis"):
             raise PlanError(f"`basis` must be svd or axis; got {options.basis!r}. Use svd for the paper's lock.")
         if options.form not in ("dense", "low_rank"):

@@ -1,0 +1,35 @@
+"""What a model is worth before anyone trains it: measured once in a results folder, and kept there."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from specdef.certify.cell import Cell, digest_of
+from specdef.certify.run_cell import reference_utility
+from specdef.certify.store import write_json
+from specdef.core.schema import SchemaError, read_object
+
+REFERENCES = "references"
+"""Folder inside a results folder: one file a model, named after all that its utility depends on."""
+
+
+def kept_reference(folder: Path, cell: Cell) -> float:
+    """Utility of the cell's model before training, in the unit of the cell's utility.
+
+    Args:
+        folder: the results folder; a value in it is read, and no model is loaded. A finite one that is new is kept.
+        cell: whose subject is measured; its attack and task do not matter.
+
+    Raises:
+        SpecdefError: the model or its general data cannot be used, or the folder cannot be written.
+    """
+    wanted = {name: value for name, value in cell.identity().items() if name not in ("attack", "task", "task_digest")}
+    path = folder / REFERENCES / f"{digest_of(wanted)[:16]}.json"
+    try:
+        return float(read_object(path)["utility"])
+    except (OSError, SchemaError, KeyError, TypeError, ValueError):
+        found = reference_utility(cell)
+    if math.isfinite(found):
+        write_json(path, {"utility": found})
+    return found
