@@ -71,8 +71,8 @@ def check_release(
     """Go through the checklist of a locked folder.
 
     Musts: no link, no private key, no other weights, the manifest and what it says of weights, code and configuration;
-    and of a signature and a certificate that are there or asked for, that they are of these files. Advice: to have both,
-    and the hub's metadata in README.md.
+    and of a signature and a certificate that are there or asked for, that they are of these files. Advice: to have
+    both, and the hub's metadata in README.md.
 
     Args:
         folder: the locked folder.
