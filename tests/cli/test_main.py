@@ -150,6 +150,7 @@ def test_bad_input_exits_2_with_one_sentence_and_nothing_heavy(
     assert result.returncode == 2
     assert sentence in result.stderr
     assert "Traceback" not in result.stderr
+    assert not result.stderr.startswith("\n"), "a bar where there is no terminal for it"
     assert "HEAVY []" in result.stderr
     assert not list(tmp_path.iterdir())
 

@@ -12,7 +12,7 @@ SCRIPTS = sorted(GALLERY.glob("*.sh"))
 FACTS = {
     "publisher": (
         r"ok   function: [\d,]+ outputs in float32 are identical to the bit",
-        r"1 changed \(README\.md\), 2 added \(LICENSE, specdef\.sig\)",
+        r"1 changed \(README\.md\); 2 added \(LICENSE, specdef\.sig\)",
         r"fails   signature: .*README\.md was changed; LICENSE was added\. Sign again with --replace\.",
         r"ok      signature: ",
         r"Fit to be published: 11 files; what is missing is advice\.",
