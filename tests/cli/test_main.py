@@ -43,6 +43,12 @@ def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Completed
         (["lock", "MODEL", "OUT", "--multiplier", "many"], "`multiplier` must be a finite number above 1"),
         (["lock", "MODEL", "OUT", "--layers", "5"], "`layers` must lie between 0 and 1; got 5"),
         (["lock", "MODEL", "OUT", "--layers", "a,b"], "`layers` must be numbers such as 3,7"),
+        (["lock", "MODEL", "OUT", "--layers", "7-3"], "`layers` must be ranges that rise, such as 3-7"),
+        (
+            ["lock", "MODEL", "OUT", "--exclude", "*.bin"],
+            "`exclude` must match files of the model folder; '*.bin' matches none",
+        ),
+        (["lock", "MODEL", "OUT", "--exclude", "config.json"], "`exclude` must leave in what the model needs"),
         (["lock", "MODEL", "OUT", "--pairs", "norm,xyz"], "`pairs` must be drawn from"),
         (["lock", "MODEL", "OUT", "--preset", "magic"], "`preset` must be one of exact, paper"),
         (["lock", "MODEL", "OUT", "--preset", "paper", "--components", "x"], "`components` must be drawn from q_proj"),
@@ -57,6 +63,15 @@ def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Completed
         (["lock", "MODEL", "OUT", "-o", "num-layers=1", "--num-layers", "2"], "`num-layers` must be given once; it is"),
         (["lock", "MODEL", "OUT", "--key", "OUT/key"], "`key` must lie outside the locked folder"),
         (["unlock", "MODEL", "OUT", "--key", "nokey"], "`key` must be a specdef key file"),
+        (["unlock", "MODEL", "OUT"], "`key` must be given: "),
+        (["publish", "MODEL"], "`repo` must be given, such as org/name, or --check, and not both"),
+        (
+            ["publish", "MODEL", "--check", "--repo", "org/name"],
+            "`repo` must be given, such as org/name, or --check, and not",
+        ),
+        (["publish", "nowhere", "--check"], "`folder` must be a locked folder; nowhere is no folder"),
+        (["publish", "MODEL", "--repo", "name"], "`repo` must be a name such as org/name; got 'name'"),
+        (["publish", "nowhere", "--repo", "org/name"], "`folder` must be a locked folder; nowhere is no folder"),
         (["verify", "MODEL"], "must hold specdef_lock.json"),
         (["verify", "MODEL", "OUT"], "`folders` must be one locked folder, but with `signature`"),
         (["verify", "MODEL", "--public-key", "x"], "`signature` must be given to check one"),
@@ -135,6 +150,7 @@ def test_bad_input_exits_2_with_one_sentence_and_nothing_heavy(
     assert result.returncode == 2
     assert sentence in result.stderr
     assert "Traceback" not in result.stderr
+    assert not result.stderr.startswith("\n"), "a bar where there is no terminal for it"
     assert "HEAVY []" in result.stderr
     assert not list(tmp_path.iterdir())
 

@@ -11,9 +11,11 @@ from typing import Any
 import huggingface_hub
 import pytest
 from huggingface_hub.errors import RepositoryNotFoundError
+from synthetic import certify, change_certificate, falls_to_search
 from typer.testing import CliRunner
 
-from specdef import check_release, lock, publish
+from specdef import check_release, lock, publish, sign, verify
+from specdef.certify.cell import subject_of
 from specdef.cli.main import app
 from specdef.errors import SpecdefError
 
@@ -24,8 +26,8 @@ def locked(llama: Path, tmp_path: Path) -> Path:
     return tmp_path / "locked"
 
 
-def _item(folder: Path, name: str) -> Any:
-    return next(item for item in check_release(folder).items if item.name == name)
+def _item(folder: Path, name: str, **given: Any) -> Any:
+    return next(item for item in check_release(folder, **given).items if item.name == name)
 
 
 def test_a_folder_as_locked_is_fit_with_advice(locked: Path) -> None:
@@ -65,10 +67,127 @@ def test_the_command_says_what_is_missing(locked: Path) -> None:
     result = CliRunner().invoke(app, ["publish", str(locked), "--check"])
     assert result.exit_code == 0, result.output
     assert "missing signature" in result.output
+    assert "Fit to be published: 6 files; what is missing is advice." in result.output
     shutil.copy(locked / "model.safetensors", locked / "x.bin")
-    assert CliRunner().invoke(app, ["publish", str(locked), "--check"]).exit_code == 1
+    result = CliRunner().invoke(app, ["publish", str(locked), "--check"])
+    assert result.exit_code == 1
+    assert "fails   other weights: x.bin" in result.output
+    assert "Not fit to be published: mend what fails." in result.output
     with pytest.raises(SpecdefError, match="`repo` must be given"):
         CliRunner().invoke(app, ["publish", str(locked)], catch_exceptions=False)
+
+
+def test_a_snapshot_of_the_hubs_cache_is_refused_with_the_way_out(locked: Path, tmp_path: Path) -> None:
+    """`verify` reads it, but its links may lead elsewhere between a check and an upload; `sign` refuses it as well."""
+    cache = tmp_path / "models--org--name"
+    snapshot, blobs = cache / "snapshots" / "abc", cache / "blobs"
+    shutil.copytree(locked, blobs)
+    snapshot.mkdir(parents=True)
+    for blob in blobs.iterdir():
+        (snapshot / blob.name).symlink_to(Path("../../blobs") / blob.name)
+    assert verify(snapshot).passed
+    found = check_release(snapshot)
+    assert not found.passed
+    assert "this is the hub's cache; `hf download NAME --local-dir DIR`" in found.items[0].detail
+    assert "hub's cache" not in _links(locked)
+
+
+def _links(folder: Path) -> str:
+    (folder / "link").symlink_to("config.json")
+    return str(_item(folder, "links").detail)
+
+
+def test_a_link_that_is_not_uploaded_is_no_fault(locked: Path) -> None:
+    (locked / ".git").mkdir()
+    (locked / ".git" / "link").symlink_to("HEAD")
+    assert check_release(locked).passed
+
+
+# The signature
+
+
+def test_a_signature_of_these_files(locked: Path, keys: Path) -> None:
+    sign(locked, key=keys / "own.key")
+    found = _item(locked, "signature")
+    assert (found.ok, found.must) == (True, True)
+    assert "who signed is not checked without a public key" in found.detail
+    found = _item(locked, "signature", public_key=keys / "own.pub")
+    assert found.ok
+    assert "not checked" not in found.detail
+
+
+def test_a_signature_beside_the_folder(locked: Path, keys: Path, tmp_path: Path) -> None:
+    sign(locked, key=keys / "own.key", out=tmp_path / "locked.sig")
+    assert not _item(locked, "signature").ok
+    assert _item(locked, "signature", signature=tmp_path / "locked.sig").ok
+    found = _item(locked, "signature", signature=tmp_path / "none.sig")
+    assert (found.ok, found.must) == (False, True)
+
+
+def test_a_signature_of_somebody_else_fails(locked: Path, keys: Path) -> None:
+    sign(locked, key=keys / "other.key")
+    assert check_release(locked).passed
+    assert not check_release(locked, public_key=keys / "own.pub").passed
+    assert not _item(locked, "signature", public_key=keys / "own.pub").ok
+
+
+@pytest.mark.parametrize("checks_who", [False, True])
+def test_a_signature_from_before_an_edit_fails(checks_who: bool, locked: Path, keys: Path) -> None:
+    sign(locked, key=keys / "own.key")
+    with (locked / "README.md").open("a") as file:
+        file.write("Enjoy.\n")
+    (locked / "LICENSE").write_text("MIT")
+    assert verify(locked).passed
+    found = _item(locked, "signature", public_key=keys / "own.pub" if checks_who else None)
+    assert (found.ok, found.must) == (False, True)
+    assert "README.md was changed; LICENSE was added." in found.detail
+    assert "Sign again with --replace." in found.detail
+    sign(locked, key=keys / "own.key", replace=True)
+    assert check_release(locked, public_key=keys / "own.pub").passed
+
+
+def test_a_public_key_asks_for_a_signature(locked: Path, keys: Path) -> None:
+    """Whoever asks who signed is not told "fit" where nobody did."""
+    assert not check_release(locked, public_key=keys / "own.pub").passed
+    sign(locked, key=keys / "own.key")
+    with pytest.raises(SpecdefError, match="`public_key` must be"):
+        check_release(locked, public_key=keys / "none.pub")
+
+
+# The certificate
+
+
+def _certificate_of(folder: Path, place: Path) -> Path:
+    certify(place, falls_to_search, threats=("T0",))
+    digest = subject_of(folder).digest
+    change_certificate(place, lambda content: content["subject"].update(digest=digest))
+    return place
+
+
+@pytest.mark.parametrize("where", ["locked/certificate", "locked-certificate", "elsewhere"])
+def test_a_certificate_of_this_model(where: str, locked: Path, tmp_path: Path) -> None:
+    place = _certificate_of(locked, tmp_path / where)
+    found = _item(locked, "certificate", certificate=place if where == "elsewhere" else None)
+    assert (found.ok, found.must) == (True, True)
+    assert ("not uploaded" in found.detail) == (where != "locked/certificate")
+    assert check_release(locked).passed
+
+
+@pytest.mark.parametrize("where", ["locked/certificate", "locked-certificate", "elsewhere"])
+def test_a_certificate_of_another_model_fails(where: str, locked: Path, llama: Path, tmp_path: Path) -> None:
+    place = _certificate_of(llama, tmp_path / where)
+    found = _item(locked, "certificate", certificate=place if where == "elsewhere" else None)
+    assert (found.ok, found.must) == (False, True)
+    assert "is of other files than these; certify this folder" in found.detail
+
+
+def test_a_certificate_that_is_asked_for_or_broken_fails(locked: Path, tmp_path: Path) -> None:
+    found = _item(locked, "certificate", certificate=tmp_path / "none")
+    assert (found.ok, found.must) == (False, True)
+    place = _certificate_of(locked, locked / "certificate")
+    (place / "certificate.json").write_text("{}")
+    assert not check_release(locked).passed
+    assert "must hold a specdef certificate" in _item(locked, "certificate").detail
 
 
 class _Hub:

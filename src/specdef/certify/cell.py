@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -207,26 +207,46 @@ def digest_of(value: Any) -> str:
     return blake3(text.encode()).hexdigest()
 
 
-def subject_of(folder: Path, *, argument: str = "model", ignoring: Collection[str] = ()) -> Subject:
+def subject_of(folder: Path, *, argument: str = "model") -> Subject:
     """A model folder and the digest of every file that decides its function.
 
     Args:
         folder: the model.
         argument: what the user gave it as.
-        ignoring: names left out besides, such as what was added since.
 
     Raises:
         SpecdefError: the folder holds no safetensors, or a file cannot be read.
     """
-    left_out = {*_NOT_WEIGHTS, *ignoring}
-    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name not in left_out)
+    return Subject(str(folder), subject_digest(file_digests(folder, argument=argument)))
+
+
+def file_digests(folder: Path, *, argument: str = "model") -> dict[str, bytes]:
+    """Name -> BLAKE3 of every file that `subject_of` reads.
+
+    Raises:
+        SpecdefError: the folder holds no safetensors, or a file cannot be read.
+    """
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and is_read(path.name))
     if not any(name.endswith(".safetensors") for name in names):
         raise SpecdefError(f"`{argument}` must be a folder with .safetensors files; {folder} has none.")
-    hasher = blake3()
+    found = {}
     try:
         for name in names:
-            hasher.update(f"{name}\0".encode())
-            hasher.update(blake3(max_threads=blake3.AUTO).update_mmap(folder / name).digest())
+            found[name] = blake3(max_threads=blake3.AUTO).update_mmap(folder / name).digest()
     except OSError as error:
         raise SpecdefError(f"Model file {folder / name} must be readable; it is not ({error.strerror}).") from error
-    return Subject(str(folder), hasher.hexdigest())
+    return found
+
+
+def is_read(name: str) -> bool:
+    """Whether `subject_of` reads a file of this name."""
+    return name not in _NOT_WEIGHTS
+
+
+def subject_digest(files: Mapping[str, bytes]) -> str:
+    """The digest of a subject whose files have these digests."""
+    hasher = blake3()
+    for name in sorted(files):
+        hasher.update(f"{name}\0".encode())
+        hasher.update(files[name])
+    return hasher.hexdigest()

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def bytes_bar(label: str, folder: Path, *, quiet: bool) -> Iterator[Any]:
-    """A progress bar over the bytes of a folder's shards."""
+    """A progress bar over the bytes of a folder's shards; nothing where there is no terminal for it."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     total = sum(path.stat().st_size for path in folder.glob("*.safetensors") if path.is_file())
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err_console, disable=quiet, transient=True) as bar:
+    hidden = quiet or not err_console.is_terminal
+    with Progress(*columns, console=err_console, disable=hidden, transient=True) as bar:
         task = bar.add_task("planning", total=total)
         yield lambda count: bar.update(task, advance=count, description=label)
 

@@ -45,11 +45,14 @@ def publish(
         print_json({"passed": report.passed, **asdict(report)})
     else:
         for item in report.items:
-            mark = "[green]ok     [/green]" if item.ok else f"[{'red' if item.must else 'yellow'}]missing[/]"
-            out_console.print(f"{mark} {safe(item.name)}: {safe(item.detail)}", soft_wrap=True, highlight=False)
+            mark = "[green]ok     " if item.ok else "[red]fails  " if item.must else "[yellow]missing"
+            out_console.print(f"{mark}[/] {safe(item.name)}: {safe(item.detail)}", soft_wrap=True, highlight=False)
         if report.url is not None:
             say(f"Published {len(report.files)} files: {report.url}")
-        elif repo is not None or not report.passed:
-            say("Not fit to be published: mend what is marked in red.")
+        elif not report.passed:
+            say("Not fit to be published: mend what fails.")
+        else:
+            advice = "" if all(item.ok for item in report.items) else "; what is missing is advice"
+            say(f"Fit to be published: {len(report.files)} files{advice}.")
     if not report.passed:
         raise typer.Exit(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from specdef.locks.prose import CERTIFICATE_FOLDER, README
 from specdef.locks.verify import integrity
 
 _NOT_UPLOADED = frozenset({".git", ".cache"})
+_SIGN_AGAIN = "Sign again with --replace."
 _SMALL = 1 << 20
 """Bytes of the largest file that may be a private key in text."""
 
@@ -70,8 +71,8 @@ def check_release(
     """Go through the checklist of a locked folder.
 
     Musts: no link, no private key, no other weights, the manifest and what it says of weights, code and configuration;
-    and where there is a signature, that it is of these files. Advice: a signature, a certificate of this model, the
-    hub's metadata in README.md.
+    and of a signature and a certificate that are there or asked for, that they are of these files. Advice: to have
+    both, and the hub's metadata in README.md.
 
     Args:
         folder: the locked folder.
@@ -80,14 +81,14 @@ def check_release(
         public_key: of whoever signed. Without it only the digests are compared, not who signed.
 
     Raises:
-        SpecdefError: `folder` is no folder.
+        SpecdefError: `folder` is no folder, or `public_key` no key.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise SpecdefError(f"`folder` must be a locked folder; {shown(folder)} is no folder.")
     links = _links(folder)
     files = () if links else tuple(_files(folder))
-    items = [_none("links", links, "no file is a link", "put the files themselves there")]
+    items = [_none("links", links, "no file is a link", _links_advice(folder))]
     if not links:
         items.append(_none("private keys", _keys(folder, files), "none inside", "move it out and use another"))
         strays = stray_weights(folder, _small(folder, files))
@@ -136,21 +137,35 @@ def _none(name: str, found: Sequence[str], good: str, advice: str) -> Item:
 
 
 def _links(folder: Path) -> list[str]:
+    """Links among what an upload takes: what they lead to may change between the check and the upload."""
     return sorted(
         path.relative_to(folder).as_posix()
-        for parent, folders, names in os.walk(folder)
-        for path in (Path(parent) / name for name in (*folders, *names))
+        for parent, folders, names in _walk(folder)
+        for path in (parent / name for name in (*folders, *names))
         if path.is_symlink()
     )
 
 
+def _links_advice(folder: Path) -> str:
+    """The hub's cache consists of links; `sign` and `verify --signature` refuse it as well."""
+    place = folder.resolve()
+    if place.parent.name == "snapshots" and place.parent.parent.name.startswith("models--"):
+        return "this is the hub's cache; `hf download NAME --local-dir DIR`, then check DIR"
+    return "put the files themselves there"
+
+
 def _files(folder: Path) -> list[str]:
-    """Files that an upload takes, sorted: all but those of git and of the hub's own cache."""
-    found = []
+    """Files that an upload takes, sorted."""
+    return sorted(
+        (parent / name).relative_to(folder).as_posix() for parent, _, names in _walk(folder) for name in names
+    )
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Folders with what they hold: all but what git and the hub's client keep for themselves."""
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name not in _NOT_UPLOADED]
-        found += [(Path(parent) / name).relative_to(folder).as_posix() for name in names]
-    return sorted(found)
+        yield Path(parent), folders, names
 
 
 def _small(folder: Path, files: Sequence[str]) -> list[str]:
@@ -191,19 +206,19 @@ def _signed(folder: Path, signature: Path | str | None, public_key: Path | str |
 
     place = folder / SIGNATURE if signature is None else Path(signature)
     if signature is None and not place.exists():
-        return Item(
-            "signature", False, False, "none; `specdef sign` writes one, so that others can check who published it"
-        )
+        detail = "none; `specdef sign` writes one, so that others can check who published it"
+        return Item("signature", False, public_key is not None, detail)
     if public_key is not None:
         report = verify_signature(folder, signature=place, public_key=public_key)
-        return Item("signature", report.passed, True, report.detail)
+        again = "" if report.passed else f" {_SIGN_AGAIN}"
+        return Item("signature", report.passed, True, report.detail + again)
     try:
         signed = signed_digests(read_bundle(place))
         found = {name: _sha256(path) for name, path in named_folders([folder], place).files().items()}
     except SpecdefError as error:
         return Item("signature", False, True, str(error))
     if signed != found:
-        return Item("signature", False, True, f"{differences(signed, found)} Sign again with --replace.")
+        return Item("signature", False, True, f"{differences(signed, found)} {_SIGN_AGAIN}")
     return Item("signature", True, True, f"of these {len(found)} files; who signed is not checked without a public key")
 
 
@@ -213,22 +228,21 @@ def _sha256(path: Path) -> str:
 
 
 def _certified(folder: Path, certificate: Path | str | None) -> Item:
-    from specdef.certify.cell import subject_of
     from specdef.certify.certificate_file import CERTIFICATE, read_certificate
+    from specdef.integrations.certified import is_of_folder
 
     beside = folder.resolve().with_name(f"{folder.resolve().name}-{CERTIFICATE_FOLDER}")
     places = (folder / CERTIFICATE_FOLDER, beside) if certificate is None else (Path(certificate),)
     place = next((place for place in places if (place / CERTIFICATE).is_file()), None)
     if place is None:
         where = "none in the folder or beside it" if certificate is None else f"none in {shown(places[0])}"
-        return Item("certificate", False, False, f"{where}; `specdef certify` makes one. Claim nothing without it")
+        detail = f"{where}; `specdef certify` makes one. Claim nothing without it"
+        return Item("certificate", False, certificate is not None, detail)
     try:
-        found = read_certificate(place)
-        added = {path.name for path in folder.iterdir()} - set(read_manifest(folder).files)
-        digest = subject_of(folder, ignoring=added).digest
+        ok = is_of_folder(read_certificate(place).subject.digest, folder, read_manifest(folder))
     except SpecdefError as error:
         return Item("certificate", False, True, str(error))
-    if found.subject.digest != digest:
+    if not ok:
         return Item("certificate", False, True, f"{shown(place)} is of other files than these; certify this folder")
     inside = place == folder / CERTIFICATE_FOLDER
     return Item("certificate", True, True, shown(place) + ("" if inside else " (outside the folder: not uploaded)"))

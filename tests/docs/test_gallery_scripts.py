@@ -1,0 +1,64 @@
+"""The gallery's scripts run as they are written, and their transcripts are of these scripts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from docs.gallery.transcript import GALLERY, commands, transcript
+
+SCRIPTS = sorted(GALLERY.glob("*.sh"))
+FACTS = {
+    "publisher": (
+        r"ok   function: [\d,]+ outputs in float32 are identical to the bit",
+        r"1 changed \(README\.md\); 2 added \(LICENSE, specdef\.sig\)",
+        r"fails   signature: .*README\.md was changed; LICENSE was added\. Sign again with --replace\.",
+        r"ok      signature: ",
+        r"Fit to be published: 11 files; what is missing is advice\.",
+        r"Weights restored to the byte",
+    ),
+}
+"""What a transcript must say, in this order; a script that is not named here must only end well."""
+
+
+def _name(script: Path) -> str:
+    return script.stem
+
+
+def _says(text: str, script: Path) -> None:
+    place = 0
+    for fact in FACTS.get(script.stem, ()):
+        found = re.compile(fact).search(text, place)
+        assert found, f"{fact} is not in what follows:\n{text[place:]}"
+        place = found.end()
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=_name)
+def test_the_transcript_is_of_this_script(script: Path) -> None:
+    text = script.with_suffix(".txt").read_text(encoding="utf-8")
+    shown = [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
+    assert shown == commands(script), f"run `python -m docs.gallery.transcript {script.stem}`"
+    _says(text, script)
+    assert not re.search(r"/(home|root|tmp|work|Users)/", text)
+    assert not re.search("\x1b", text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS, ids=_name)
+def test_the_script_runs(script: Path, tmp_path: Path) -> None:
+    text = transcript(script, tmp_path)
+    assert [line for line in commands(script) if f"$ {line}" not in text.splitlines()] == []
+    _says(text, script)
+
+
+def test_a_script_that_fails_is_an_error(tmp_path: Path) -> None:
+    script = tmp_path / "x.sh"
+    script.write_text("# before\necho $((1 + 1))\npwd\nfalse | cat\necho never\n")
+    with pytest.raises(RuntimeError, match=r"x\.sh ended with 1:\n# before\n\$ echo .*\n2\n\$ pwd\nDIR\n\$ false"):
+        transcript(script, tmp_path)
+
+
+def test_the_page_lists_every_script() -> None:
+    page = (GALLERY / "README.md").read_text(encoding="utf-8")
+    assert [script.name for script in SCRIPTS if f"({script.name})" not in page] == []
