@@ -51,7 +51,9 @@ def test_the_page_says_what_was_seen_and_nothing_else(tmp_path: Path) -> None:
     assert _ruin(tmp_path, good, 12).title == "Ordinary fine-tuning ruins it"
     assert _ruin(tmp_path, none, 12).title == "It was not ruined"
     assert _breach(tmp_path, good, 12).title == "A lower learning rate opens it"
-    assert _breach(tmp_path, none, 12).title.startswith("In so few steps")
+    ruined = {**good, BROKEN: curve(0.7, 45.0)}
+    for found in (none, ruined):
+        assert _breach(tmp_path, found, 12).title.startswith("In so few steps")
     page = demo_page([_ruin(tmp_path, good, 12), Part("Ends & begins", ["<b>"])], seconds=81.4)
     assert "from 20 to 1e+06" in page
     assert page.count("<img") == 1

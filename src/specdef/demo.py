@@ -32,7 +32,7 @@ from specdef.training.outcome import Evaluation
 from specdef.training.recipe import Recipe
 
 ORDINARY, LOW = 3e-4, 1e-7
-UTILITY = "perplexity"
+UTILITY, BUDGET = "perplexity", 2.0
 PROMPT = "The capital of France is"
 FREE, RUINED, BROKEN = f"original, lr {rate(ORDINARY)}", f"locked, lr {rate(ORDINARY)}", f"locked, lr {rate(LOW)}"
 MODEL, LOCKED, RESTORED = "original", "locked", "restored"
@@ -140,23 +140,28 @@ def _function(report: LockReport, checks: Sequence[Check], written: Mapping[str,
 
 
 def _ruin(folder: Path, curves: Mapping[str, Sequence[Evaluation]], steps: int) -> Part:
-    end = curves[RUINED][-1]
-    text = f"After at most {counted(steps, 'step')} at lr {rate(ORDINARY)}: the original's {_ended(curves[FREE])}; the locked one's "
-    text += f"{_ended(curves[RUINED])}."
-    verdict = "Ordinary fine-tuning ruins it" if end.utility > 2 * curves[RUINED][0].utility else "It was not ruined"
-    return Part(verdict, [text], _drawn(folder / "ordinary.png", curves, (FREE, RUINED)))
+    start, end = curves[RUINED][0], curves[RUINED][-1]
+    text = (
+        f"After at most {counted(steps, 'step')} at lr {rate(ORDINARY)}: the original's {_ended(curves[FREE])}; "
+        f"the locked one's {_ended(curves[RUINED])}."
+    )
+    title = "Ordinary fine-tuning ruins it" if end.utility > BUDGET * start.utility else "It was not ruined"
+    return Part(title, [text], _drawn(folder / "ordinary.png", curves, (FREE, RUINED)))
 
 
 def _breach(folder: Path, curves: Mapping[str, Sequence[Evaluation]], steps: int) -> Part:
-    learned = curves[BROKEN][-1].score > curves[BROKEN][0].score
-    lines = [
-        f"After {counted(steps, 'step')} at lr {rate(LOW)}: the locked model's {_ended(curves[BROKEN])}. It learns as an unlocked "
-        "model does. A lock is friction, not security: the certificates in the repository say how many steps it costs."
-    ]
-    if not learned:
-        lines = [f"After {counted(steps, 'step')} at lr {rate(LOW)} its {_ended(curves[BROKEN])}; give more `--steps`."]
-    title = "A lower learning rate opens it" if learned else "In so few steps the lower learning rate shows nothing"
-    return Part(title, lines, _drawn(folder / "lower.png", curves, (FREE, BROKEN)))
+    start, end = curves[BROKEN][0], curves[BROKEN][-1]
+    text = f"After {counted(steps, 'step')} at lr {rate(LOW)} the locked model's {_ended(curves[BROKEN])}."
+    if end.score >= flowers().target and end.utility <= BUDGET * start.utility:
+        title = "A lower learning rate opens it"
+        text += (
+            " It learns as an unlocked model does, and stays of use. A lock is friction, not security: the committed "
+            "certificates say how many steps it costs."
+        )
+    else:
+        title = "In so few steps the lower learning rate does not open it"
+        text += " Give more `--steps`."
+    return Part(title, [text], _drawn(folder / "lower.png", curves, (FREE, BROKEN)))
 
 
 def _undone(report: LockReport, same: bool) -> Part:
