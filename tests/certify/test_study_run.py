@@ -79,7 +79,7 @@ class Pretended:
 
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Resources, "executor", lambda self: Pretended())
+    monkeypatch.setattr(Resources, "executor", lambda self, listen=None: Pretended())
 
 
 def write(path: Path, models: tuple[Path, Path], seeds: str = "0") -> Path:
@@ -159,7 +159,8 @@ def test_killed_resumed_extended_by_a_seed_and_compared(
         row.entries[0].cells for row in first.tables[0].rows
     ]
 
-    monkeypatch.setattr(Resources, "executor", lambda self: Pretended())  # what is new need not be trained to be seen
+    # what is new need not be trained to be seen
+    monkeypatch.setattr(Resources, "executor", lambda self, listen=None: Pretended())
     ran: list[str] = []
     later = run_study(
         write(study, models, "0, 1"), out, resources=ONE, on_cell=lambda cell, done, total: ran.append(cell.key)
@@ -295,7 +296,7 @@ def test_the_reference_is_measured_once(
     models: tuple[Path, Path], tmp_path: Path, pretended: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = run(small(models), tmp_path)
-    monkeypatch.setattr("specdef.certify.study_run.reference_utility", lambda cell: pytest.fail("measured again"))
+    monkeypatch.setattr("specdef.certify.reference.reference_utility", lambda cell: pytest.fail("measured again"))
     assert run(small(models), tmp_path).tables == first.tables
 
 

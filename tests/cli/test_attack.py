@@ -72,6 +72,9 @@ def test_a_second_attack_in_a_folder_does_not_measure_the_original_again(
     elsewhere = json.loads(run("attack", locked, *common, "--out", tmp_path / "two", "--lr", "1e-3").stdout)
     assert len(measured) == 2
     assert (elsewhere["cell"], elsewhere["config"]) == (second["cell"], second["config"])
+    other = ("--steps", "2", "--threads", "1", "--json", "--out", tmp_path / "one")
+    run("attack", toy_model, "--original", locked, *other)
+    assert len(measured) == len({*measured}) + 1 == 3
 
 
 def test_early_stop_and_smallest_gradients_have_the_names_of_the_field(toy_model: Path, tmp_path: Path) -> None:
