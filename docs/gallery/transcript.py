@@ -61,6 +61,4 @@ def _marked(output: str, script: Path) -> list[str]:
 if __name__ == "__main__":
     for name in sys.argv[1:]:
         with tempfile.TemporaryDirectory() as place:
-            (GALLERY / f"{name}.txt").write_text(
-                transcript(GALLERY / f"{name}.sh", Path(place)), encoding="utf-8"
-            )
+            (GALLERY / f"{name}.txt").write_text(transcript(GALLERY / f"{name}.sh", Path(place)), encoding="utf-8")

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from docs.gallery.transcript import GALLERY, commands, transcript
 
 SCRIPTS = sorted(GALLERY.glob("*.sh"))

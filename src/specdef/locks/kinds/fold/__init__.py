@@ -82,8 +82,8 @@ class Fold(LockKind):
     def promise(self, exactness: Mapping[str, Any]) -> str:
         """See `LockKind`."""
         return (
-            f"Its function is the original's ({exactness['closeness']}). It loads in transformers as the original does; "
-            "other runtimes are not promised."
+            f"Its function is the original's ({exactness['closeness']}). It loads in transformers as the original "
+            "does; other runtimes are not promised."
         )
 
     def lock_module(self, module: nn.Module, given: Mapping[str, Any]) -> ModuleLock:
