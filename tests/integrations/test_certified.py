@@ -49,10 +49,14 @@ def test_what_the_model_reads_may_not_change(name: str, locked: Path) -> None:
 
 def test_many_files_more_are_tried_all_or_none(locked: Path) -> None:
     first = subject_of(locked).digest
-    for number in range(13):
+    for number in range(12):
         (locked / f"{number}.png").write_bytes(b"png")
+    between = subject_of(locked).digest
+    assert _is(between, locked)
+    (locked / "12.png").write_bytes(b"png")
     assert _is(first, locked)
     assert _is(subject_of(locked).digest, locked)
+    assert not _is(between, locked)
 
 
 def test_a_manifest_without_digests_is_no_crash(locked: Path) -> None:
