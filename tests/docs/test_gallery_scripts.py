@@ -19,6 +19,13 @@ FACTS = {
         r"Fit to be published: 11 files; what is missing is advice\.",
         r"Weights restored to the byte",
     ),
+    "researcher": (
+        r"Page: runs/index\.html",
+        r"adamw, lr 3e-4, betas 0\.9 0\.95",
+        r"Wrote runs/runs\.csv",
+        r"\\toprule",
+        r"%PDF-",
+    ),
 }
 """What a transcript must say, in this order; a script that is not named here must only end well."""
 

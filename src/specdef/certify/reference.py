@@ -7,15 +7,14 @@ from pathlib import Path
 
 from specdef.certify.cell import Cell, digest_of
 from specdef.certify.run_cell import reference_utility
-from specdef.certify.store import write_json
+from specdef.certify.store import REFERENCES, write_json
 from specdef.core.schema import SchemaError, read_object
-
-REFERENCES = "references"
-"""Folder inside a results folder: one file a model, named after all that its utility depends on."""
 
 
 def kept_reference(folder: Path, cell: Cell) -> float:
     """Utility of the cell's model before training, in the unit of the cell's utility.
+
+    One file a model, named after all that its utility depends on.
 
     Args:
         folder: the results folder; a value in it is read, and no model is loaded. A finite one that is new is kept.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -20,6 +21,8 @@ from specdef.errors import SpecdefError
 from specdef.training.outcome import Outcome
 
 GRID = "grid.json"
+REFERENCES = "references"
+"""Folder inside a results folder: what undefended models are worth, see `kept_reference`."""
 
 
 class StoreError(SpecdefError):
@@ -98,7 +101,9 @@ class Store:
         return stored
 
     def abandon(self) -> None:
-        """Remove the folders this store made, if nothing was stored in them."""
+        """Remove the folders this store made, if no cell was stored in them."""
+        if self.folder in self._made and not any(self.cells.glob("*.json")):
+            shutil.rmtree(self.folder / REFERENCES, ignore_errors=True)
         for place in self._made:
             with suppress(OSError):
                 place.rmdir()
