@@ -187,4 +187,8 @@ def _check(study: StudyFile) -> None:
     recipe = study_recipe(study)
     for number, entry in enumerate(study.attacks):
         at(f"attacks[{number}]", partial(replace, recipe, **changes(entry)))
+    for number, task in enumerate(study.tasks):
+        if isinstance(task, TaskEntry) and task.task is None and task.train is None:
+            place = f"tasks[{number}].task"
+            raise StudyError(f"`{place}` must be given, or `train` and `eval` with your own files; it is missing.")
     refuse_twins("seeds", [str(seed) for seed in study.seeds])

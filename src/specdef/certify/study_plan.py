@@ -8,7 +8,7 @@ from typing import Any
 
 from specdef.attacks.base import Attack, Intervention, parse_intervention
 from specdef.certify.certify_study import check_threats
-from specdef.certify.study_faults import StudyError, at, refuse_twins
+from specdef.certify.study_faults import at, refuse_twins
 from specdef.certify.study_file import AttackEntry, StudyFile, TaskEntry, changes, study_recipe
 from specdef.certify.study_models import DefencePlan, ModelPlan, plan_defences, plan_models
 from specdef.tasks.base import TaskSpec, given_task, make_task
@@ -91,10 +91,7 @@ def _task(number: int, entry: str | TaskEntry) -> TaskPlan:
             scorer=entry.scorer,
         ),
     )
-    if spec is None:
-        raise StudyError(
-            f"`tasks[{number}].task` must be given, or `train` and `eval` with your own files; it is missing."
-        )
+    assert spec is not None, "a study's task has a name or files"
     at(f"tasks[{number}]", lambda: make_task(spec))
     return TaskPlan(entry.label or spec.written, spec)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 from specdef.cli import parse
-from specdef.cli.options import Device, Json, Model, Seed, TaskName, option
+from specdef.cli.evaluation import TaskName
+from specdef.cli.options import Device, Json, Model, Seed, option
 from specdef.cli.render import err_console, print_json, say
 from specdef.errors import SpecdefError
 

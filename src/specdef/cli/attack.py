@@ -1,19 +1,15 @@
-"""attack and undo: what an attacker does to a published model, once."""
+"""attack: one run of fine-tuning, as an attacker would do it."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
+from specdef.cli import evaluation, parse
 from specdef.cli import options as given
-from specdef.cli import parse
-from specdef.cli.kinds import UNDOING
-from specdef.cli.options import Json, Model, Out, option
+from specdef.cli.options import Json, Model, option
 from specdef.cli.progress import steps_bar
-from specdef.cli.render import err_console, print_json, safe, say
+from specdef.cli.render import print_json, say
 from specdef.cli.runs import plot_run, sentence
 from specdef.errors import SpecdefError
 
@@ -44,19 +40,19 @@ def attack(
     channel_rates: given.ChannelRates = False,
     rewrite: given.Rewrite = None,
     intervention: given.Interventions = None,
-    task: given.TaskName = None,
-    train: given.Train = None,
-    eval_: given.Eval = None,
-    fields: given.Fields = None,
-    task_seed: given.TaskSeed = 0,
-    target: given.Target = None,
-    scorer: given.ScorerName = None,
-    text: given.TextFile = None,
-    utility: given.UtilityName = None,
-    utility_factor: given.UtilityFactor = 2.0,
-    eval_every: given.EvalEvery = 10,
-    early_stop: given.EarlyStop = False,
-    original: given.Original = None,
+    task: evaluation.TaskName = None,
+    train: evaluation.Train = None,
+    eval_: evaluation.Eval = None,
+    fields: evaluation.Fields = None,
+    task_seed: evaluation.TaskSeed = 0,
+    target: evaluation.Target = None,
+    scorer: evaluation.ScorerName = None,
+    text: evaluation.TextFile = None,
+    utility: evaluation.UtilityName = None,
+    utility_factor: evaluation.UtilityFactor = 2.0,
+    eval_every: evaluation.EvalEvery = 10,
+    early_stop: evaluation.EarlyStop = False,
+    original: evaluation.Original = None,
     plot: given.Plot = None,
     json_: Json = False,
 ) -> None:
@@ -130,27 +126,3 @@ def attack(
             f"Page: {written[-1]}",
             *([] if plot is None else [f"Picture: {plot}"]),
         )
-
-
-def undo(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"How, NAME[:name=value,...]; NAME is one of {UNDOING}.")],
-    locked: Model,
-    out: Out,
-    json_: Json = False,
-) -> None:
-    """Undo a lock in the weights without its key, as an attacker would.
-
-    Example: specdef undo rebalance:form=svd locked undone
-    """
-    from specdef.certify.api import undo as undo_lock
-
-    with err_console.status(f"undoing: {safe(kind)}"):
-        done = undo_lock(kind, locked, out)
-    if json_:
-        print_json(asdict(done))
-        return
-    say(
-        f"{done.detail}; {done.tensors} tensors written in {done.seconds:.1f} s, parameters "
-        f"{done.added_parameters:+,}. Relative difference of a layer at most {done.function_error:.1e}. "
-        f"No key was used; what it takes to know: {done.knowledge}. Wrote {out}"
-    )

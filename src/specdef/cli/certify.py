@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from specdef.cli import evaluation, parse
 from specdef.cli import options as given
-from specdef.cli import parse
 from specdef.cli.cells import cells_shown
-from specdef.cli.options import Json, Multiplier, Results, option
+from specdef.cli.options import Json, Multiplier, option
 from specdef.cli.render import out_console, print_json, safe, say
 from specdef.errors import SpecdefError
 
@@ -38,17 +38,17 @@ def certify(
     optimizer: given.Optimizer = "adamw",
     optimizer_option: given.OptimizerOptions = None,
     precision: given.Precision = "fp32",
-    task: given.TaskName = None,
-    train: given.Train = None,
-    eval_: given.Eval = None,
-    fields: given.Fields = None,
-    task_seed: given.TaskSeed = 0,
-    target: given.Target = None,
-    scorer: given.ScorerName = None,
-    text: given.TextFile = None,
-    utility: given.UtilityName = None,
-    utility_factor: given.UtilityFactor = 2.0,
-    eval_every: given.EvalEvery = 10,
+    task: evaluation.TaskName = None,
+    train: evaluation.Train = None,
+    eval_: evaluation.Eval = None,
+    fields: evaluation.Fields = None,
+    task_seed: evaluation.TaskSeed = 0,
+    target: evaluation.Target = None,
+    scorer: evaluation.ScorerName = None,
+    text: evaluation.TextFile = None,
+    utility: evaluation.UtilityName = None,
+    utility_factor: evaluation.UtilityFactor = 2.0,
+    eval_every: evaluation.EvalEvery = 10,
     cells: Annotated[
         Path | None, option("Folder of finished cells shared by several certificates.", panel=given.RUNNING)
     ] = None,
@@ -135,29 +135,3 @@ def _find_multiplier(model: str, out: Path, options: dict[str, Any], as_json: bo
     for exponent, verdicts in found.tried.items():
         say(f"2^{exponent}: " + ", ".join(f"{name} {phrases.verdict(verdict)}" for name, verdict in verdicts.items()))
     out_console.print(f"[bold]{safe(found.sentence)}[/bold] Wrote {safe(out)}/multiplier.json", soft_wrap=True)
-
-
-def compare(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Results folders of `specdef certify`.")],
-    out: Annotated[Path, option("The HTML file to write.")],
-) -> None:
-    """Set several certificates side by side in one page: verdicts, costs, heat maps, and what differs.
-
-    Example: specdef compare exact paper --out compared.html
-    """
-    from specdef.report.compare import write_comparison
-
-    say(write_comparison(folders, out))
-
-
-def report(
-    folder: Results,
-    formats: given.Formats = None,
-) -> None:
-    """Write the tables, pictures and page of a certificate, study or folder of attacks again, from stored results.
-
-    Example: specdef report results --formats tex,pdf
-    """
-    from specdef.report.exports import write_reports
-
-    say(*(f"Wrote {path}" for path in write_reports(folder, parse.words(formats) or ())))

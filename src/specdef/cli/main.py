@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from specdef.cli import analysis, attack, certify, defend, inspect, lock, model, publish, run, runs, sign
+from specdef.cli import analysis, attack, certify, defend, inspect, lock, model, publish, report, run, runs, sign, undo
 from specdef.cli.kinds import ListingCommand
 from specdef.cli.render import err_console, say_error
 from specdef.core.atomic import remove_unfinished
@@ -71,11 +71,11 @@ GROUPS = {
     "Lock": (lock.lock, lock.unlock, sign.sign, sign.verify, publish.publish),
     "Attack and certify": (
         attack.attack,
-        attack.undo,
+        undo.undo,
         runs.runs,
         certify.certify,
-        certify.report,
-        certify.compare,
+        report.report,
+        report.compare,
         run.run,
     ),
     "Defend": (defend.defend,),

@@ -11,6 +11,7 @@ from pathlib import Path
 from specdef.checkpoint.header import read_header
 from specdef.checkpoint.reader import looks_like_safetensors, open_checkpoint, stray_weights
 from specdef.core.folders import SIGNATURE
+from specdef.core.results import Result
 from specdef.core.text import shown
 from specdef.errors import CheckpointError, SpecdefError
 from specdef.locks.hub_card import has_metadata
@@ -41,8 +42,8 @@ class Item:
     detail: str
 
 
-@dataclass(frozen=True)
-class PublishReport:
+@dataclass(frozen=True, repr=False)
+class PublishReport(Result):
     """The checklist of a locked folder.
 
     Attributes:
