@@ -9,9 +9,9 @@ from pathlib import Path
 from rich.console import Console
 
 from specdef.demo import BROKEN, FREE, RUINED, _breach, _fine_tune, _restored, _ruin, _Run
-from specdef.demo_task import flowers
 from specdef.locks.lock import lock
 from specdef.report.demo_page import Part, demo_page
+from specdef.tasks.text.flowers import flowers
 from specdef.training.outcome import Evaluation
 
 

@@ -36,6 +36,7 @@ HEAVY_HOMES = {
     "matplotlib": {"report/plots.py"},
     "curvlinops": {"analysis/curvature/operators.py"},
     "peft": {"attacks/interventions/lora.py", "locks/peft_layer.py"},
+    "datasets": {"tasks/text/saved_data.py"},
     "pandas": {"core/results.py"},
     "ray": {"certify/executors/ray.py"},
     "lm_eval": {"integrations/lm_eval.py"},

@@ -15,7 +15,6 @@ from specdef.attacks.run import run_attack
 from specdef.checkpoint.digests import file_digest
 from specdef.core.folders import new_folder
 from specdef.core.text import counted, rate
-from specdef.demo_task import flowers
 from specdef.locks.base import Check
 from specdef.locks.lock import LockReport, lock
 from specdef.locks.unlock import unlock
@@ -27,6 +26,7 @@ from specdef.models.sources import find_model
 from specdef.report.demo_page import PAGE, Part, demo_page
 from specdef.report.plots import plot_curves, require_matplotlib
 from specdef.tasks.base import Task
+from specdef.tasks.text.flowers import flowers
 from specdef.tasks.utility import UTILITIES
 from specdef.training.outcome import Evaluation
 from specdef.training.recipe import Recipe
