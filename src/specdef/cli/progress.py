@@ -76,6 +76,7 @@ def steps_bar(total: int, *, quiet: bool, start: str = "loading") -> Iterator[Sh
 
         def on_evaluation(point: Evaluation) -> None:
             started.append(time.monotonic())
+            latest[0] = f"still at work: after step {point.step}/{total}"
             speed = pace(point.step, total, started[-1] - started[0])
             bar.update(task, completed=point.step, description=f"step {point.step}/{total}", pace=speed)
             parts = [f"step {point.step}/{total}: score {point.score:.3f}, utility {point.utility:.4g}"]
