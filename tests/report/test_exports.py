@@ -92,6 +92,7 @@ def test_no_form_says_of_an_undefended_model_that_it_held(folder: Path) -> None:
 
 def test_latex_sets_what_is_written() -> None:
     assert escape(r"a\b & 50% of v_proj {x}") == r"a\textbackslash{}b \& 50\% of v\_proj \{x\}"
+    assert escape("`run --out x` — y") == r"\textquoteright{}run -{}-out x\textquoteright{} \textemdash{} y"
     table = latex_table(("defence", "lr 1e-4"), [("exact 2^20", "20 ± 5 (0.64)‡")], "Steps & scores")
     assert r"exact 2\textasciicircum{}20 & 20 $\pm$ 5 (0.64)\textdaggerdbl{} \\" in table
     for rule in (r"\toprule", r"\midrule", r"\bottomrule"):

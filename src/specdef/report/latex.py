@@ -11,7 +11,8 @@ _ESCAPES = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
-    "—": "---",
+    "—": r"\textemdash{}",
+    "`": r"\textquoteright{}",
     "†": r"\textdagger{}",
     "‡": r"\textdaggerdbl{}",
     "§": r"\S{}",
@@ -43,4 +44,4 @@ def escape(text: object) -> str:
         >>> print(escape("20 ± 5, 50 % of v_proj"))
         20 $\\pm$ 5, 50 \\% of v\\_proj
     """
-    return "".join(_ESCAPES.get(sign, sign) for sign in plain(text))
+    return "".join(_ESCAPES.get(sign, sign) for sign in plain(text)).replace("--", "-{}-")
