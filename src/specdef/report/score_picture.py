@@ -53,7 +53,9 @@ def draw_scores(panels: Mapping[str, Panel], path: Path, *, title: str = "") -> 
         pyplot.Line2D([], [], color=color, ls=style, lw=2, label=fill(plain(name), 40))
         for name, (color, style) in looks.items()
     ]
-    handles.append(pyplot.Line2D([], [], color="black", ls="none", marker="o", mfc="none", label="target reached"))
+    handles.append(
+        pyplot.Line2D([], [], color="black", ls="none", marker="o", mfc="none", label="target reached in budget")
+    )
     figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)), fontsize=8, frameon=False)
     if title:
         figure.suptitle(fill(plain(title), int(11 * size[0])), fontsize=10, parse_math=False)
