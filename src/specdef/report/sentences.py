@@ -113,9 +113,8 @@ def _reservations(found: ThreatVerdict) -> list[str]:
     said = []
     if found.diverged != "none":
         regained = f", and regained in {found.recovered}" if found.recovered else ""
-        said.append(
-            f"Utility was lost at some evaluation in {found.diverged} of its {counted(found.seeds, 'seed')}{regained}."
-        )
+        of = "its seed" if found.seeds == 1 else f"{found.diverged} of its {counted(found.seeds, 'seed')}"
+        said.append(f"Utility was lost at some evaluation in {of}{regained}.")
     if found.num_invalid:
         said.append(
             f"{found.num_invalid} of {counted(found.num_cells, 'cell')} count for nothing (invalid or crashed)."
