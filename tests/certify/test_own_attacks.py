@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from specdef.certify.cell import Cell
 from specdef.certify.findings import CONTROLS
 from specdef.certify.own_attacks import OwnAttack, read_attacks
 from specdef.certify.study_faults import StudyError
+from specdef.certify.trials import Trial
 from specdef.certify.verdict_kinds import Broken, NotMeasured, holds
 from specdef.training.recipe import Recipe
 
@@ -89,3 +91,10 @@ def test_an_attack_that_fails_without_a_lock_says_nothing(tmp_path: Path) -> Non
     found = synthetic.certify(tmp_path, useless, ("T0",), also=(MUON,))
     assert found.verdicts["YOURS"] == NotMeasured()
     assert [row.attack.recipe.optimizer for row in found.cells if row.threat_model == CONTROLS] == ["muon"]
+
+
+def test_settings_of_the_ordinary_optimizer_are_not_another_ones() -> None:
+    made = synthetic.study()
+    made = replace(made, recipe=replace(made.recipe, optimizer_options={"betas": (0.9, 0.95)}))
+    assert Trial({"optimizer": "sgd", "lr": 0.1}).attack(made).recipe.optimizer_options == ()
+    assert dict(Trial({"lr": 0.1}).attack(made).recipe.optimizer_options) == {"betas": (0.9, 0.95)}

@@ -66,12 +66,20 @@ def test_a_name_that_is_mapped_is_not_read_under_its_own(tmp_path):
     assert read_rows(written(tmp_path, record), fields={"prompt": "q"})[0].sample.prompt == "right"
 
 
+def test_a_field_that_is_mapped_away_decides_nothing(tmp_path):
+    assert read_rows(written(tmp_path, {"prompt": "a story"}), fields={"text": "prompt"})[0].is_text
+
+
 @pytest.mark.parametrize(
     ("row", "said"),
     [
         ({"prompt": "only"}, "line 2: `completion` is missing"),
         ({"title": "x"}, "line 2: must have text; prompt and completion; messages;"),
         ({"messages": [{"role": "user", "content": "hi"}]}, "line 2: `messages` must have two turns"),
+        (
+            {"messages": [{"role": "assistant", "content": "hi"}, {"role": "user", "content": "hi"}]},
+            "line 2: `messages` must have two turns or more, the last of them the assistant's",
+        ),
         ({"messages": "hi"}, "line 2: `messages` must be a list of objects"),
         ({"prompt": "a", "completion": "b", "pattern": "("}, "line 2: `pattern` must be a regular expression"),
         ("{", "line 2: is not JSON"),
