@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,16 @@ def test_one_attack_is_stored_drawn_and_not_repeated(toy_model: Path, locked: Pa
     assert stored["measured"]["subject_name"] == "locked"
     run("attack", toy_model, "--lora", "r=2,targets=q_proj", "--optimizer", "sgd", *arguments)
     assert len(list((out / "cells").iterdir())) == 2
+
+
+def test_an_attack_needs_no_matplotlib(toy_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are an extra; a run of hours must not end in a refusal."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    out = tmp_path / "runs"
+    done = run("attack", toy_model, "--steps", "1", "--warmup", "0", "--threads", "1", "--out", out)
+    assert "No page: it needs `pip install specdef[plot]`." in done.stdout
+    assert len(list((out / "cells").iterdir())) == 1
+    assert not (out / "index.html").exists()
 
 
 def test_a_second_attack_in_a_folder_does_not_measure_the_original_again(

@@ -62,7 +62,7 @@ def attack(
     """
     from specdef.certify.api import attack as attack_model
     from specdef.certify.result import cell_to_wire
-    from specdef.report.plots import refuse_plot_path
+    from specdef.report.plots import can_plot, refuse_plot_path
     from specdef.report.runs_page import write_runs
     from specdef.tasks.base import given_task
     from specdef.training.recipe import Recipe
@@ -116,13 +116,13 @@ def attack(
         )
     if plot is not None:
         plot_run(stored, plot)
-    written = write_runs(out)
+    page = f"Page: {write_runs(out)[-1]}" if can_plot() else "No page: it needs `pip install specdef[plot]`."
     if json_:
         print_json(cell_to_wire(stored))
     else:
         say(
             sentence(stored),
             f"Result: {out}/cells/{stored.key}.json",
-            f"Page: {written[-1]}",
+            page,
             *([] if plot is None else [f"Picture: {plot}"]),
         )

@@ -178,6 +178,15 @@ def plot_density(report: CurvatureReport, path: Path) -> None:
     pyplot.close(figure)
 
 
+def can_plot() -> bool:
+    """Whether matplotlib is installed."""
+    try:
+        load_pyplot()
+    except SpecdefError:
+        return False
+    return True
+
+
 def require_matplotlib() -> None:
     """Raise SpecdefError when plots cannot be drawn."""
     load_pyplot()
