@@ -9,9 +9,10 @@ import pytest
 import synthetic
 
 from specdef.attacks.base import parse_intervention
+from specdef.certify.attack_plan import AttackPlan
 from specdef.certify.cell import Cell
 from specdef.certify.findings import CONTROLS
-from specdef.certify.own_attacks import OwnAttack, read_attacks
+from specdef.certify.own_attacks import read_attacks
 from specdef.certify.study_faults import StudyError
 from specdef.certify.trials import Trial
 from specdef.certify.verdict_kinds import Broken, NotMeasured, holds
@@ -63,7 +64,7 @@ def test_a_file_that_is_missing_is_said(tmp_path: Path) -> None:
         read_attacks(tmp_path / "none.yaml", Recipe())
 
 
-MUON = OwnAttack("muon", {"optimizer": "muon", "lr": 3e-6})
+MUON = AttackPlan("muon", {"optimizer": "muon", "lr": 3e-6})
 
 
 def muon_breaks(cell: Cell) -> str:

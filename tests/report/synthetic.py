@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from specdef.attacks.run import AttackResult
+from specdef.certify.attack_plan import AttackPlan
 from specdef.certify.cell import Cell, Subject
 from specdef.certify.certificate import Certificate
 from specdef.certify.certify_study import certify_study
 from specdef.certify.effort import QUICK, Effort
-from specdef.certify.own_attacks import OwnAttack
 from specdef.certify.result import FinishedCell, Measured, crashed
 from specdef.certify.run_cell import cell_result
 from specdef.certify.store import Store
@@ -130,7 +130,7 @@ def study(
     multiplier: float = 1024.0,
     task: str = "facts",
     effort: Effort = QUICK,
-    also: tuple[OwnAttack, ...] = (),
+    also: tuple[AttackPlan, ...] = (),
 ) -> Study:
     spec = TaskSpec(task)
     return Study(

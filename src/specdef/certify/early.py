@@ -6,7 +6,7 @@ from pathlib import Path
 
 from specdef.errors import SpecdefError
 from specdef.models.base import MODEL_KINDS
-from specdef.tasks.base import TaskSpec, make_task, parse_task
+from specdef.tasks.base import TASKS, TaskSpec, make_task, parse_task
 from specdef.tasks.utility import UTILITIES, refuse_missing_text, utility_for
 
 
@@ -45,7 +45,7 @@ def refuse_utility(
         raise SpecdefError(f"`utility_factor` must be above 1; got {utility_factor!r}.")
     watched = None if utility is None else UTILITIES.get(utility)
     if spec is not None:
-        watched = utility_for(MODEL_KINDS.get(make_task(spec).model_kind), utility)
+        watched = utility_for(MODEL_KINDS.get(TASKS.get(spec.name).model_kind), utility)
     if text is None:
         return
     if watched is not None:

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from specdef.attacks.base import Attack, Intervention, parse_intervention
+from specdef.certify.attack_plan import AttackPlan, plan_attack
 from specdef.certify.study_faults import StudyError, at, refuse_twins, sentence
-from specdef.certify.study_file import AttackEntry, changes
+from specdef.certify.study_file import AttackEntry
 from specdef.core.schema import SchemaError, convert
 from specdef.core.yaml_data import YamlError, parse_yaml
 from specdef.training.recipe import Recipe
 
 
-@dataclass(frozen=True)
-class OwnAttack:
-    """One attack, as a change of the ordinary one.
-
-    Attributes:
-        label: for people.
-        changes: fields of the recipe.
-        interventions: what is done besides.
-    """
-
-    label: str
-    changes: dict[str, Any] = field(hash=False)
-    interventions: tuple[Intervention, ...] = ()
-
-
-def read_attacks(path: Path | str, recipe: Recipe) -> tuple[OwnAttack, ...]:
+def read_attacks(path: Path | str, recipe: Recipe) -> tuple[AttackPlan, ...]:
     """The attacks of a file: a list, or a mapping with the list under ``attacks``.
 
     Args:
@@ -55,19 +38,16 @@ def read_attacks(path: Path | str, recipe: Recipe) -> tuple[OwnAttack, ...]:
     return found
 
 
-def _attack(number: int, given: Any, recipe: Recipe) -> OwnAttack:
+def _attack(number: int, given: Any, recipe: Recipe) -> AttackPlan:
     place = f"also[{number}]"
-    try:
-        entry = convert(given, AttackEntry)
-    except SchemaError as error:
-        fault = sentence(str(error), given, AttackEntry).replace("`study`", f"`{place}`", 1)
-        raise StudyError(fault if fault.startswith(f"`{place}") else fault.replace("`", f"`{place}.", 1)) from error
+    entry = at(place, lambda: _entry(given), argument="study")
     if entry.early_stop:
         raise StudyError(f"`{place}.early_stop` must be left out: a run that stops early decides nothing.")
-    changed = changes(entry)
-    interventions = tuple(
-        at(f"{place}.interventions[{index}]", partial(parse_intervention, text))
-        for index, text in enumerate(entry.interventions)
-    )
-    attack = at(place, lambda: Attack(replace(recipe, **changed), interventions))
-    return OwnAttack(entry.label or attack.label, changed, interventions)
+    return plan_attack(place, entry, recipe)
+
+
+def _entry(given: Any) -> AttackEntry:
+    try:
+        return convert(given, AttackEntry)
+    except SchemaError as error:
+        raise StudyError(sentence(str(error), given, AttackEntry)) from error

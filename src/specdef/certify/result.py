@@ -18,7 +18,7 @@ from specdef.attacks.wire import attack_from_wire
 from specdef.certify.environment import Environment
 from specdef.core.results import Records, brief
 from specdef.core.schema import SchemaError, convert, plain
-from specdef.training.outcome import Evaluation, Outcome, StopReason
+from specdef.training.outcome import Evaluation, Outcome, StopReason, evaluation_rows
 
 VERSION = 2
 
@@ -160,8 +160,7 @@ class StoredCell(Records):
 
     def records(self) -> list[dict[str, Any]]:
         """A row an evaluation."""
-        names = ("step", "score", "utility", "loss")
-        return [{name: getattr(point, name) for name in names} for point in self.result.evaluations]
+        return evaluation_rows(self.result.evaluations)
 
 
 def crashed(note: str) -> FinishedCell:

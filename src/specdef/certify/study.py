@@ -13,9 +13,9 @@ from blake3 import blake3
 from specdef.architectures.registry import part_names_of
 from specdef.architectures.spec import LLAMA_NAMES, PartNames
 from specdef.attacks.base import Attack, Intervention
+from specdef.certify.attack_plan import AttackPlan
 from specdef.certify.cell import FIRST_KIND, FIRST_UTILITY, Cell, Subject, digest_of, subject_of
 from specdef.certify.effort import QUICK, STANDARD, Effort, effort_of
-from specdef.certify.own_attacks import OwnAttack
 from specdef.certify.resources import Resources
 from specdef.checkpoint.header import load_json_object
 from specdef.errors import SpecdefError
@@ -84,7 +84,7 @@ class Study:
     utility: str = FIRST_UTILITY
     effort: Effort = STANDARD
     part_names: PartNames = LLAMA_NAMES
-    also: tuple[OwnAttack, ...] = ()
+    also: tuple[AttackPlan, ...] = ()
 
     @property
     def halfway(self) -> float:

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
 
-from specdef.attacks.base import Attack, Intervention, parse_intervention
+from specdef.certify.attack_plan import AttackPlan, plan_attack
 from specdef.certify.certify_study import check_threats
 from specdef.certify.study_faults import at, refuse_twins
-from specdef.certify.study_file import AttackEntry, StudyFile, TaskEntry, changes, study_recipe
+from specdef.certify.study_file import StudyFile, TaskEntry, study_recipe
 from specdef.certify.study_models import DefencePlan, ModelPlan, plan_defences, plan_models
 from specdef.tasks.base import TaskSpec, given_task, make_task
 from specdef.training.recipe import Recipe
-
-
-@dataclass(frozen=True)
-class AttackPlan:
-    """One attack of a study.
-
-    Attributes:
-        label: shown in tables.
-        changes: what differs from the study's recipe.
-        interventions: what is done besides.
-        early_stop: whether a run stops when utility is lost.
-    """
-
-    label: str
-    changes: dict[str, Any]
-    interventions: tuple[Intervention, ...]
-    early_stop: bool
 
 
 @dataclass(frozen=True)
@@ -72,7 +53,12 @@ def plan_study(study: StudyFile) -> StudyPlan:
         at("certify", lambda: check_threats(study.certify), argument="threats")
     tasks = tuple(_task(number, entry) for number, entry in enumerate(study.tasks))
     refuse_twins("tasks", [task.label for task in tasks])
-    attacks = tuple(_attack(study, recipe, number, entry) for number, entry in enumerate(study.attacks))
+    attacks = tuple(
+        plan_attack(
+            f"attacks[{number}]", entry, recipe, early_stop=study.early_stop, utility_factor=study.utility_factor
+        )
+        for number, entry in enumerate(study.attacks)
+    )
     refuse_twins("attacks", [attack.label for attack in attacks])
     return StudyPlan(study, plan_models(study), plan_defences(study), tasks, attacks, recipe)
 
@@ -94,14 +80,3 @@ def _task(number: int, entry: str | TaskEntry) -> TaskPlan:
     assert spec is not None, "a study's task has a name or files"
     at(f"tasks[{number}]", lambda: make_task(spec))
     return TaskPlan(entry.label or spec.written, spec)
-
-
-def _attack(study: StudyFile, recipe: Recipe, number: int, entry: AttackEntry) -> AttackPlan:
-    place, changed = f"attacks[{number}]", changes(entry)
-    interventions = tuple(
-        at(f"{place}.interventions[{index}]", partial(parse_intervention, text))
-        for index, text in enumerate(entry.interventions)
-    )
-    early_stop = study.early_stop if entry.early_stop is None else entry.early_stop
-    attack = at(place, lambda: Attack(replace(recipe, **changed), interventions, early_stop, study.utility_factor))
-    return AttackPlan(entry.label or attack.label, changed, interventions, early_stop)

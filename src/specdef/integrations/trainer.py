@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from specdef.models.memory import config_of, require_transformers
 from specdef.tasks.base import Task, check_kind, make_task, parse_task
 from specdef.tasks.utility import UtilityData, utility_for
 from specdef.training.loop import weight_checksums
-from specdef.training.outcome import Evaluation, Judgement, Outcome
+from specdef.training.outcome import Evaluation, Judgement, Outcome, evaluation_rows
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,8 +71,7 @@ class TrainerReport(Records):
 
     def records(self) -> list[dict[str, Any]]:
         """A row an evaluation."""
-        names = ("step", "score", "utility", "loss")
-        return [{name: asdict(point)[name] for name in names} for point in self.evaluations]
+        return evaluation_rows(self.evaluations)
 
 
 class TaskCallback(TrainerCallback):  # type: ignore[misc]

@@ -17,14 +17,14 @@ from specdef.report.files import write_bytes
 from specdef.report.heatmaps import heat_map
 from specdef.report.latex import latex_table
 from specdef.report.run_table import runs_csv, runs_latex
-from specdef.report.runs_page import draw_runs, write_runs
+from specdef.report.runs_page import draw_runs, write_runs_of
 from specdef.report.score_picture import Panel, draw_scores
 from specdef.report.sentences import headline, verdict_columns, verdict_rows
 from specdef.report.study import write_study
 from specdef.report.study_picture import draw_study
 from specdef.report.study_view import grid, legend, steps_text, table_title
 from specdef.report.trajectories import trajectories
-from specdef.report.write import write_report
+from specdef.report.write import write_report_of
 
 FORMATS = ("csv", "tex", "svg", "pdf")
 Draw = Callable[[Path], None]
@@ -50,10 +50,13 @@ def write_reports(folder: Path | str, formats: Sequence[str] = ()) -> list[Path]
     if (folder / CERTIFICATE).is_file():
         certificate = read_certificate(folder)
         cells = read_cells(folder, certificate)
-        return [*write_report(folder), *_write(folder, formats, *_of_certificate(certificate, cells))]
+        return [
+            *write_report_of(certificate, cells, folder),
+            *_write(folder, formats, *_of_certificate(certificate, cells)),
+        ]
     cells = stored_cells(folder)
     texts = {"runs.csv": partial(runs_csv, cells), "runs.tex": partial(runs_latex, cells)}
-    return [*write_runs(folder), *_write(folder, formats, texts, {"runs": partial(draw_runs, cells)})]
+    return [*write_runs_of(cells, folder), *_write(folder, formats, texts, {"runs": partial(draw_runs, cells)})]
 
 
 def check_formats(formats: Sequence[str]) -> None:

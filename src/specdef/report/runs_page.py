@@ -32,7 +32,11 @@ def write_runs(folder: Path | str) -> list[Path]:
         SpecdefError: there are no results, one cannot be read, matplotlib is missing, or the disk is full.
     """
     folder = Path(folder)
-    cells = stored_cells(folder)
+    return write_runs_of(stored_cells(folder), folder)
+
+
+def write_runs_of(cells: Sequence[StoredCell], folder: Path) -> list[Path]:
+    """`write_runs` for cells that were read."""
     with scratch_folder(None) as temporary:
         draw_runs(cells, temporary / PICTURE)
         picture = (temporary / PICTURE).read_bytes()

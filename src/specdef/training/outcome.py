@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal
 
 StopRule = Literal["budget", "paper"]
 """budget: run to the step budget unless broken; paper: also stop when utility is lost (its section 5)."""
@@ -66,6 +66,12 @@ class Evaluation:
             object.__setattr__(self, "utility", math.inf)
         if self.loss is not None and not math.isfinite(self.loss):
             object.__setattr__(self, "loss", None)
+
+
+def evaluation_rows(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
+    """A row an evaluation, for tables: step, score, utility, loss."""
+    names = ("step", "score", "utility", "loss")
+    return [{name: getattr(point, name) for name in names} for point in evaluations]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from specdef.models.tokens import check_vocabulary, start_token, token_ids, vocabulary
+from specdef.models.samples import Chat
+from specdef.models.tokens import check_vocabulary, start_token, token_ids, vocabulary, written
 from specdef.tasks.score import Score, share
 from specdef.tasks.text.judges import TextJudge
 
@@ -68,8 +69,7 @@ class Generations:
     def _written(self, prompt: str, tokenizer: Any) -> str:
         if not (self.chat and getattr(tokenizer, "chat_template", None)):
             return prompt
-        message = [{"role": "user", "content": prompt}]
-        return str(tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+        return written(Chat((("user", prompt),), ""), tokenizer).prompt
 
 
 def greedy(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int) -> list[str] | None:
