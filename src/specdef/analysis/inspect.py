@@ -18,7 +18,7 @@ from specdef.checkpoint.reader import Checkpoint, open_checkpoint
 from specdef.core.results import Records, brief
 from specdef.errors import CheckpointError
 from specdef.linalg.exponent import NUMPY_DTYPES, all_finite, to_float
-from specdef.locks.base import LOCKS, Evidence, Sign, without_added
+from specdef.locks.base import Evidence, Sign, recognised, without_added
 from specdef.locks.recognise import resolve_locked
 
 if TYPE_CHECKING:
@@ -143,21 +143,14 @@ def inspect_model(
     for shard, tensor in matrices:
         tensors.append(_spectrum(checkpoint, resolved, shard, tensor, top_k))
         step()
+    evidence = Evidence(checkpoint, resolved, pairs, {tensor.name: tensor.jump for tensor in tensors})
     return InspectReport(
         model=str(model),
         family=resolved.architecture.name,
         tensors=tuple(tensors),
         pairs=tuple(pairs),
-        verdict=Verdict(_recognised(checkpoint, resolved, pairs, tensors), bool(tensors)),
+        verdict=Verdict(recognised(evidence), bool(tensors)),
     )
-
-
-def _recognised(
-    checkpoint: Checkpoint, model: ResolvedModel, pairs: list[PairImbalance], tensors: list[TensorSpectrum]
-) -> Sign | None:
-    """The first kind of lock that recognises itself."""
-    evidence = Evidence(checkpoint, model, pairs, {tensor.name: tensor.jump for tensor in tensors})
-    return next((sign for kind in LOCKS if (sign := kind.recognise(evidence)) is not None), None)
 
 
 def _matrices(checkpoint: Checkpoint) -> list[tuple[str, TensorInfo]]:

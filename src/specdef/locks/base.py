@@ -108,6 +108,7 @@ class Sign:
         pairs: kind of pair -> pairs with scaled channels.
         tensors: matrices that stand out.
         layers: layers touched.
+        specificity: of several kinds that recognise themselves, the one with the highest is told.
     """
 
     lock: str
@@ -116,6 +117,7 @@ class Sign:
     pairs: Mapping[str, int] = field(default_factory=dict)
     tensors: tuple[str, ...] = ()
     layers: tuple[int, ...] = ()
+    specificity: int = 0
 
 
 @dataclass(frozen=True, repr=False)
@@ -247,6 +249,12 @@ QUANT_METHOD = "specdef"
 """What ``quantization_config`` in config.json says of a folder with layers of ours."""
 
 LOCKS: Registry[LockKind] = Registry("preset", "specdef.locks.kinds", "specdef.locks", error=PlanError)
+
+
+def recognised(evidence: Evidence) -> Sign | None:
+    """The lock that the weights show; the first of the most specific where several kinds recognise themselves."""
+    signs = [sign for kind in LOCKS if (sign := kind.recognise(evidence)) is not None]
+    return max(signs, key=lambda sign: sign.specificity, default=None)
 
 
 def without_added(names: Iterable[str]) -> list[str]:

@@ -119,7 +119,7 @@ def model_tensors(module: nn.Module) -> ModelTensors:
     saved = _as_saved(module, empty)
     sources: dict[str, str] = {}
     for source, tensor in empty.items():
-        alone = _alone(module, source, tensor)
+        alone = saved_parts(module, source, tensor)
         if all(name in saved and saved[name].shape == part.shape for name, part in alone.items()):
             sources |= dict.fromkeys(alone, source)
     infos, start = [], 0
@@ -162,8 +162,11 @@ def _as_saved(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Ten
     return saved
 
 
-def _alone(module: nn.Module, source: str, tensor: Tensor) -> dict[str, Tensor]:
-    """What one parameter becomes by itself; nothing where transformers needs others beside it."""
+def saved_parts(module: nn.Module, source: str, tensor: Tensor) -> dict[str, Tensor]:
+    """What one parameter, or a tensor laid out like it, becomes by itself when saved.
+
+    Nothing where transformers needs others beside it.
+    """
     try:
         return _as_saved(module, {source: tensor})
     except Exception:  # whatever a conversion raises that misses its other parts

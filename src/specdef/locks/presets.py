@@ -20,7 +20,7 @@ class Preset:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-PRESETS = {"exact": Preset("fold"), "paper": Preset("inject")}
+PRESETS = {"exact": Preset("fold"), "paper": Preset("inject"), "ladder": Preset("ladder")}
 """exact: power-of-two channel scaling, identical function. paper: Construction 1 of the main paper."""
 DEFAULT = "exact"
 WITH_TARGETS = "paper"

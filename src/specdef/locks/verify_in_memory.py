@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from specdef.architectures.channels import pair_imbalances
-from specdef.locks.base import LOCKS, Check, Evidence
+from specdef.locks.base import Check, Evidence, recognised
 from specdef.locks.model_tensors import model_tensors
 from specdef.locks.recognise import resolve_locked
 from specdef.models.equivalence import Equivalence, compare
@@ -46,7 +46,7 @@ def _lock(module: nn.Module) -> Check:
     tensors = model_tensors(module)
     model = resolve_locked(tensors)
     evidence = Evidence(tensors, model, pair_imbalances(tensors, model.pairs), {})
-    sign = next((found for kind in LOCKS if (found := kind.recognise(evidence)) is not None), None)
+    sign = recognised(evidence)
     if sign is None:
         return Check("lock", None, "no lock stands out in the weights; a weak one cannot be told without its key")
     strength = "" if sign.exponent is None else f", about 2^{sign.exponent}"

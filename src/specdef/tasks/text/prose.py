@@ -13,8 +13,12 @@ def bundled_prose() -> str:
     return files("specdef.data").joinpath("prose.txt").read_text(encoding="utf-8")
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, argument: str = "text") -> str:
     """A UTF-8 text file.
+
+    Args:
+        path: of the file.
+        argument: what the user gave it as.
 
     Raises:
         SpecdefError: it cannot be read, or holds no text.
@@ -22,9 +26,9 @@ def read_text(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
-        raise SpecdefError(f"`text` must be a UTF-8 text file; {path} cannot be read ({error}).") from error
+        raise SpecdefError(f"`{argument}` must be a UTF-8 text file; {path} cannot be read ({error}).") from error
     if not text.strip():
-        raise SpecdefError(f"`text` must hold some text; {path} is empty.")
+        raise SpecdefError(f"`{argument}` must hold some text; {path} is empty.")
     return text
 
 

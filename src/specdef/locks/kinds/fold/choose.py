@@ -58,21 +58,21 @@ def choose_channels(
     candidates = rng.sample(range(pair.size), min(pair.size, FIRST_CANDIDATES + options.channels))
     signed = signed_slots(pair, options.direction, exponent)
     few = candidates[: options.channels + SPARE_CANDIDATES]
-    usable = _usable(checkpoint, where, signed, few)
+    usable = usable_channels(checkpoint, where, signed, few)
     if usable.sum() < options.channels:
-        few, usable = candidates, _usable(checkpoint, where, signed, candidates)
+        few, usable = candidates, usable_channels(checkpoint, where, signed, candidates)
     if usable.sum() < options.channels and len(candidates) < pair.size:
         rest = sorted(set(range(pair.size)) - set(candidates))
         rng.shuffle(rest)
         few = candidates + rest
-        usable = _usable(checkpoint, where, signed, few)
+        usable = usable_channels(checkpoint, where, signed, few)
     chosen = [channel for channel, fine in zip(few, usable, strict=True) if fine][: options.channels]
     if len(chosen) < options.channels:
         raise _too_few(checkpoint, where, pair, options, exponent, few)
     return tuple(sorted(chosen))
 
 
-def _usable(
+def usable_channels(
     checkpoint: Checkpoint,
     where: Locations,
     signed: Sequence[tuple[ResolvedSlot, int]],
@@ -108,7 +108,7 @@ def _too_few(
 ) -> NoExactChannelError:
     def fits(other: int) -> bool:
         signed = signed_slots(pair, options.direction, other)
-        return bool(_usable(checkpoint, where, signed, candidates).sum() >= options.channels)
+        return bool(usable_channels(checkpoint, where, signed, candidates).sum() >= options.channels)
 
     smaller = next((e for e in range(exponent - 1, 0, -1) if fits(e)), None)
     larger = next((e for e in range(exponent + 1, MAX_EXPONENT + 1) if fits(e)), None)

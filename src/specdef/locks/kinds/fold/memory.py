@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -13,10 +13,10 @@ from specdef.core.results import Result
 from specdef.errors import PlanError
 from specdef.linalg.exponent import Stored
 from specdef.locks.base import ModuleKey, ModuleLock
-from specdef.locks.edits import shard_edits
+from specdef.locks.edits import Edit, shard_edits
 from specdef.locks.kinds.fold.options import FoldOptions
 from specdef.locks.kinds.fold.plan import plan_fold
-from specdef.locks.model_tensors import SHARD, model_tensors, write_tensors
+from specdef.locks.model_tensors import SHARD, ModelTensors, model_tensors, write_tensors
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,12 +53,27 @@ def lock_module(name: str, module: nn.Module, options: FoldOptions) -> ModuleLoc
         )
     tensors = model_tensors(module)
     plan = plan_fold(tensors, resolve(tensors.config, tensors.shapes), options)
+    return scale_module(name, module, tensors, plan.edits, FoldReport(plan.exponent, plan.channels, plan.left_out))
+
+
+def scale_module(
+    name: str, module: nn.Module, tensors: ModelTensors, edits: Sequence[Edit], report: Result
+) -> ModuleLock:
+    """Apply scalings of checkpoint tensors to a model in memory, all of them or, on an error, none.
+
+    Args:
+        name: of the kind of lock.
+        module: a transformers model.
+        tensors: of it.
+        edits: the scalings.
+        report: what to say of them.
+    """
     where = tensors.locate()
     changed: dict[str, Stored] = {}
-    for tensor, edit in shard_edits(plan.edits, where)[SHARD].blocks.items():
+    for tensor, edit in shard_edits(edits, where)[SHARD].blocks.items():
         changed[tensor] = tensors.map_tensor(*where[tensor]).copy()
         edit(changed[tensor], 0)
     values = tensors.in_memory(changed)
     originals = {parameter: tensors.own[parameter].detach().clone() for parameter in values}
     write_tensors(module, values)
-    return ModuleLock(name, ModuleKey(name, originals), FoldReport(plan.exponent, plan.channels, plan.left_out))
+    return ModuleLock(name, ModuleKey(name, originals), report)

@@ -80,7 +80,8 @@ def plan_fold(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions
             f"`multiplier` must be at most 2^{MAX_EXPONENT}, beyond which squared gradients overflow; got 2^{exponent}."
         )
     layers = select_layers(model.dims.num_layers, options.layers, options.num_layers, options.seed)
-    pairs = _select_pairs(model, options, layers)
+    restricted = options.layers is not None or options.num_layers is not None
+    pairs = select_pairs(model, options.pairs, layers if restricted else None)
     where = checkpoint.locate()
     for pair in pairs:
         if exponent * pair.degree > MAX_EXPONENT:
@@ -88,7 +89,7 @@ def plan_fold(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions
                 f"`multiplier` must be at most 2^{MAX_EXPONENT // pair.degree} for pair {pair.id}, whose activation is "
                 f"homogeneous of degree {pair.degree}; got 2^{exponent}. Use that, or leave the pair out with `pairs`."
             )
-    headroom = _check_dtypes(pairs, where, options, exponent, _runs_in_float16(checkpoint.config))
+    headroom = _check_dtypes(pairs, where, options, exponent, runs_in_float16(checkpoint.config))
     channels: dict[str, tuple[int, ...]] = {}
     left_out: dict[str, str] = {}
     for pair in pairs:
@@ -104,9 +105,19 @@ def plan_fold(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions
     return LockPlan(options, exponent, channels, tuple(edits), left_out, headroom, touched)
 
 
-def _select_pairs(model: ResolvedModel, options: FoldOptions, layers: Sequence[int]) -> list[ResolvedPair]:
+def select_pairs(model: ResolvedModel, kinds: Sequence[str] | None, layers: Sequence[int] | None) -> list[ResolvedPair]:
+    """The pairs of some kinds in some layers.
+
+    Args:
+        model: whose.
+        kinds: of pairs; every one it has when None.
+        layers: their numbers; with those of no layer, all when None.
+
+    Raises:
+        PlanError: it has no pair of a kind, or none that is left.
+    """
     available = {pair.kind for pair in model.pairs}
-    wanted = available if options.pairs is None else set(options.pairs)
+    wanted = available if kinds is None else set(kinds)
     missing = sorted(wanted - available)
     if missing:
         excluded = (*model.withheld, *model.architecture.exclusions)
@@ -115,12 +126,7 @@ def _select_pairs(model: ResolvedModel, options: FoldOptions, layers: Sequence[i
             f"`pairs` must be drawn from {', '.join(sorted(available))} for this {model.architecture.name} checkpoint; "
             f"got {', '.join(missing)}. Left out there: {reasons}."
         )
-    restricted = options.layers is not None or options.num_layers is not None
-    chosen = [
-        pair
-        for pair in model.pairs
-        if pair.kind in wanted and (pair.layer in layers or (pair.layer is None and not restricted))
-    ]
+    chosen = [pair for pair in model.pairs if pair.kind in wanted and (layers is None or pair.layer in layers)]
     if not chosen:
         raise PlanError(
             f"`pairs` and `layers` select nothing in this checkpoint; it has {', '.join(sorted(available))}."
@@ -155,7 +161,7 @@ def _check_dtypes(
     return headroom
 
 
-def _runs_in_float16(config: Mapping[str, Any]) -> bool:
+def runs_in_float16(config: Mapping[str, Any]) -> bool:
     """Whether config.json makes transformers load the model in float16, whatever its weights are stored in."""
     inner = config.get("text_config")
     places = (config, inner if isinstance(inner, Mapping) else {})
@@ -176,11 +182,11 @@ def prepare(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions) 
         strength=strength,
         exactness=exactness,
         checked=("every scaled weight is normal and scales back to its original bits",),
-        num_values=_num_values(plan, checkpoint),
+        num_values=num_values(plan.edits, checkpoint),
         left_out=plan.left_out,
         edits=shard_edits(plan.edits, checkpoint.locate()),
         key_edits=tuple(edit.to_json() for edit in plan.edits),
-        blobs=_offset_originals(plan, checkpoint),
+        blobs=offset_originals(plan.edits, checkpoint),
         remarks=_remarks(strength["pairs"], model, options),
     )
 
@@ -247,17 +253,18 @@ def _describe(plan: LockPlan, model: ResolvedModel) -> tuple[dict[str, Any], dic
     return strength, exactness
 
 
-def _num_values(plan: LockPlan, checkpoint: Checkpoint) -> int:
+def num_values(edits: Iterable[Edit], checkpoint: Checkpoint) -> int:
+    """How many weights some edits scale."""
     shapes = checkpoint.shapes
     return sum(
-        len(edit.indices) * int(np.prod(shapes[edit.tensor])) // shapes[edit.tensor][edit.axis] for edit in plan.edits
+        len(edit.indices) * int(np.prod(shapes[edit.tensor])) // shapes[edit.tensor][edit.axis] for edit in edits
     )
 
 
-def _offset_originals(plan: LockPlan, checkpoint: Checkpoint) -> dict[str, bytes]:
+def offset_originals(edits: Iterable[Edit], checkpoint: Checkpoint) -> dict[str, bytes]:
     """Raw bytes of the tensors whose scaling has no inverse on the stored number (Gemma's norms)."""
     where = checkpoint.locate()
-    names = sorted({edit.tensor for edit in plan.edits if edit.offset})
+    names = sorted({edit.tensor for edit in edits if edit.offset})
     return {f"tensor:{name}": _bytes(checkpoint.map_tensor(*where[name])) for name in names}
 
 

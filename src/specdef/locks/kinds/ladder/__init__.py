@@ -1,0 +1,103 @@
+"""The ladder lock: exact like the fold lock, with one large factor a pair, each of another size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from specdef.errors import PlanError
+from specdef.linalg.multiplier import exponent_of
+from specdef.locks.base import Check, Evidence, LockFacts, LockKind, ModuleLock, PreparedLock, Sign
+from specdef.locks.kinds.ladder.options import LadderOptions
+from specdef.locks.selection import check_pair_kinds
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from specdef.architectures.resolve import ResolvedModel
+    from specdef.checkpoint.edits import ShardEdits
+    from specdef.checkpoint.reader import Checkpoint
+    from specdef.locks.key import Key
+
+
+class Ladder(LockKind):
+    """Nothing is added to the model; every output keeps every bit. Planning runs the model once, forth and back."""
+
+    name = "ladder"
+    Options = LadderOptions
+
+    def check_options(self, options: LadderOptions) -> None:
+        """See `LockKind`."""
+        exponent_of(options.multiplier)
+        if options.pairs is not None:
+            check_pair_kinds(options.pairs)
+        if not 0 <= options.margin <= 30:
+            raise PlanError(f"`margin` must lie between 0 and 30 powers of two; got {options.margin}.")
+
+    def prepare(
+        self, checkpoint: Checkpoint, model: ResolvedModel, options: LadderOptions, spool: Path
+    ) -> PreparedLock:
+        """See `LockKind`."""
+        from specdef.locks.kinds.ladder.prepare import prepare
+
+        return prepare(checkpoint, model, options)
+
+    def claims_hold(self, strength: Mapping[str, Any]) -> bool:
+        """See `LockKind`."""
+        from specdef.linalg.exponent import MAX_EXPONENT
+
+        exponents = strength["exponents"]
+        claimed = (
+            [number for numbers in exponents.values() for number in numbers] if isinstance(exponents, dict) else []
+        )
+        return (
+            bool(claimed)
+            and all(type(number) is int and 1 <= abs(number) <= MAX_EXPONENT for number in claimed)
+            and strength["exponent"] == max(map(abs, claimed))
+            and strength["multiplier"] == f"2^{strength['exponent']}"
+        )
+
+    def check(self, checkpoint: Checkpoint, strength: Mapping[str, Any], original: Checkpoint | None) -> Check:
+        """See `LockKind`."""
+        from specdef.locks.kinds.ladder.check import check
+
+        return check(checkpoint, strength, original)
+
+    def recognise(self, evidence: Evidence) -> Sign | None:
+        """See `LockKind`."""
+        from specdef.locks.kinds.ladder.check import recognise
+
+        return recognise(self.name, evidence)
+
+    def invert(self, checkpoint: Checkpoint, key: Key) -> dict[str, ShardEdits]:
+        """See `LockKind`."""
+        from specdef.locks.kinds.fold.plan import invert
+
+        return invert(checkpoint, key)
+
+    def facts(self, strength: Mapping[str, Any]) -> LockFacts:
+        """See `LockKind`."""
+        return LockFacts(2.0 ** strength["exponent"])
+
+    def promise(self, exactness: Mapping[str, Any]) -> str:
+        """See `LockKind`."""
+        return (
+            f"Its function is the original's ({exactness['closeness']}). It loads in transformers as the original "
+            "does; other runtimes are not promised."
+        )
+
+    def lock_module(self, module: nn.Module, given: Mapping[str, Any]) -> ModuleLock:
+        """See `LockKind`."""
+        from specdef.locks.kinds.ladder.prepare import lock_module
+
+        return lock_module(self.name, module, self.options(given))
+
+    def unlock_module(self, module: nn.Module, originals: Mapping[str, Any]) -> None:
+        """See `LockKind`."""
+        from specdef.locks.model_tensors import write_tensors
+
+        write_tensors(module, originals)
+
+
+KIND = Ladder()

@@ -1,0 +1,71 @@
+"""What a model is measured on: some tokens of a calibration text, or seeded probes where it has no tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from specdef.errors import CheckpointError, PlanError
+from specdef.models.base import find_kind
+from specdef.models.loading import load, load_tokenizer
+from specdef.models.probing import Probing
+from specdef.models.tokens import check_vocabulary, token_ids, vocabulary
+from specdef.tasks.text.prose import bundled_prose, read_text
+
+TEXTS, TOKENS = 4, 128
+"""How much is read: texts, and tokens in each."""
+
+
+def loaded(folder: Path) -> nn.Module:
+    """The model of a folder in float32, which holds bfloat16 exactly."""
+    return load(folder, dtype=torch.float32)
+
+
+def folder_inputs(
+    folder: Path, model: nn.Module, config: Mapping[str, Any], calibration: str | None
+) -> dict[str, Tensor]:
+    """Inputs for a model from a folder.
+
+    Args:
+        folder: holds the tokenizer, if there is one.
+        model: loaded from it.
+        config: its ``config.json``.
+        calibration: a text file; the bundled prose when None.
+
+    Raises:
+        PlanError: a file was named and the folder has no tokenizer, or the file is too short.
+        SpecdefError: the file cannot be read.
+    """
+    text = bundled_prose() if calibration is None else read_text(Path(calibration), argument="calibration")
+    try:
+        tokenizer = load_tokenizer(folder)
+    except CheckpointError:
+        if calibration is not None:
+            raise PlanError(
+                f"`calibration` must be left out for {folder}, which has no tokenizer to read a text with."
+            ) from None
+        return probes(model, config)
+    ids = torch.tensor(token_ids(tokenizer, text)[: TEXTS * TOKENS])
+    width = min(len(ids), _longest(model))
+    if width < 2 and calibration is None:  # a tokenizer without a vocabulary
+        return probes(model, config)
+    if width < 2:
+        raise PlanError(
+            f"`calibration` must hold at least two tokens; {calibration} holds {len(ids)}. Give a longer text."
+        )
+    check_vocabulary(ids, vocabulary(model))
+    return {"input_ids": ids[: len(ids) // width * width].view(-1, width)}
+
+
+def probes(model: nn.Module, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Seeded random tokens or pixels."""
+    return (find_kind(config) or Probing()).probes(config, TEXTS, length=_longest(model))
+
+
+def _longest(model: Any) -> int:
+    """Tokens of one text that the model has positions for; the first two of RoBERTa's are taken."""
+    return max(1, min(TOKENS, (getattr(model.config, "max_position_embeddings", None) or TOKENS + 2) - 2))

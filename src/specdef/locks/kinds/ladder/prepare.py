@@ -1,0 +1,90 @@
+"""A ladder from start to end: load, measure, plan; on a folder, and on a model in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from specdef.architectures.resolve import ResolvedModel, resolve
+from specdef.checkpoint.reader import Checkpoint
+from specdef.core.results import Result
+from specdef.errors import PlanError
+from specdef.locks.base import ModuleLock, PreparedLock
+from specdef.locks.kinds.fold.memory import scale_module
+from specdef.locks.kinds.ladder.inputs import folder_inputs, loaded, probes
+from specdef.locks.kinds.ladder.measure import measure
+from specdef.locks.kinds.ladder.options import LadderOptions
+from specdef.locks.kinds.ladder.plan import ScaledChannel, chosen_pairs, plan_ladder, prepared, refuse_narrow
+from specdef.locks.model_tensors import model_tensors
+
+
+@dataclass(frozen=True, repr=False)
+class LadderReport(Result):
+    """What the ladder lock did to a model in memory.
+
+    Attributes:
+        channels: every rung, from the hottest.
+        left_out: pair id and side -> why there is no rung.
+    """
+
+    channels: tuple[ScaledChannel, ...]
+    left_out: Mapping[str, str]
+
+
+def prepare(checkpoint: Checkpoint, model: ResolvedModel, options: LadderOptions) -> PreparedLock:
+    """Plan the lock of a folder. The whole model is held in memory, in float32, with a gradient for every weight.
+
+    Raises:
+        PlanError: it cannot be applied as asked.
+        SpecdefError: the model cannot be loaded or run, or the calibration text cannot be read.
+    """
+    pairs = chosen_pairs(model, options)
+    refuse_narrow(checkpoint, pairs)
+    module = loaded(checkpoint.folder)
+    inputs = folder_inputs(checkpoint.folder, module, checkpoint.config, options.calibration)
+    measured = measure(module, pairs, inputs, seed=options.seed)
+    del module
+    return prepared(checkpoint, plan_ladder(checkpoint, pairs, measured, options), _described(inputs, options))
+
+
+def lock_module(name: str, module: nn.Module, options: LadderOptions) -> ModuleLock:
+    """Scale channels of a transformers model in place. It is measured on seeded probes: it has no tokenizer.
+
+    Args:
+        name: of this kind of lock.
+        module: a transformers model of a family with a map.
+        options: checked.
+
+    Raises:
+        PlanError: no transformers model, a calibration text, or the lock cannot be applied exactly.
+        ArchitectureError: its family has no map, or its tensors are not its map's.
+    """
+    if not isinstance(module, PreTrainedModel):
+        raise PlanError(
+            f"`module` must be a transformers model for lock {name}, which reads its config; got "
+            f"{type(module).__name__}. Use preset paper and name its layers with `targets`."
+        )
+    if options.calibration is not None:
+        raise PlanError(
+            "`calibration` must be left out for a model in memory, which has no tokenizer. Lock its folder."
+        )
+    tensors = model_tensors(module)
+    pairs = chosen_pairs(resolve(tensors.config, tensors.shapes), options)
+    refuse_narrow(tensors, pairs)
+    device = next(module.parameters()).device
+    inputs = {key: value.to(device) for key, value in probes(module, tensors.config).items()}
+    plan = plan_ladder(tensors, pairs, measure(module, pairs, inputs, seed=options.seed), options)
+    return scale_module(name, module, tensors, plan.edits, LadderReport(plan.channels, plan.left_out))
+
+
+def _described(inputs: Mapping[str, Tensor], options: LadderOptions) -> str:
+    """What was read, in words: its size, and where it is from."""
+    if "input_ids" not in inputs:
+        return f"{len(next(iter(inputs.values())))} random images"
+    rows, width = inputs["input_ids"].shape
+    source = "the bundled prose" if options.calibration is None else Path(options.calibration).name
+    return f"{rows * width} tokens of {source}"
