@@ -1,4 +1,4 @@
-"""The certificates of the bundled model: undefended, with the papers' lock and with the exact lock."""
+"""The certificates of the bundled model: undefended, with the papers' lock and with the two exact ones."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ MODELS: dict[str, dict[str, str] | None] = {
     "unlocked": None,
     "paper": {"label": "paper 1e4", "preset": "paper", "multiplier": "1e4"},
     "exact": {"label": "exact 2^20", "preset": "exact", "multiplier": "2^20"},
+    "ladder": {"label": "ladder", "preset": "ladder"},
 }
 THREATS = ("T0", "T1", "T2", "T3", "T4")
 

@@ -34,6 +34,7 @@ from specdef.theory.hessian_blocks import (
     mlp_block,
     toeplitz,
 )
+from specdef.theory.ladder import beyond_bias, effective_rates, highest_rate, reachable, starved
 from specdef.theory.requirements import TheoryError
 from specdef.theory.tensor_bounds import (
     tensor_angle_lower_bound,
@@ -74,6 +75,12 @@ __all__ = [  # noqa: RUF022 - grouped by theorem
     "newton_iterations",
     "muon_iterations",
     "muon_step",
+    # what one learning rate reaches on a ladder
+    "effective_rates",
+    "beyond_bias",
+    "highest_rate",
+    "reachable",
+    "starved",
     # analytic Hessian blocks
     "mlp_block",
     "compensation_block",

@@ -10,7 +10,7 @@ class LadderOptions:
     """What the user asked of a ladder lock.
 
     Attributes:
-        multiplier: alpha of the hottest rung, a power of two.
+        multiplier: alpha, a power of two: the hottest rung's factor, which no other exceeds.
         margin: powers of two by which training the coolest rung alone moves the outputs more than training the whole
             unlocked model does, at any one learning rate.
         calibration: a text file that channels are measured on; the bundled prose when None.

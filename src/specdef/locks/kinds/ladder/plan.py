@@ -136,7 +136,7 @@ def plan_ladder(
     taken: set[tuple[str, int]] = set()
     for group, level in zip(groups, levels_of(groups, top, measured, options.margin), strict=True):
         for rung in group:
-            found = _made(checkpoint, where, rung, level, taken)
+            found = _made(checkpoint, where, rung, level, top, taken)
             if found is None:
                 left_out[f"{rung.pair.id} ({rung.side})"] = f"no channel can be scaled exactly to level {level:.1f}"
                 continue
@@ -150,13 +150,13 @@ def plan_ladder(
 
 
 def _made(
-    checkpoint: Checkpoint, where: Locations, rung: Rung, level: float, taken: set[tuple[str, int]]
+    checkpoint: Checkpoint, where: Locations, rung: Rung, level: float, top: int, taken: set[tuple[str, int]]
 ) -> ScaledChannel | None:
-    """The rung on the first of its channels that reaches the level (or comes as near as is finite) exactly."""
+    """The rung on the first of its channels that reaches the level (or comes as near as `top` allows) exactly."""
     pair = rung.pair
     for rank, channel in enumerate(rung.channels[:TRIED]):
         slope = float(rung.slopes[channel])
-        exponent = min(round(level - slope), MAX_EXPONENT // pair.degree)
+        exponent = min(round(level - slope), top // pair.degree)
         if exponent < 1 or (pair.id, channel) in taken:
             continue
         if usable_channels(checkpoint, where, _slots(rung, exponent), [channel])[0]:
