@@ -94,6 +94,21 @@ def test_an_attack_that_fails_without_a_lock_says_nothing(tmp_path: Path) -> Non
     assert [row.attack.recipe.optimizer for row in found.cells if row.threat_model == CONTROLS] == ["muon"]
 
 
+def test_a_window_far_below_the_given_rate_is_found(tmp_path: Path) -> None:
+    """Under a lock an attack works at its rate over the multiplier or in between, as T1's does."""
+
+    def low(cell: Cell) -> str:
+        recipe = cell.attack.recipe
+        if recipe.optimizer != "muon":
+            return synthetic.holds(cell)
+        return "collapse 0.3" if recipe.lr > 3e-9 else "broken 20" if recipe.lr > 1e-9 else "stall 0.3"
+
+    found = synthetic.certify(tmp_path, low, ("T0",), also=(MUON,))
+    assert found.verdicts["YOURS"] == Broken()
+    tried = [row.attack.recipe.lr for row in found.cells if row.threat_model == "YOURS"]
+    assert min(tried) < 1e-9 < 3e-9 < max(tried)
+
+
 def test_settings_of_the_ordinary_optimizer_are_not_another_ones() -> None:
     made = synthetic.study()
     made = replace(made, recipe=replace(made.recipe, optimizer_options={"betas": (0.9, 0.95)}))

@@ -47,7 +47,8 @@ def effective_rates(exponents: Tensor, lr: float, rule: Rule) -> Tensor:
         raise TheoryError(f"`rule` must be one of {', '.join(get_args(Rule))}; got {rule!r}.")
     _positive("lr", lr)
     power = {"sign": 1.0, "gradient": 2.0, "newton": 0.0}[rule]
-    return lr * torch.exp2(power * as_matrix("exponents", exponents, 0))
+    rates: Tensor = lr * torch.exp2(power * as_matrix("exponents", exponents, 0))
+    return rates
 
 
 def beyond_bias(constancy: float) -> float:
@@ -87,7 +88,7 @@ def highest_rate(levels: Sequence[float], ruin: float) -> float:
     if not levels:
         raise TheoryError("`levels` must name at least one part that trains; got none.")
     _positive("ruin", ruin)
-    return ruin * 2.0 ** -max(levels)
+    return ruin * math.exp2(-max(levels))
 
 
 def reachable(levels: Sequence[float], useful: float, ruin: float) -> list[int]:
