@@ -18,9 +18,9 @@ from blake3 import blake3
 from specdef.attacks.base import RewriteReport
 from specdef.attacks.run import AttackResult, run_attack
 from specdef.certify.cell import Cell, cell_from_json, digest_of
+from specdef.certify.cell_result import CellResult, FinishedCell, Measured, RewriteFacts
 from specdef.certify.environment import environment
 from specdef.certify.events import Listen, Teller
-from specdef.certify.result import CellResult, FinishedCell, Measured, RewriteFacts
 from specdef.core.folders import scratch_folder
 from specdef.errors import SpecdefError
 from specdef.models.base import MODEL_KINDS, LoadedModel

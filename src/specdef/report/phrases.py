@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from specdef.attacks.base import Attack
-from specdef.certify.certificate import CertifiedCell, ControlFacts, UtilityFacts
+from specdef.certify.certificate import UtilityFacts
+from specdef.certify.certified_cell import CertifiedCell, ControlFacts
 from specdef.certify.findings import CONTROLS, TASK_CONTROLS, UNCOUNTED, UNLOCKED
 from specdef.certify.statistics import Decision
 from specdef.certify.threat_model import THREATS
