@@ -15,7 +15,7 @@ from specdef.cli.render import say
 def compare(
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="DIR...", help="Results folders, all of `specdef certify` or all of `specdef attack`."),
+        typer.Argument(metavar="DIR...", help="Results folders, all of `certify` or all of `attack`."),
     ],
     out: Annotated[Path, option("The HTML file to write.")],
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from specdef.certify.cell import CellConfig
 from specdef.certify.result import StoredCell
@@ -31,8 +32,8 @@ def runs_comparison(folders: Folders, links: Mapping[str, Link]) -> str:
         draw_scores(compared_panels(folders), temporary / "runs.png")
         picture = (temporary / "runs.png").read_bytes()
     drawn = (
-        "A colour a folder. Each line is a run; the thick one is the mean over seeds. A ring marks where the target was "
-        "reached within the utility budget."
+        "A colour a folder. Each line is a run; the thick one is the mean over seeds. A ring marks where the target "
+        "was reached within the utility budget."
     )
     sections = [
         section("Score against step", figure(picture, "Score on the task by step", drawn)),
@@ -64,7 +65,7 @@ def warning(folders: Folders) -> str:
     """Whether scores and steps compare, in words."""
     configs = [CellConfig.from_wire(cell.config) for cells in folders.values() for cell in cells]
     targets = {cell.measured.target for cells in folders.values() for cell in cells} - {None}
-    seen = {
+    seen: dict[str, set[Any]] = {
         "task": {config.task_digest for config in configs},
         "general text": {config.text_digest for config in configs},
         "utility": {config.utility for config in configs},
