@@ -47,13 +47,13 @@ def run_cell(data: Mapping[str, Any], listen: Listen | None = None) -> FinishedC
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     for name in [name for name in os.environ if name.startswith("ACCELERATE_") or name in _LAUNCHER]:
         del os.environ[name]  # a scheduler's settings must not change what a cell computes
-    _keep_freed_memory()
+    keep_freed_memory()
     cell = cell_from_json(data)
     teller = Teller(cell, listen)
     return measure_cell(cell, progress=teller.on_evaluation, on_step=teller.on_step)
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let glibc reuse freed gradients instead of handing them back: page faults took a quarter of a step on a CPU."""
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

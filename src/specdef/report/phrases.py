@@ -168,6 +168,11 @@ def titled(name: str) -> str:
     return part(name).capitalize() if name in GROUPS else f"{name}: {part(name)}"
 
 
+def stage(name: str) -> str:
+    """What is being worked on: a part of a certificate, or whatever else a study calls it."""
+    return titled(name) if name in GROUPS or name in THREATS else name
+
+
 def row_title(name: str, found: ThreatVerdict | None = None) -> str:
     """A row of a picture: what it shows and what it came to; without a verdict, that it was not tried."""
     if found is None:
