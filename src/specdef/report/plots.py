@@ -107,7 +107,7 @@ def plot_curves(
     lower.xaxis.get_major_locator().set_params(integer=True)
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
-    upper.legend()
+    upper.legend(loc="upper left")  # a score begins low
     figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
