@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
+from specdef import demo
 from specdef.demo import BROKEN, FREE, RUINED, _breach, _fine_tune, _restored, _ruin, _Run
 from specdef.locks.lock import lock
 from specdef.report.demo_page import Part, demo_page
@@ -50,13 +53,24 @@ def test_the_page_says_what_was_seen_and_nothing_else(tmp_path: Path) -> None:
     none = {FREE: curve(0.8, 22.0), RUINED: curve(0.3, 30.0), BROKEN: curve(0.25, 20.0)}
     assert _ruin(tmp_path, good, 12).title == "Ordinary fine-tuning ruins it"
     assert _ruin(tmp_path, none, 12).title == "It was not ruined"
-    assert _breach(tmp_path, good, 12).title == "A lower learning rate opens it"
+    assert _breach(tmp_path, good).title == "A lower learning rate opens it"
     ruined = {**good, BROKEN: curve(0.7, 45.0)}
     for found in (none, ruined):
-        assert _breach(tmp_path, found, 12).title.startswith("In so few steps")
+        assert _breach(tmp_path, found).title.startswith("In so few steps")
     page = demo_page([_ruin(tmp_path, good, 12), Part("Ends & begins", ["<b>"])], seconds=81.4)
     assert "from 20 to 1e+06" in page
     assert page.count("<img") == 1
     assert "Ends &amp; begins" in page
     assert "&lt;b&gt;" in page
     assert "81 seconds" in page
+
+
+def test_a_run_ends_where_nothing_new_would_be_seen(toy_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(record=True, width=120)
+    task = replace(flowers(), metric=lambda model, tokenizer: 0.3)
+    monkeypatch.setattr(demo, "ROWS", 1)
+    ruined = _fine_tune(_Run("toy", toy_model, 1e3), 6, console, task)
+    assert [point.step for point in ruined] == [0, 2]
+    steps = iter([0.3, 0.3, 0.9])
+    reached = _fine_tune(_Run("toy", toy_model, 1e-6), 6, console, replace(task, metric=lambda *_: next(steps)))
+    assert [point.step for point in reached] == [0, 2, 4]

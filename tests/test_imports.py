@@ -39,7 +39,7 @@ HEAVY_HOMES = {
     "datasets": {"tasks/text/saved_data.py"},
     "pandas": {"core/results.py"},
     "ray": {"certify/executors/ray.py"},
-    "lm_eval": {"integrations/lm_eval.py"},
+    "lm_eval": {"tasks/text/harness.py"},
     "model_signing": {"integrations/signing/library.py"},
     "cryptography": {"integrations/signing/library.py", "integrations/signing/certificates.py"},
 }

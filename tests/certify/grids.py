@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from specdef.certify.cell import Cell
+from specdef.certify.cell_result import FinishedCell
 from specdef.certify.executors.local import LocalExecutor
-from specdef.certify.result import FinishedCell
 from specdef.certify.run_cell import run_cell
 from specdef.certify.store import Store
 from specdef.certify.study import Study, make_study

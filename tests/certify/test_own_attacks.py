@@ -12,7 +12,7 @@ from specdef.attacks.base import parse_intervention
 from specdef.certify.attack_plan import AttackPlan
 from specdef.certify.cell import Cell
 from specdef.certify.findings import CONTROLS
-from specdef.certify.own_attacks import read_attacks
+from specdef.certify.own_attacks import read_attack, read_attacks
 from specdef.certify.study_faults import StudyError
 from specdef.certify.trials import Trial
 from specdef.certify.verdict_kinds import Broken, NotMeasured, holds
@@ -115,3 +115,28 @@ def test_settings_of_the_ordinary_optimizer_are_not_another_ones() -> None:
     made = replace(made, recipe=replace(made.recipe, optimizer_options={"betas": (0.9, 0.95)}))
     assert Trial({"optimizer": "sgd", "lr": 0.1}).attack(made).recipe.optimizer_options == ()
     assert dict(Trial({"lr": 0.1}).attack(made).recipe.optimizer_options) == {"betas": (0.9, 0.95)}
+
+
+@pytest.mark.parametrize(
+    "text", ["{lr: 1.0e-3, steps: 7}", "[{lr: 1.0e-3, steps: 7}]", "attacks: [{lr: 1.0e-3, steps: 7}]"]
+)
+def test_one_attack_alone_reads_in_every_form(tmp_path: Path, text: str) -> None:
+    plan = read_attack(given(tmp_path, text), Recipe())
+    assert (plan.changes, plan.interventions, plan.early_stop) == ({"lr": 1e-3, "steps": 7}, (), False)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[{lr: 1.0e-3}, {lr: 1.0e-4}]", "`recipe` must be one attack, .*holds 2"),
+        ("[]", "`recipe` must be one attack, .*holds 0"),
+        ("3", "`recipe` must be a mapping"),
+        ("{a: [", "`recipe` must be YAML"),
+        ("{lr: fast}", r"`recipe.lr` must be a number"),
+        ("[{lr: -1}]", r"`recipe.lr` must be a number above 0"),
+        ("{interventions: [loar]}", r"`recipe.interventions\[0\]"),
+    ],
+)
+def test_a_fault_of_one_attack_is_said_of_its_place(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(StudyError, match=f"^{said}"):
+        read_attack(given(tmp_path, text), Recipe())

@@ -12,13 +12,13 @@ import pytest
 
 from specdef.certify import certify_study as certify_file
 from specdef.certify.cell import Cell, CellConfig, Subject, digest_of
+from specdef.certify.cell_result import FinishedCell
 from specdef.certify.certificate import Certificate
 from specdef.certify.certificate_file import read_cells, read_certificate
 from specdef.certify.certify_study import certify_study
 from specdef.certify.effort import QUICK, STANDARD, Effort
 from specdef.certify.environment import environment
 from specdef.certify.resources import Resources
-from specdef.certify.result import FinishedCell
 from specdef.certify.store import Store
 from specdef.certify.study import MultiplierSource, Study
 from specdef.certify.verdict_kinds import Broken, Held, HeldBy, Undone, Verdict

@@ -10,17 +10,9 @@ from typing import Any
 
 import pytest
 
+from specdef.certify.cell_result import CellResult, Measured, RewriteFacts, crashed, refused
 from specdef.certify.environment import Environment
-from specdef.certify.result import (
-    CellResult,
-    Measured,
-    RewriteFacts,
-    StoredCell,
-    cell_from_wire,
-    cell_to_wire,
-    crashed,
-    refused,
-)
+from specdef.certify.result import StoredCell, cell_from_wire, cell_to_wire
 from specdef.core.schema import SchemaError
 from specdef.training.outcome import Evaluation, Outcome, StopReason
 

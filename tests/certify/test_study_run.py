@@ -22,8 +22,8 @@ from safetensors.torch import load_file
 
 from specdef.certify import study_models
 from specdef.certify.cell import Cell
+from specdef.certify.cell_result import FinishedCell
 from specdef.certify.resources import Resources
-from specdef.certify.result import FinishedCell
 from specdef.certify.store import StoreError, stored_cells
 from specdef.certify.study_faults import StudyError
 from specdef.certify.study_file import parse_study

@@ -209,7 +209,7 @@ def test_a_full_disk_ends_the_sweep_in_one_sentence_and_keeps_what_was_finished(
 
 
 def test_results_that_cannot_be_read_name_the_file(toy_model: Path, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="it holds none"):
+    with pytest.raises(StoreError, match=r"`folder` must hold results of .* holds none"):
         stored_cells(tmp_path)
     cell = grids.cells(toy_model, 1)[0]
     store = Store(tmp_path)

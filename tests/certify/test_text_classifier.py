@@ -13,10 +13,11 @@ import transformers
 
 from specdef import attack, certify_model, lock, unlock, verify
 from specdef.certify.cell import Cell
+from specdef.certify.cell_result import refused
 from specdef.certify.certificate_file import read_cells
 from specdef.certify.findings import Findings
 from specdef.certify.resources import Resources
-from specdef.certify.result import StoredCell, refused
+from specdef.certify.result import StoredCell
 from specdef.certify.study import make_study
 from specdef.certify.threat_model import THREATS, Plan
 from specdef.errors import SpecdefError

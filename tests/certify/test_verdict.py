@@ -9,7 +9,8 @@ import pytest
 
 from specdef.attacks.base import Attack, Intervention, parse_intervention
 from specdef.attacks.wire import attack_to_wire
-from specdef.certify.result import CellResult, Measured, StoredCell
+from specdef.certify.cell_result import CellResult, Measured
+from specdef.certify.result import StoredCell
 from specdef.certify.statistics import Decision, Sequential, score_interval
 from specdef.certify.verdict import ThreatVerdict, judge_threat
 from specdef.certify.verdict_kinds import Broken, Held, HeldBy, NotMeasured, Slowed, Undone, Verdict

@@ -18,9 +18,10 @@ import synthetic
 from specdef.attacks.interventions.lora import Lora
 from specdef.certify.calibration import calibrate
 from specdef.certify.cell import Cell
+from specdef.certify.cell_result import CellResult, Measured
 from specdef.certify.effort import EFFORTS, Effort
 from specdef.certify.findings import UNLOCKED, Findings, is_broken
-from specdef.certify.result import CellResult, Measured, StoredCell
+from specdef.certify.result import StoredCell
 from specdef.certify.study import Study
 from specdef.certify.threat_model import THREATS, Plan, follow, in_order
 

@@ -127,3 +127,20 @@ def test_steps_write_no_lines_in_a_log(capsys: pytest.CaptureFixture[str]) -> No
             on_evaluation(Evaluation(0, 0.25, 43.0))
             on_step(1, 2.5)
         assert len(capsys.readouterr().err.splitlines()) == lines
+
+
+def test_a_recipe_file_starts_an_attack_and_what_is_typed_wins(toy_model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "{optimizer: sgd, lr: 0.1, steps: 1, warmup: 0, optimizer_options: {momentum: 0.5}, early_stop: true}"
+    )
+    arguments = ("attack", toy_model, "--out", tmp_path / "runs", "--recipe", file, "--threads", "1", "--json")
+    alone = json.loads(run(*arguments).stdout)["config"]["attack"]
+    assert (alone["recipe"]["optimizer"], alone["recipe"]["lr"], alone["recipe"]["steps"]) == ("sgd", 0.1, 1)
+    assert alone["stop"] == "paper"
+    typed = json.loads(run(*arguments, "--lr", "1e-4", "--lora", "r=2,targets=q_proj").stdout)["config"]["attack"]
+    assert (typed["recipe"]["optimizer"], typed["recipe"]["lr"]) == ("sgd", 1e-4), "1e-4 is the default, and typed"
+    assert "q_proj" in json.dumps(typed)
+    file.write_text("{interventions: [channel-rates]}")
+    refused = CliRunner().invoke(app, [*map(str, arguments), "--lora", "r=2"])
+    assert "`recipe` must hold no interventions where some are typed" in str(refused.exception)

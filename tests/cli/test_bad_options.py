@@ -102,6 +102,8 @@ BAD: dict[str, dict[str, str]] = {
         "--rewrite": "lora",
         "--intervention": "mergge",
         "--plot": "run.jpg",
+        "--recipe": "none.yaml",
+        "--track": "tensorbored",
     },
     "certify": RECIPE
     | {

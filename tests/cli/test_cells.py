@@ -19,6 +19,7 @@ from specdef.cli import heartbeat as beats
 from specdef.cli.board import Board, described
 from specdef.cli.cells import cells_shown
 from specdef.cli.heartbeat import heartbeat
+from specdef.report import phrases
 
 
 def event(key: str, phase: Phase = Phase.WAITING, step: int = 0, steps: int = 10, **more: Any) -> CellEvent:
@@ -114,7 +115,7 @@ def test_a_pipe_gets_a_message_at_once_then_stages_and_a_line_of_every_running_c
         line = watch.line()
         assert line.startswith("T1: 0 of 1 cell done, about ")
         assert line.endswith("; attack a: training at step 4/10, loss 1.250, score 0.500")
-    assert capsys.readouterr().err == "stage: T1\n"
+    assert capsys.readouterr().err == f"stage: {phrases.titled('T1')}\n"
     with cells_shown("loading locked", quiet=True):
         pass
     assert capsys.readouterr().err == ""
@@ -130,8 +131,13 @@ def test_a_terminal_gets_one_panel(monkeypatch: pytest.MonkeyPatch) -> None:
         watch.on_event(found)
         plain = Console(file=StringIO(), width=90)
         plain.print(watch)
+        watch.say("long words " * 9)
         watch.on_event(replace(found, label="red\x1b[31m"))
     text = plain.file.getvalue()  # type: ignore[attr-defined]
-    for part in ("T1", "locked: 0 of 1 cell done", "attack a", "4/10", "1.250", "0.500"):
+    assert phrases.titled("T1") in text
+    for part in ("locked: 0 of 1 cell done", "attack a", "4/10", "1.250", "0.500"):
         assert part in text
     assert described(found) == "training at step 4/10, loss 1.250, score 0.500"
+    said = [line for line in console.file.getvalue().splitlines() if "long words" in line]  # type: ignore[attr-defined]
+    assert len(said) == 2, "a sentence is broken between words"
+    assert all(line.rstrip().endswith("words") for line in said)

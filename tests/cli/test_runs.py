@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from specdef.attacks.run import Attack
 from specdef.certify.cell import Cell, Subject
-from specdef.certify.result import FinishedCell, StoredCell
+from specdef.certify.cell_result import FinishedCell
+from specdef.certify.result import StoredCell
 from specdef.certify.store import Store
 from specdef.cli.main import app
 from specdef.cli.runs import sentence

@@ -7,10 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from docs.gallery.transcript import GALLERY, commands, transcript
+from docs.gallery.transcript import GALLERY, MARKS, commands, transcript
 
-SCRIPTS = sorted(GALLERY.glob("*.sh"))
+SCRIPTS = sorted([*GALLERY.glob("*.sh"), *(path for path in GALLERY.glob("*.py") if path.name != "transcript.py")])
 FACTS = {
+    "engineer": (
+        r"ModuleLock\n +lock +fold",
+        r" lock +True ",
+        r"\nfunction +True .*identical to the bit",
+        r"best score in the budget",
+        r"\n +4 +\d",
+        r"\nTrue\n$",
+    ),
     "publisher": (
         r"ok   function: [\d,]+ outputs in float32 are identical to the bit",
         r"1 changed \(README\.md\); 2 added \(LICENSE, specdef\.sig\)",
@@ -45,7 +53,8 @@ def _says(text: str, script: Path) -> None:
 @pytest.mark.parametrize("script", SCRIPTS, ids=_name)
 def test_the_transcript_is_of_this_script(script: Path) -> None:
     text = script.with_suffix(".txt").read_text(encoding="utf-8")
-    shown = [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
+    mark = MARKS[script.suffix]
+    shown = [line.removeprefix(mark) for line in text.splitlines() if line.startswith(mark)]
     assert shown == commands(script), f"run `python -m docs.gallery.transcript {script.stem}`"
     _says(text, script)
     assert not re.search(r"/(home|root|tmp|work|Users)/", text)
@@ -56,7 +65,7 @@ def test_the_transcript_is_of_this_script(script: Path) -> None:
 @pytest.mark.parametrize("script", SCRIPTS, ids=_name)
 def test_the_script_runs(script: Path, tmp_path: Path) -> None:
     text = transcript(script, tmp_path)
-    assert [line for line in commands(script) if f"$ {line}" not in text.splitlines()] == []
+    assert [line for line in commands(script) if MARKS[script.suffix] + line not in text.splitlines()] == []
     _says(text, script)
 
 
@@ -65,6 +74,23 @@ def test_a_script_that_fails_is_an_error(tmp_path: Path) -> None:
     script.write_text("# before\necho $((1 + 1))\npwd\nfalse | cat\necho never\n")
     with pytest.raises(RuntimeError, match=r"x\.sh ended with 1:\n# before\n\$ echo .*\n2\n\$ pwd\nDIR\n\$ false"):
         transcript(script, tmp_path)
+
+
+def test_a_python_script_is_shown_with_what_it_prints(tmp_path: Path) -> None:
+    script = tmp_path / "x.py"
+    script.write_text("# before\nn = 1\nprint(n + 1)\n\n1 / 0\nprint('never')\n")
+    with pytest.raises(RuntimeError) as caught:
+        transcript(script, tmp_path)
+    said = str(caught.value).split("\n")
+    assert said[:6] == ["x.py ended with 1:", "# before", ">>> n = 1", ">>> print(n + 1)", "2", ""]
+    assert "ZeroDivisionError" in str(caught.value)
+    assert "never" not in str(caught.value)
+
+
+def test_a_step_in_python_takes_three_lines_at_most() -> None:
+    steps = re.split(r"\n(?=#)", (GALLERY / "engineer.py").read_text(encoding="utf-8"))
+    assert len(steps) >= 7
+    assert [step for step in steps if len([line for line in step.splitlines()[1:] if line]) > 3] == []
 
 
 def test_the_page_lists_every_script() -> None:

@@ -12,6 +12,7 @@ import pytest
 from specdef.errors import SpecdefError
 from specdef.integrations.lm_eval import evaluate_harness
 from specdef.tasks.kinds.mcqa import mcqa
+from specdef.tasks.score import as_score
 
 TASK = """task: colours
 dataset_path: json
@@ -84,5 +85,5 @@ def test_the_harness_agrees_with_mcqa_on_choices_of_one_length(task_folder: Path
     data = task_folder / "colours.jsonl"
     data.write_text("\n".join(map(json.dumps, records)))
     folder = pico_text.write_model(tmp_path / "model")
-    score = mcqa(data, split="none").metric(*pico_text.load(folder))
+    score = as_score(mcqa(data, split="none").metric(*pico_text.load(folder))).value
     assert evaluate_harness(folder, ["colours"], include_path=task_folder)["colours/acc"] == pytest.approx(score)

@@ -85,8 +85,8 @@ def test_the_words_for_every_outcome() -> None:
         return specdef.TrainerReport(found, "facts", 0.6, "perplexity", measured, fault).sentence
 
     assert "judged broken at step 4" in told((0, 0.2, 9.0), (4, 0.7, 10.0), (8, 0.8, 10.0))
-    assert "judged held by stall" in told((0, 0.2, 9.0), (4, 0.3, 10.0))
-    assert "judged held by collapse" in told((0, 0.2, 9.0), (4, 0.7, 90.0))
+    assert "judged target not reached: best" in told((0, 0.2, 9.0), (4, 0.3, 10.0))
+    assert "judged target not reached: best" in told((0, 0.2, 9.0), (4, 0.7, 90.0))
     assert "left its budget at step 4" in told((0, 0.2, 9.0), (4, 0.7, 90.0))
     assert "invalid: it stood still" in told((0, 0.2, 9.0), (4, 0.2, 9.0), note="it stood still")
 

@@ -12,10 +12,10 @@ from typing import Any
 from specdef.attacks.run import AttackResult
 from specdef.certify.attack_plan import AttackPlan
 from specdef.certify.cell import Cell, Subject
+from specdef.certify.cell_result import FinishedCell, Measured, crashed
 from specdef.certify.certificate import Certificate
 from specdef.certify.certify_study import certify_study
 from specdef.certify.effort import QUICK, Effort
-from specdef.certify.result import FinishedCell, Measured, crashed
 from specdef.certify.run_cell import cell_result
 from specdef.certify.store import Store
 from specdef.certify.study import MultiplierSource, Study

@@ -12,7 +12,7 @@ from synthetic import result
 
 from specdef.attacks.base import Attack
 from specdef.certify.cell import Cell, Subject
-from specdef.certify.result import FinishedCell
+from specdef.certify.cell_result import FinishedCell
 from specdef.certify.store import Store, stored_cells
 from specdef.errors import SpecdefError
 from specdef.report.exports import write_reports

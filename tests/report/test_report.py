@@ -16,8 +16,9 @@ from synthetic import certify, change_certificate, holds
 
 from specdef.attacks.base import Attack
 from specdef.attacks.wire import attack_to_wire
-from specdef.certify.certificate import Certificate, CertifiedCell
+from specdef.certify.certificate import Certificate
 from specdef.certify.certificate_file import read_cells, read_certificate
+from specdef.certify.certified_cell import CertifiedCell
 from specdef.certify.result import Point
 from specdef.certify.verdict_kinds import NotMeasured
 from specdef.errors import SpecdefError

@@ -14,15 +14,14 @@ from specdef.models.base import kind_of
 from specdef.models.sources import find_model
 
 if TYPE_CHECKING:
+    from accelerate.tracking import GeneralTracker
     from torch import nn
 
-    from specdef.attacks.base import Attack, Intervention, RewriteReport
+    from specdef.attacks.base import Intervention, RewriteReport
     from specdef.certify.certificate import Certificate
     from specdef.certify.events import CellEvent
     from specdef.certify.resources import Resources
     from specdef.certify.result import StoredCell
-    from specdef.certify.store import Store
-    from specdef.certify.study import Study
     from specdef.tasks.base import TaskSpec
     from specdef.training.outcome import Evaluation
     from specdef.training.recipe import Recipe
@@ -46,6 +45,7 @@ def attack(
     task_seed: int = 0,
     threads: int | None = None,
     device: str | None = None,
+    track: str | GeneralTracker | None = None,
     progress: Callable[[Evaluation], None] | None = None,
     on_step: Callable[[int, float], None] | None = None,
 ) -> StoredCell:
@@ -72,6 +72,8 @@ def attack(
         task_seed: decides the task's draws.
         threads: CPU threads; all cores when None.
         device: ``cpu`` or ``cuda``; the GPU where there is one when None.
+        track: ``tensorboard`` or ``wandb``, with its files in ``tracking`` of `out`; or a tracker of accelerate's made
+            in code. Told score, utility, loss and learning rate of every evaluation; no part of a cell's identity.
         progress: called after every evaluation.
         on_step: called after every step with the number of steps done and that step's loss.
 
@@ -83,6 +85,7 @@ def attack(
         MachineFault: the machine ran out of memory or disk; nothing is stored.
     """
     from specdef.attacks.base import Attack, parse_intervention
+    from specdef.certify.attack_once import attack_once
     from specdef.certify.early import asked_task, refuse_utility
     from specdef.certify.resources import Resources
     from specdef.certify.run_cell import check_readable
@@ -90,6 +93,7 @@ def attack(
     from specdef.certify.study import make_study
     from specdef.tasks.base import parse_task
     from specdef.training.recipe import Recipe
+    from specdef.training.tracking import refuse_track
 
     done = tuple(parse_intervention(one) if isinstance(one, str) else one for one in interventions)
     made = Attack(recipe or Recipe(), done, early_stop, utility_factor)
@@ -98,6 +102,10 @@ def attack(
     refuse_utility(asked, utility=utility, text=text, utility_factor=utility_factor)
     if out is not None:
         refuse_file(out)
+    if track is not None:
+        refuse_track(track)
+        if out is None and isinstance(track, str):
+            raise SpecdefError(f"`out` must be given where {track} keeps track: its files lie there.")
     with ExitStack() as stack:
         folder, undefended = _folders(model, original, tokenizer, stack)
         spec = asked or parse_task(kind_of(folder).default_task, seed=task_seed, target=target, scorer=scorer)
@@ -111,7 +119,7 @@ def attack(
         )
         check_readable(study.cell(study.locked))
         store = Store(stack.enter_context(scratch_folder(None)) if out is None else Path(out))
-        return _attack_once(study, made, store, progress, on_step)
+        return attack_once(study, made, store, track, progress, on_step)
 
 
 def _folders(
@@ -132,35 +140,6 @@ def _folders(
             scratch = stack.enter_context(scratch_folder(None))
             found.append(save_module(one, tokenizer, scratch / type(one).__name__, argument=name))
     return found[0], found[-1]
-
-
-def _attack_once(
-    study: Study,
-    made: Attack,
-    store: Store,
-    progress: Callable[[Evaluation], None] | None,
-    on_step: Callable[[int, float], None] | None,
-) -> StoredCell:
-    """The stored result of an attack, run unless the store has it."""
-    from specdef.certify.faults import machine_faults_said
-    from specdef.certify.reference import kept_reference
-    from specdef.certify.run_cell import measure_cell
-
-    try:
-        reference = None
-        if made.rewrites or study.original.digest != study.locked.digest:
-            # Without an original, what rewriting does to the function is judged against the folder as published.
-            with machine_faults_said():
-                reference = kept_reference(store.folder, study.cell(study.original))
-        cell = replace(study.cell(study.locked, reference=reference), attack=made)
-        if (stored := store.read(cell)) is not None:
-            return stored
-        with machine_faults_said():
-            finished = measure_cell(cell, progress=progress, on_step=on_step)
-        return store.write(cell, finished)
-    except BaseException:  # Ctrl-C too
-        store.abandon()
-        raise
 
 
 def undo(kind: str, locked: Path | str, out: Path | str) -> RewriteReport:

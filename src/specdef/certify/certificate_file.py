@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from specdef.certify.certificate import VERSION, Certificate, CertifiedCell
+from specdef.certify.certificate import VERSION, Certificate
 from specdef.certify.certificate_v1 import certificate_from_v1
+from specdef.certify.certified_cell import CertifiedCell
 from specdef.certify.result import StoredCell, cell_from_wire, point_of
 from specdef.certify.store import write_json
 from specdef.certify.verdict import ThreatVerdict

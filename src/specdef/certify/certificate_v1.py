@@ -19,9 +19,8 @@ from specdef.certify.certificate import (
     SubjectFacts,
     TaskFacts,
     UtilityFacts,
-    certified,
-    environments,
 )
+from specdef.certify.certified_cell import certified, environments
 from specdef.certify.result import StoredCell
 from specdef.certify.verdict import ThreatVerdict
 from specdef.certify.verdict_kinds import Broken, Held, HeldBy, NotMeasured, Slowed, Undone, Verdict

@@ -18,11 +18,9 @@ from specdef.certify.certificate import (
     SubjectFacts,
     TaskFacts,
     UtilityFacts,
-    certified,
-    control_facts,
-    environments,
 )
 from specdef.certify.certificate_file import write_certificate
+from specdef.certify.certified_cell import certified, control_facts, environments
 from specdef.certify.environment import environment
 from specdef.certify.executors.local import Executor
 from specdef.certify.findings import TASK_CONTROLS, UNLOCKED, Findings

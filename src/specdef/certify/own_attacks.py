@@ -1,4 +1,4 @@
-"""A user's attacks that join a certificate: a YAML file in the form of a study's ``attacks``."""
+"""A user's attacks in a YAML file, in the form of a study's ``attacks``: to join a certificate, or one alone."""
 
 from __future__ import annotations
 
@@ -23,22 +23,46 @@ def read_attacks(path: Path | str, recipe: Recipe) -> tuple[AttackPlan, ...]:
     Raises:
         StudyError: it cannot be read, or an entry does not fit; the sentence names its place, as in ``also[1].lr``.
     """
-    path = Path(path)
-    try:
-        content = parse_yaml(path.read_bytes())
-    except OSError as error:
-        raise StudyError(f"`also` must be a readable file; {path} is not ({error.strerror or error}).") from error
-    except YamlError as error:
-        raise StudyError(f"`also` must be YAML; {path} is not ({error}).") from error
-    listed = content.get("attacks") if isinstance(content, dict) and set(content) == {"attacks"} else content
+    listed = _listed(_content(path, "also"))
     if not isinstance(listed, list) or not listed:
         raise StudyError(f"`also` must be a list of attacks, as in a study's `attacks`; {path} holds none.")
-    found = tuple(_attack(number, entry, recipe) for number, entry in enumerate(listed))
+    found = tuple(_deciding(number, entry, recipe) for number, entry in enumerate(listed))
     refuse_twins("also", [attack.label for attack in found])
     return found
 
 
-def _attack(number: int, given: Any, recipe: Recipe) -> AttackPlan:
+def read_attack(path: Path | str, recipe: Recipe) -> AttackPlan:
+    """The one attack of a file: what `read_attacks` reads with a single entry, or that entry alone.
+
+    Args:
+        path: the file.
+        recipe: what the attack starts from.
+
+    Raises:
+        StudyError: it cannot be read, holds several, or does not fit; the sentence names its place, as in
+            ``recipe.lr``.
+    """
+    listed = _listed(_content(path, "recipe"))
+    entries = listed if isinstance(listed, list) else [listed]
+    if len(entries) != 1:
+        raise StudyError(f"`recipe` must be one attack, as in a study's `attacks`; {path} holds {len(entries)}.")
+    return plan_attack("recipe", at("recipe", lambda: _entry(entries[0]), argument="study"), recipe)
+
+
+def _content(path: Path | str, argument: str) -> Any:
+    try:
+        return parse_yaml(Path(path).read_bytes())
+    except OSError as error:
+        raise StudyError(f"`{argument}` must be a readable file; {path} is not ({error.strerror or error}).") from error
+    except YamlError as error:
+        raise StudyError(f"`{argument}` must be YAML; {path} is not ({error}).") from error
+
+
+def _listed(content: Any) -> Any:
+    return content["attacks"] if isinstance(content, dict) and set(content) == {"attacks"} else content
+
+
+def _deciding(number: int, given: Any, recipe: Recipe) -> AttackPlan:
     place = f"also[{number}]"
     entry = at(place, lambda: _entry(given), argument="study")
     if entry.early_stop:

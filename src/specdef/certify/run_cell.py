@@ -18,9 +18,9 @@ from blake3 import blake3
 from specdef.attacks.base import RewriteReport
 from specdef.attacks.run import AttackResult, run_attack
 from specdef.certify.cell import Cell, cell_from_json, digest_of
+from specdef.certify.cell_result import CellResult, FinishedCell, Measured, RewriteFacts
 from specdef.certify.environment import environment
 from specdef.certify.events import Listen, Teller
-from specdef.certify.result import CellResult, FinishedCell, Measured, RewriteFacts
 from specdef.core.folders import scratch_folder
 from specdef.errors import SpecdefError
 from specdef.models.base import MODEL_KINDS, LoadedModel
@@ -47,13 +47,13 @@ def run_cell(data: Mapping[str, Any], listen: Listen | None = None) -> FinishedC
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     for name in [name for name in os.environ if name.startswith("ACCELERATE_") or name in _LAUNCHER]:
         del os.environ[name]  # a scheduler's settings must not change what a cell computes
-    _keep_freed_memory()
+    keep_freed_memory()
     cell = cell_from_json(data)
     teller = Teller(cell, listen)
     return measure_cell(cell, progress=teller.on_evaluation, on_step=teller.on_step)
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let glibc reuse freed gradients instead of handing them back: page faults took a quarter of a step on a CPU."""
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from specdef.certify.cell import Cell
-from specdef.certify.result import FinishedCell, StoredCell, cell_from_wire, cell_to_wire
+from specdef.certify.cell_result import FinishedCell
+from specdef.certify.result import StoredCell, cell_from_wire, cell_to_wire
 from specdef.core.atomic import write_file
 from specdef.core.leftovers import LEFTOVER, remove_leftovers
 from specdef.core.schema import SchemaError, read_object
@@ -144,7 +145,9 @@ def stored_cells(folder: Path) -> list[StoredCell]:
     paths = [path for path in cells.glob("*.json") if re.fullmatch("[0-9a-f]{16}", path.stem)]
     paths.sort(key=lambda path: (path.stat().st_mtime_ns, path.name))
     if not paths:
-        raise StoreError(f"Folder {folder} must hold results of `specdef attack` or `specdef certify`; it holds none.")
+        raise StoreError(
+            f"`folder` must hold results of `specdef attack` or `specdef certify`; {shown(folder)} holds none."
+        )
     return [_stored(path) for path in paths]
 
 

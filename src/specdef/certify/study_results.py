@@ -201,7 +201,8 @@ def read_results(folder: Path) -> StudyResults:
         return convert(read_object(path), StudyResults)
     except OSError as error:
         raise SpecdefError(
-            f"Folder {folder} must hold results of `specdef run`; {RESULTS} cannot be read ({error.strerror or error})."
+            f"`folder` must hold results of `specdef run`; {shown(folder)} does not: {RESULTS} cannot be read "
+            f"({error.strerror or error})."
         ) from error
     except SchemaError as error:
         raise SpecdefError(

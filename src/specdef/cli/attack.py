@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from specdef.cli import evaluation, parse
 from specdef.cli import options as given
+from specdef.cli.attack_file import asked_attack
 from specdef.cli.options import Json, Model, option
 from specdef.cli.progress import steps_bar
 from specdef.cli.render import print_json, say
@@ -15,8 +18,10 @@ from specdef.errors import SpecdefError
 
 
 def attack(
+    context: typer.Context,
     model: Model,
     out: Annotated[Path, option("Folder for results; finished attacks in it are kept.", panel=given.OUTPUT)],
+    recipe: given.RecipeFile = None,
     optimizer: given.Optimizer = "adamw",
     lr: given.LearningRate = 1e-4,
     steps: given.Steps = 60,
@@ -54,6 +59,7 @@ def attack(
     early_stop: evaluation.EarlyStop = False,
     original: evaluation.Original = None,
     plot: given.Plot = None,
+    track: given.Track = None,
     json_: Json = False,
 ) -> None:
     """Fine-tune MODEL once, as an attacker would, and say how far it got: steps, score and utility.
@@ -65,7 +71,7 @@ def attack(
     from specdef.report.plots import can_plot, refuse_plot_path
     from specdef.report.runs_page import write_runs
     from specdef.tasks.base import given_task
-    from specdef.training.recipe import Recipe
+    from specdef.training.tracking import TRACKING
 
     if plot is not None:
         refuse_plot_path(plot)
@@ -75,33 +81,36 @@ def attack(
     rates = "" if channel_rates else None
     flags = {"lora": lora, "freeze": freeze, "smallest-gradients": share, "channel-rates": rates}
     named = [f"{name}:{value}" for name, value in flags.items() if value is not None]
-    recipe = Recipe(
-        optimizer=optimizer,
-        lr=lr,
-        steps=steps,
-        batch_size=batch_size,
-        gradient_accumulation_steps=gradient_accumulation_steps,
-        warmup=warmup,
-        schedule=schedule,  # type: ignore[arg-type]
-        max_grad_norm=parse.norm(max_grad_norm),
-        weight_decay=weight_decay,
-        precision=precision,  # type: ignore[arg-type]
-        retain_weight=retain_weight,
-        eval_every=eval_every,
-        seed=seed,
-        clip_each=clip_each,
-        eps=eps,
-        optimizer_options=parse.settings(optimizer_option),
-    )
+    values = {
+        "optimizer": optimizer,
+        "lr": lr,
+        "steps": steps,
+        "batch_size": batch_size,
+        "gradient_accumulation_steps": gradient_accumulation_steps,
+        "warmup": warmup,
+        "schedule": schedule,
+        "max_grad_norm": parse.norm(max_grad_norm),
+        "weight_decay": weight_decay,
+        "precision": precision,
+        "retain_weight": retain_weight,
+        "eval_every": eval_every,
+        "seed": seed,
+        "clip_each": clip_each,
+        "eps": eps,
+        "optimizer_options": parse.settings(optimizer_option),
+    }
+    named += [*parse.rewrites(rewrite), *(intervention or ())]
+    made, interventions, stops = asked_attack(context, recipe, values, named, early_stop=early_stop)
     spec = given_task(task, train=train, evaluate=eval_, fields=fields, seed=task_seed, target=target, scorer=scorer)
-    with steps_bar(steps, quiet=json_, start=f"loading {model}") as (progress, on_step):
+    finished = {path.stem for path in (out / "cells").glob("*.json")}
+    with steps_bar(made.steps, quiet=json_, start=f"loading {model}") as (progress, on_step):
         stored = attack_model(
             model,
             out,
             task=spec,
-            recipe=recipe,
-            interventions=[*named, *parse.rewrites(rewrite), *(intervention or ())],
-            early_stop=early_stop,
+            recipe=made,
+            interventions=interventions,
+            early_stop=stops,
             utility=utility,
             utility_factor=utility_factor,
             original=original,
@@ -111,12 +120,16 @@ def attack(
             task_seed=task_seed,
             threads=threads,
             device=device,
+            track=track,
             progress=progress,
             on_step=on_step,
         )
     if plot is not None:
         plot_run(stored, plot)
     page = f"Page: {write_runs(out)[-1]}" if can_plot() else "No page: it needs `pip install specdef[plot]`."
+    tracking = f"Tracking: {out}/{TRACKING}"
+    if stored.key in finished:
+        tracking = "Not tracked: this attack had been finished before."
     if json_:
         print_json(cell_to_wire(stored))
     else:
@@ -125,4 +138,5 @@ def attack(
             f"Result: {out}/cells/{stored.key}.json",
             page,
             *([] if plot is None else [f"Picture: {plot}"]),
+            *([] if track is None else [tracking]),
         )

@@ -132,8 +132,12 @@ def time_left(seconds: float | None) -> str:
     Example:
         >>> time_left(None), time_left(42.1), time_left(1000)
         ('', ', about 45 s left in this batch', ', about 17 min left in this batch')
+        >>> time_left(0.0)
+        ', the last scores are being taken'
     """
     if seconds is None:
         return ""
+    if seconds <= 0:
+        return ", the last scores are being taken"
     short = f"{5 * math.ceil(seconds / 5)} s" if seconds < 90 else f"{math.ceil(seconds / 60)} min"
     return f", about {short} left in this batch"

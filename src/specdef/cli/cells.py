@@ -28,13 +28,16 @@ class Watch:
     say: Callable[[str], None]
     quiet: bool
     stage: str
+    title: str
 
     def on_stage(self, name: str) -> None:
         """Another stage begins."""
+        from specdef.report import phrases
+
         self.board.clear()
-        self.stage = name
+        self.stage, self.title = name, phrases.stage(name)
         if not self.quiet and not err_console.is_terminal:
-            self.say(f"stage: {name}")
+            self.say(f"stage: {self.title}")
 
     def on_event(self, event: CellEvent) -> None:
         """A cell said where it is."""
@@ -76,7 +79,7 @@ class Watch:
         model = f"{running[0].event.model}: " if running else ""
         more = f" ({len(running) - SHOWN} more run)" if len(running) > SHOWN else ""
         head = Text(model + self.board.summary(now) + more if self.board.cells() else "preparing")
-        return Panel(Group(head, table) if running else head, title=safe(self.stage), title_align="left")
+        return Panel(Group(head, table) if running else head, title=safe(self.title), title_align="left")
 
 
 @contextmanager
@@ -89,7 +92,7 @@ def cells_shown(start: str, *, quiet: bool) -> Iterator[Watch]:
     """
     from rich.live import Live
 
-    watch = Watch(Board(), lambda text: None, quiet, start)
+    watch = Watch(Board(), lambda text: None, quiet, start, start)
     with ExitStack() as stack:
         watch.say = stack.enter_context(heartbeat(watch.line, hidden=quiet or err_console.is_terminal))
         if not quiet and err_console.is_terminal:

@@ -26,7 +26,12 @@ TaskName = Annotated[
     ),
 ]
 Train = Annotated[
-    str | None, option("Your own file to train on, instead of --task; needs --eval.", metavar="FILE", panel=EVALUATION)
+    str | None,
+    option(
+        "Your own file to train on, instead of --task; needs --eval or a scorer with questions.",
+        metavar="FILE",
+        panel=EVALUATION,
+    ),
 ]
 Eval = Annotated[str | None, option("Your own file that is asked.", "--eval", metavar="FILE", panel=EVALUATION)]
 Fields = Annotated[
@@ -38,7 +43,7 @@ ScorerName = Annotated[
     str | None,
     option(
         "any:REGEX, none:REGEX or classifier:FOLDER:LABEL; for your own files also exact, normalised, pattern, loss, "
-        "choice, letter.",
+        "choice, letter, or lm-eval:TASK without --eval.",
         "--scorer",
         panel=EVALUATION,
     ),

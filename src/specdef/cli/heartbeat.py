@@ -25,7 +25,8 @@ def heartbeat(line: Callable[[], str], *, hidden: bool, every: float = EVERY) ->
 
     def say(text: str) -> None:
         spoken.set()
-        err_console.print(safe(text), soft_wrap=True, highlight=False)
+        # A log keeps a line a line; a terminal is given whole words.
+        err_console.print(safe(text), soft_wrap=not err_console.is_terminal, highlight=False)
 
     def beat() -> None:
         while not over.is_set():

@@ -46,6 +46,15 @@ Given = Annotated[
 Multiplier = Annotated[str | None, option("Alpha, such as 2^20 or 1e4.")]
 
 # Training
+RecipeFile = Annotated[
+    Path | None,
+    option(
+        "YAML file of one attack, as in a study's `attacks`; what is typed beside it wins.",
+        "--recipe",
+        metavar="FILE",
+        panel=TRAINING,
+    ),
+]
 Optimizer = Annotated[str, option("adamw, sgd, adafactor, lion, muon, sophia, and so on.", panel=TRAINING)]
 LearningRate = Annotated[float, option("Learning rate at the top of the schedule.", "--lr", panel=TRAINING)]
 Steps = Annotated[int, option("Optimizer steps: the attacker's budget.", panel=TRAINING)]
@@ -105,5 +114,8 @@ Workers = Annotated[int | None, option("Attacks at once (default: what cores and
 # Output
 Plot = Annotated[
     Path | None, option("Write a picture of the run: FILE.png, .svg or .pdf.", metavar="FILE", panel=OUTPUT)
+]
+Track = Annotated[
+    str | None, option("Note every evaluation in tracking of OUT too: tensorboard or wandb.", panel=OUTPUT)
 ]
 Formats = Annotated[str | None, option("Further forms: any of csv,tex (tables) and svg,pdf (pictures).", panel=OUTPUT)]

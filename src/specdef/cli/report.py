@@ -13,10 +13,13 @@ from specdef.cli.render import say
 
 
 def compare(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Results folders of `specdef certify`.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR...", help="Results folders, all of `certify` or all of `attack`."),
+    ],
     out: Annotated[Path, option("The HTML file to write.")],
 ) -> None:
-    """Set several certificates side by side in one page: verdicts, costs, heat maps, and what differs.
+    """Set several certificates, or folders of attacks, side by side in one page: what each came to, and what differs.
 
     Example: specdef compare exact paper --out compared.html
     """

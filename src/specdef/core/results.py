@@ -56,7 +56,8 @@ class Result:
             f'<td style="text-align:left">{html.escape(_cut(shown(value), 2 * WIDTH))}</td></tr>'
             for name, value in _few(self.summary()).items()
         )
-        return f"<table><caption>{html.escape(type(self).__name__)}</caption><tbody>{rows}</tbody></table>"
+        caption = f'<caption style="text-align:left">{html.escape(type(self).__name__)}</caption>'
+        return f"<table>{caption}<tbody>{rows}</tbody></table>"
 
 
 class Records(Result):

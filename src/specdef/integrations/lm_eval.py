@@ -1,17 +1,15 @@
-"""Tasks of the Language Model Evaluation Harness, run on a model folder. The one file that imports lm_eval."""
+"""Tasks of the Language Model Evaluation Harness, run on a model folder."""
 
 from __future__ import annotations
 
 import importlib.util
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from specdef.core.text import did_you_mean
 from specdef.errors import SpecdefError
 from specdef.models.loading import load, load_tokenizer
+from specdef.tasks.text.harness import run_tasks
 
 
 def evaluate_harness(
@@ -39,28 +37,10 @@ def evaluate_harness(
         SpecdefError: lm-eval is not installed, a task is unknown or cannot be run, or the folder is unusable.
     """
     check_harness(tasks, include_path=include_path, limit=limit)
-    from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
-
     folder = Path(folder)
-    model = load(folder)
-    tokenizer = load_tokenizer(folder)
-    with _quiet():
-        manager = TaskManager(include_path=None if include_path is None else str(include_path))
-        _refuse_unknown(tasks, manager.all_tasks)
-        try:
-            found = simple_evaluate(
-                model=_wrapped(model, tokenizer, batch_size),
-                tasks=list(tasks),
-                task_manager=manager,
-                limit=limit,
-                log_samples=False,
-                bootstrap_iters=0,
-            )
-        except Exception as error:  # whatever a task file makes the harness raise
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise SpecdefError(f"`tasks` must run on local files; {', '.join(tasks)} did not ({reason}).") from error
-    return _flat(found["results"] if found else {})
+    model, tokenizer = load(folder), load_tokenizer(folder)
+    include = None if include_path is None else str(include_path)
+    return _flat(run_tasks(model, tokenizer, list(tasks), include=include, limit=limit, batch_size=batch_size))
 
 
 def check_harness(tasks: Sequence[str], *, include_path: Path | str | None = None, limit: int | None = None) -> None:
@@ -79,19 +59,6 @@ def check_harness(tasks: Sequence[str], *, include_path: Path | str | None = Non
         raise SpecdefError("Harness tasks need lm-eval. Run `pip install specdef[harness]`.")
 
 
-def _wrapped(model: Any, tokenizer: Any, batch_size: int) -> Any:
-    from lm_eval.models.huggingface import HFLM
-
-    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-
-
-def _refuse_unknown(tasks: Sequence[str], known: Sequence[str]) -> None:
-    for name in tasks:
-        if name not in known:
-            hint = did_you_mean(name, known, cutoff=0.6)
-            raise SpecdefError(f"`tasks` must be names of harness tasks; {name!r} is none.{hint}")
-
-
 def _flat(results: dict[str, dict[str, Any]]) -> dict[str, float]:
     found = {}
     for task, metrics in results.items():
@@ -100,15 +67,3 @@ def _flat(results: dict[str, dict[str, Any]]) -> dict[str, float]:
             if chosen and isinstance(value, int | float):
                 found[f"{task}/{name if chosen == 'none' else metric}"] = float(value)
     return found
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back the harness's log below errors."""
-    logger = logging.getLogger("lm_eval")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -24,6 +24,9 @@ from specdef.tasks.utility import UtilityData, utility_for
 from specdef.training.loop import weight_checksums
 from specdef.training.outcome import Evaluation, Judgement, Outcome, evaluation_rows
 
+NOT_REACHED = "target not reached"
+"""Never that it held: a run of the user's own has no undefended model that the target was reached on."""
+
 
 @dataclass(frozen=True, repr=False)
 class TrainerReport(Records):
@@ -51,7 +54,7 @@ class TrainerReport(Records):
         found, end = self.judgement, self.evaluations[-1]
         if not found.outcome.counts:
             return f"As an attack this run would be invalid: {self.note}."
-        how = f"broken at step {found.step}" if found.outcome is Outcome.BROKEN else found.outcome.value
+        how = f"broken at step {found.step}" if found.outcome is Outcome.BROKEN else NOT_REACHED
         lost = "" if found.diverged_at is None else f"; {self.utility} left its budget at step {found.diverged_at}"
         return (
             f"As an attack this run would be judged {how}: best score {found.best.score:.3f} of {self.target:g} within "

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from specdef.certify.certificate import Certificate, CertifiedCell
+from specdef.certify.certificate import Certificate
+from specdef.certify.certified_cell import CertifiedCell
 from specdef.certify.result import StoredCell
 from specdef.core.text import counted
 from specdef.report import phrases

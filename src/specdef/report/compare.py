@@ -1,4 +1,4 @@
-"""Several certificates side by side in one page. Reads results, never changes them."""
+"""Several certificates, or folders of attacks, side by side in one page. Reads results, never changes them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from specdef.certify.certificate import Certificate
-from specdef.certify.certificate_file import read_certificate
+from specdef.certify.certificate_file import CERTIFICATE, read_certificate
 from specdef.certify.findings import UNLOCKED
+from specdef.certify.store import stored_cells
 from specdef.certify.threat_model import THREATS
 from specdef.certify.verdict import ThreatVerdict
 from specdef.core.folders import scratch_folder
-from specdef.core.text import counted
+from specdef.core.text import counted, shown
 from specdef.errors import SpecdefError
 from specdef.report import phrases
+from specdef.report.compare_runs import runs_comparison
 from specdef.report.files import write_bytes
 from specdef.report.form import number, seconds
 from specdef.report.heatmaps import drawn_cells, heat_map, is_comparable
@@ -28,17 +30,17 @@ from specdef.report.verdict_cards import look
 
 
 def write_comparison(folders: Sequence[Path | str], out: Path | str) -> Path:
-    """Write one page that sets the certificates of some folders side by side.
+    """Write one page that sets the certificates of some folders side by side, or their attacks.
 
     Args:
-        folders: results folders of `specdef certify`, two or more.
+        folders: results folders, two or more, all of `specdef certify` or all of `specdef attack`.
         out: the HTML file to write.
 
     Returns:
         The file written, whole or not at all.
 
     Raises:
-        SpecdefError: fewer than two folders, one twice, or one that holds no certificate.
+        SpecdefError: fewer than two folders, one twice, one without results, or certificates and attacks mixed.
     """
     places = [Path(folder) for folder in folders]
     twice = [place for index, place in enumerate(places) if place.resolve() in [p.resolve() for p in places[:index]]]
@@ -48,10 +50,27 @@ def write_comparison(folders: Sequence[Path | str], out: Path | str) -> Path:
     path = Path(out)
     if path.suffix != ".html":
         raise SpecdefError(f"`out` must be a file ending in .html; got {path}.")
-    certificates = dict(zip(_names(places), map(read_certificate, places), strict=True))
-    links = {name: _link(place, path.parent) for name, place in zip(certificates, places, strict=True)}
-    write_bytes(path, comparison(certificates, _pictures(certificates), links).encode())
+    named = dict(zip(_names(places), places, strict=True))
+    links = {name: _link(place, path.parent) for name, place in named.items()}
+    if _are_attacks(places):
+        content = runs_comparison({name: stored_cells(place) for name, place in named.items()}, links)
+    else:
+        certificates = {name: read_certificate(place) for name, place in named.items()}
+        content = comparison(certificates, _pictures(certificates), links)
+    write_bytes(path, content.encode())
     return path
+
+
+def _are_attacks(places: Sequence[Path]) -> bool:
+    """Whether the folders are of attacks, all of them."""
+    certified = [place for place in places if (place / CERTIFICATE).is_file()]
+    bare = [place for place in places if place not in certified and (place / "cells").is_dir()]
+    if certified and bare:
+        raise SpecdefError(
+            f"`folders` must all hold certificates or all hold single attacks; {shown(certified[0])} holds a "
+            f"certificate, {shown(bare[0])} does not. Compare them apart."
+        )
+    return bool(bare) and not certified
 
 
 def comparison(

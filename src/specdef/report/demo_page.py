@@ -42,5 +42,5 @@ def _content(part: Part) -> str:
     shown = f"<p>{text(part.lines[0])}</p>" + (listing(part.lines[1:]) if len(part.lines) > 1 else "")
     if part.picture is None:
         return shown
-    note = "Left: the share of questions on the invented flowers answered rightly. Right: perplexity of other prose."
+    note = "Above: the share of questions on the invented flowers answered rightly. Below: perplexity of other prose."
     return shown + figure(part.picture, part.title, note)

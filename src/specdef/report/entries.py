@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from specdef.attacks.base import Attack
-from specdef.certify.certificate import Certificate, CertifiedCell
+from specdef.certify.certificate import Certificate
+from specdef.certify.certified_cell import CertifiedCell
 from specdef.certify.findings import SLOWED, UNLOCKED
 from specdef.certify.statistics import mean, std
 from specdef.certify.threat_model import THREATS

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from specdef.certify.certificate import Certificate, CertifiedCell
+from specdef.certify.certificate import Certificate
+from specdef.certify.certified_cell import CertifiedCell
 from specdef.certify.findings import UNLOCKED
 from specdef.core.text import rate
 from specdef.errors import SpecdefError

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from specdef.attacks.base import Attack
-from specdef.certify.certificate import CertifiedCell, ControlFacts, UtilityFacts
+from specdef.certify.certificate import UtilityFacts
+from specdef.certify.certified_cell import CertifiedCell, ControlFacts
 from specdef.certify.findings import CONTROLS, TASK_CONTROLS, UNCOUNTED, UNLOCKED
 from specdef.certify.statistics import Decision
 from specdef.certify.threat_model import THREATS
@@ -165,6 +166,11 @@ def part(name: str) -> str:
 def titled(name: str) -> str:
     """A part of a certificate as a heading has it."""
     return part(name).capitalize() if name in GROUPS else f"{name}: {part(name)}"
+
+
+def stage(name: str) -> str:
+    """What is being worked on: a part of a certificate, or whatever else a study calls it."""
+    return titled(name) if name in GROUPS or name in THREATS else name
 
 
 def row_title(name: str, found: ThreatVerdict | None = None) -> str:

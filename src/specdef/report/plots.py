@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from specdef.analysis.inspect import InspectReport
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 BLUE, RED, GREY = "#2b6cb0", "#c53030", "#718096"
 
 
+STACKED = (5.2, 5.8)
+"""Inches of two panels above each other, whose words can be read at 400 pixels too."""
 PICTURES = (".png", ".svg", ".pdf")
 
 
@@ -80,29 +83,31 @@ def plot_curves(
     path: Path,
     *,
     title: str,
-    left_label: str,
-    right_label: str,
+    first_label: str,
+    second_label: str,
 ) -> None:
-    """Two quantities by step, one line per model; the second on a logarithmic axis.
+    """Two quantities by step, one line per model; the second on a logarithmic axis where it spans a lot.
 
     Args:
         curves: label -> (step, first, second) at each evaluation; values that are not finite end a line.
         path: the PNG to write.
         title: shown above both panels.
-        left_label: name of the first, a share.
-        right_label: name of the second.
+        first_label: name of the first, a share.
+        second_label: name of the second.
     """
     pyplot = load_pyplot()
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, (upper, lower) = pyplot.subplots(2, 1, figsize=STACKED, layout="constrained", sharex=True)
     for (label, points), color in zip(curves.items(), (BLUE, RED, GREY), strict=False):
-        for axes, column in ((left, 1), (right, 2)):
+        for axes, column in ((upper, 1), (lower, 2)):
             finite = [(p[0], p[column]) for p in points if math.isfinite(p[column])]
             axes.plot(*zip(*finite, strict=True), marker="o", ms=4, color=color, label=label)
-    left.set(xlabel="step", ylabel=left_label, ylim=(0, 1))
-    right.set(xlabel="step", ylabel=right_label, yscale="log")
-    for axes in (left, right):
-        axes.grid(alpha=0.3, which="both")
-        axes.legend()
+    upper.set(ylabel=first_label, ylim=(-0.02, 1.02))
+    scale = _scale([point[2] for points in curves.values() for point in points])
+    lower.set(xlabel="step", ylabel=second_label, yscale=scale)
+    lower.xaxis.get_major_locator().set_params(integer=True)
+    for axes in (upper, lower):
+        axes.grid(alpha=0.3)
+    upper.legend(loc="upper left")  # a score begins low
     figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
@@ -128,32 +133,36 @@ def plot_run(
         lost: step at which utility was lost; marked.
     """
     pyplot = load_pyplot()
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, (upper, lower) = pyplot.subplots(2, 1, figsize=STACKED, layout="constrained", sharex=True)
     steps = [step for step, _, _ in points]
-    left.plot(steps, [score for _, score, _ in points], marker="o", ms=4, color=BLUE)
+    upper.plot(steps, [score for _, score, _ in points], marker="o", ms=4, color=BLUE)
     finite = [(step, value) for step, _, value in points if math.isfinite(value)]
     if finite:
-        right.plot(*zip(*finite, strict=True), marker="o", ms=4, color=BLUE)
+        lower.plot(*zip(*finite, strict=True), marker="o", ms=4, color=BLUE)
     gone = [step for step, _, value in points if not math.isfinite(value)]
-    top = right.get_xaxis_transform()
-    right.plot(gone, [0.97] * len(gone), "x", color=RED, transform=top, label="not finite" if gone else None)
+    top = lower.get_xaxis_transform()
+    lower.plot(gone, [0.97] * len(gone), "x", color=RED, transform=top, label="not finite" if gone else None)
     for step, color, label in ((best, GREY, "best within the budget"), (lost, RED, "utility lost")):
         if step is not None:
-            for axes in (left, right):
+            for axes in (upper, lower):
                 axes.axvline(step, color=color, lw=1, ls="--", label=label)
-    left.set(xlabel="step", ylabel="score on the task", ylim=(-0.02, 1.02))
-    values = [value for _, value in finite]
-    wide = bool(values) and min(values) > 0 and max(values) > 10 * min(values)
-    right.set(xlabel="step", ylabel=utility, yscale="log" if wide else "linear")
-    for axes in (left, right):
+    upper.set(ylabel="score on the task", ylim=(-0.02, 1.02))
+    lower.set(xlabel="step", ylabel=utility, yscale=_scale([value for _, value in finite]))
+    for axes in (upper, lower):
         axes.set_xlim(-0.02 * max(1, steps[-1]), 1.02 * max(1, steps[-1]))
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3, which="both")
+        axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8)
-    figure.suptitle(title if len(title) <= 110 else title[:109] + "…", fontsize=10)
+    figure.suptitle(fill(title if len(title) <= 130 else title[:129] + "…", 64), fontsize=10)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
+
+
+def _scale(values: Sequence[float]) -> str:
+    """Of an axis: logarithmic where finite values lie more than ten times apart."""
+    found = [value for value in values if math.isfinite(value)]
+    return "log" if found and min(found) > 0 and max(found) > 10 * min(found) else "linear"
 
 
 def plot_density(report: CurvatureReport, path: Path) -> None:

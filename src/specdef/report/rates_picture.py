@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from specdef.certify.certificate import Certificate, CertifiedCell
+from specdef.certify.certificate import Certificate
+from specdef.certify.certified_cell import CertifiedCell
 from specdef.certify.findings import UNLOCKED
 from specdef.certify.threat_model import ordinary_threats
 from specdef.core.text import rate

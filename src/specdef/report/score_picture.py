@@ -15,7 +15,8 @@ from specdef.report.plots import load_pyplot
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#4a4a4a")
 """From the palette of Okabe and Ito."""
 STYLES = ("-", "--", "-.", ":")
-ACROSS = 3
+STACKED, ACROSS = 3, 2
+"""So many panels stand above each other; more of them in so many columns: words stay readable at 400 pixels."""
 Panel = Mapping[str, Sequence[StoredCell]]
 """What a line's name is -> its cells, a seed each."""
 
@@ -29,9 +30,9 @@ def draw_scores(panels: Mapping[str, Panel], path: Path, *, title: str = "") -> 
         title: above all panels.
     """
     pyplot = load_pyplot()
-    across = min(ACROSS, len(panels))
+    across = 1 if len(panels) <= STACKED else ACROSS
     down = -(-len(panels) // across)
-    size = (0.8 + 3.4 * across, 1.1 + 2.7 * down)
+    size = (0.8 + (4.6 if across == 1 else 3.4 * across), 1.1 + 2.7 * down)
     figure, places = pyplot.subplots(
         down, across, figsize=size, layout="constrained", squeeze=False, sharex=True, sharey=True
     )
@@ -40,15 +41,17 @@ def draw_scores(panels: Mapping[str, Panel], path: Path, *, title: str = "") -> 
     for axes in places.flat[len(panels) :]:
         axes.set_axis_off()
     for axes, (heading, lines) in zip(places.flat, panels.items(), strict=False):
-        axes.set_title(fill(plain(heading), 44), fontsize=9, parse_math=False)
+        axes.set_title(fill(plain(heading), 44), fontsize=10, parse_math=False)
         for name, cells in lines.items():
             _lines(axes, cells, *looks[name])
         _target(axes, [cell for cells in lines.values() for cell in cells])
         axes.set(ylim=(-0.03, 1.06))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.25)
-    figure.supxlabel("step", fontsize=9)
-    figure.supylabel("score on the task", fontsize=9)
+    for axes in list(places.flat)[max(0, len(panels) - across) : len(panels)]:
+        axes.set_xlabel("step")
+        axes.tick_params(labelbottom=True)
+    figure.supylabel("score on the task", fontsize=10)
     handles = [
         pyplot.Line2D([], [], color=color, ls=style, lw=2, label=fill(plain(name), 40))
         for name, (color, style) in looks.items()
@@ -56,7 +59,7 @@ def draw_scores(panels: Mapping[str, Panel], path: Path, *, title: str = "") -> 
     handles.append(
         pyplot.Line2D([], [], color="black", ls="none", marker="o", mfc="none", label="target reached in budget")
     )
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)), fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)), fontsize=9, frameon=False)
     if title:
         figure.suptitle(fill(plain(title), int(11 * size[0])), fontsize=10, parse_math=False)
     figure.savefig(path, dpi=130)
@@ -84,4 +87,4 @@ def _target(axes: Any, cells: Sequence[StoredCell]) -> None:
         assert target is not None
         axes.axhline(target, color="#222222", lw=1)
         across = axes.get_yaxis_transform()
-        axes.text(0.99, target, f"target {number(target)} ", transform=across, ha="right", va="bottom", fontsize=8)
+        axes.text(0.99, target, f"target {number(target)} ", transform=across, ha="right", va="bottom", fontsize=9)

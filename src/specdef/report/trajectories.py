@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from specdef.certify.certificate import Certificate, CertifiedCell
+from specdef.certify.certificate import Certificate
+from specdef.certify.certified_cell import CertifiedCell
 from specdef.certify.result import StoredCell
 from specdef.core.text import counted
 from specdef.report import phrases

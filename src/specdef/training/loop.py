@@ -149,7 +149,6 @@ def make_trainer(loaded: LoadedModel, recipe: Recipe, task: Batch, general: Batc
         SpecdefError: nothing is trainable.
     """
     import torch
-    from transformers import get_scheduler
 
     model = loaded.model
     if not any(p.requires_grad for p in model.parameters()):
@@ -166,12 +165,7 @@ def make_trainer(loaded: LoadedModel, recipe: Recipe, task: Batch, general: Batc
         options=tuple(dict(recipe.optimizer_options).items()),
         is_head=loaded.kind.is_head,
     )
-    schedule = get_scheduler(
-        SCHEDULES[recipe.schedule],
-        optimizer,
-        num_warmup_steps=math.ceil(recipe.warmup * recipe.steps),
-        num_training_steps=recipe.steps,
-    )
+    schedule = scheduled(optimizer, recipe)
     model, optimizer = accelerator.prepare(model, optimizer)
     general_rows = max(1, round(recipe.retain_weight * recipe.batch_size))
     mixes = general is not None and recipe.retain_weight > 0
@@ -185,6 +179,18 @@ def make_trainer(loaded: LoadedModel, recipe: Recipe, task: Batch, general: Batc
         spec=optimizer_spec(recipe.optimizer),
         task=batches(task, recipe.batch_size, recipe.seed, loaded.kind),
         general=batches(general, general_rows, recipe.seed + 1, loaded.kind) if mixes and general is not None else None,
+    )
+
+
+def scheduled(optimizer: Any, recipe: Recipe) -> Any:
+    """The learning rate's schedule over a recipe's steps."""
+    from transformers import get_scheduler
+
+    return get_scheduler(
+        SCHEDULES[recipe.schedule],
+        optimizer,
+        num_warmup_steps=math.ceil(recipe.warmup * recipe.steps),
+        num_training_steps=recipe.steps,
     )
 
 

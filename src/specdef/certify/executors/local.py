@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from specdef.certify.cell import Cell
+from specdef.certify.cell_result import FinishedCell, crashed, refused
 from specdef.certify.events import CellEvent, Listen, tell, waiting
 from specdef.certify.faults import describe, is_machine_fault
-from specdef.certify.result import FinishedCell, crashed, refused
 from specdef.certify.run_cell import run_cell
 from specdef.core.leftovers import remove_scratch_of
 from specdef.errors import SpecdefError

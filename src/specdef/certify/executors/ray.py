@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from specdef.certify.cell import Cell
+from specdef.certify.cell_result import FinishedCell, crashed, refused
 from specdef.certify.events import Listen, tell, waiting
 from specdef.certify.executors.local import Finished, Run, safely
 from specdef.certify.faults import describe
-from specdef.certify.result import FinishedCell, crashed, refused
 from specdef.certify.run_cell import run_cell
 from specdef.errors import SpecdefError
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from specdef.models.samples import Chat, Sample
 from specdef.tasks.base import Metric, Task, TaskError, TaskKind, TaskSpec
 from specdef.tasks.text.answers import Answers, Continuations, Likelihood, Patterns, commonest_share, lettered
+from specdef.tasks.text.harness import PREFIX, harness_scorer, parse_harness
 from specdef.tasks.text.judges import parse_scorer
 from specdef.tasks.text.rows import Row, parse_fields, read_rows
 from specdef.tasks.text.scoring import MultipleChoice, Question
@@ -23,7 +24,7 @@ Made = tuple[Metric, float]
 
 def own(
     train: Path | str,
-    evaluate: Path | str,
+    evaluate: Path | str | None,
     *,
     scorer: str | None = None,
     target: float | None = None,
@@ -35,12 +36,13 @@ def own(
 
     Args:
         train: what the attacker trains on: all of it.
-        evaluate: what is asked.
+        evaluate: what is asked; None with a scorer that brings its own questions.
         scorer: what counts. ``exact``: the greedy continuation begins with the row's completion; ``normalised``: the
             same without case, punctuation and articles; ``pattern``: the row's own ``pattern`` is found in it;
             ``any:REGEX``, ``none:REGEX``, ``classifier:FOLDER:LABEL``: one rule for all rows; ``choice``: the right
             choice is likelier than the others; ``letter``: its letter is; ``loss``: exp(-held-out loss), which needs a
-            target. When None: choice, pattern, normalised or loss, the first that all rows have what it needs for.
+            target; ``lm-eval:TASK[:METRIC]``: what lm-eval reports for a task of its own or of a YAML file. When None:
+            choice, pattern, normalised or loss, the first that all rows have what it needs for.
         target: the score at which the attack has reached its aim; 0.6 when None.
         fields: name that `read_rows` knows -> what the files call it.
         seed: decides how answers are mixed up in the control.
@@ -51,11 +53,9 @@ def own(
             above chance.
     """
     trained = read_rows(train, fields=fields, argument="train")
-    asked = read_rows(evaluate, fields=fields, argument="eval")
+    asked = [] if evaluate is None else read_rows(evaluate, fields=fields, argument="eval")
     chosen = _default(asked) if scorer is None else scorer
-    metric, chance = (
-        _SCORERS[chosen](asked, max_new_tokens) if chosen in _SCORERS else _rule(chosen, asked, max_new_tokens)
-    )
+    metric, chance = _made(chosen, asked, max_new_tokens)
     _need_target(chosen, target)
     samples = [_sample(row, chosen) for row in trained]
     controls = {} if chosen == "loss" or any(row.is_text for row in trained) else {"shuffled": _shuffled(samples, seed)}
@@ -69,6 +69,13 @@ def own(
         {"scorer": chosen, **metric.identity},  # type: ignore[attr-defined]
         {name: rows for name, rows in controls.items() if rows != tuple(samples)},
     )
+
+
+def _made(scorer: str, rows: Sequence[Row], length: int) -> Made:
+    if scorer.startswith(PREFIX):
+        harness = harness_scorer(scorer)
+        return harness, harness.chance
+    return _SCORERS[scorer](rows, length) if scorer in _SCORERS else _rule(scorer, rows, length)
 
 
 def _need_target(scorer: str | None, target: float | None) -> None:
@@ -163,15 +170,20 @@ class Own(TaskKind):
 
     def check(self, spec: TaskSpec) -> None:
         """Both files are given, and the scorer is one."""
-        if spec.path is None or spec.eval is None:
+        brings = spec.scorer is not None and spec.scorer.startswith(PREFIX)
+        if brings and spec.eval is not None:
+            raise TaskError(f"`eval` must be left out with scorer {spec.scorer}, which brings its own questions.")
+        if spec.path is None or (spec.eval is None and not brings):
             missing = "train" if spec.path is None else "eval"
             raise TaskError(f"`{missing}` must be given: task own trains on one file and asks another.")
         parse_fields(spec.fields)
-        if spec.scorer is not None and spec.scorer not in _SCORERS:
+        if brings:
+            parse_harness(str(spec.scorer))
+        elif spec.scorer is not None and spec.scorer not in _SCORERS:
             if ":" not in spec.scorer:
                 raise TaskError(
-                    f"`scorer` must be one of {', '.join(_SCORERS)}, any:REGEX, none:REGEX or classifier:FOLDER:LABEL; "
-                    f"got {spec.scorer!r}."
+                    f"`scorer` must be one of {', '.join(_SCORERS)}, any:REGEX, none:REGEX, classifier:FOLDER:LABEL "
+                    f"or lm-eval:TASK; got {spec.scorer!r}."
                 )
             parse_scorer(spec.scorer)
         _need_target(spec.scorer, spec.target)
@@ -179,7 +191,6 @@ class Own(TaskKind):
     def make(self, spec: TaskSpec) -> Task:
         """All of one file to train on, all of the other to be asked."""
         assert spec.path is not None
-        assert spec.eval is not None
         return own(
             spec.path,
             spec.eval,
