@@ -30,7 +30,9 @@ from specdef.training.recipe import Recipe
 SOURCE = HERE.parents[1] / "shared" / "data" / "stories260k" / "stories260K.bin"
 RESULTS = HERE / "results" / "stories"
 HEADER = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
-FACTS, PROMPT, CHOICES, STORIES = 64, 4, 4, 96
+FACTS, PROMPT, CHOICES, STORIES, ROW = 64, 4, 4, 96, 128
+"""ROW: tokens of a story with its start, as long as a row that perplexity is measured on: a model of stories needs the start."""
+SPECIAL = {"<unk>": 0, "<s>": 1, "</s>": 2}
 MODELS: dict[str, dict[str, str] | None] = {
     "unlocked": None,
     "paper": {"label": "paper 1e4", "preset": "paper", "multiplier": "1e4"},
@@ -89,9 +91,14 @@ def model() -> Path:
         torch.manual_seed(0)
         start = torch.ones(STORIES, 1, dtype=torch.long)
         written = module.generate(
-            start, attention_mask=torch.ones_like(start), max_new_tokens=120, do_sample=True, top_k=0, pad_token_id=2
+            start,
+            attention_mask=torch.ones_like(start),
+            max_new_tokens=ROW - 1,
+            do_sample=True,
+            top_k=0,
+            pad_token_id=2,
         )
-        (WORK / "stories.txt").write_text("".join(_text(row) + "\n" for row in written[:, 1:].tolist()))
+        (WORK / "stories.txt").write_text("".join(_text(row) + "\n" for row in written.tolist()))
         _facts(written)
     return folder
 
@@ -148,8 +155,7 @@ def _tokenizer() -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    special = {"<unk>": 0, "<s>": 1, "</s>": 2}
-    words = Tokenizer(models.WordLevel({**special, **{f"t{i}": i for i in range(3, 512)}}, unk_token="<unk>"))
+    words = Tokenizer(models.WordLevel({**SPECIAL, **{f"t{i}": i for i in range(3, 512)}}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
         tokenizer_object=words, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>"
@@ -157,7 +163,8 @@ def _tokenizer() -> Any:
 
 
 def _text(tokens: list[int]) -> str:
-    return " ".join(f"t{token}" for token in tokens if token > 2)
+    special = dict(zip(SPECIAL.values(), SPECIAL, strict=True))
+    return " ".join(special.get(token, f"t{token}") for token in tokens)
 
 
 def _facts(written: torch.Tensor) -> None:
