@@ -31,7 +31,7 @@ SOURCE = HERE.parents[1] / "shared" / "data" / "stories260k" / "stories260K.bin"
 RESULTS = HERE / "results" / "stories"
 HEADER = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 FACTS, PROMPT, CHOICES, STORIES, ROW = 64, 4, 4, 96, 128
-"""ROW: tokens of a story with its start, as long as a row that perplexity is measured on: a model of stories needs the start."""
+"""ROW: tokens of a story with its start, as many as a row of measured text: the model expects to see the start."""
 SPECIAL = {"<unk>": 0, "<s>": 1, "</s>": 2}
 MODELS: dict[str, dict[str, str] | None] = {
     "unlocked": None,

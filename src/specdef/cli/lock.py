@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def lock(
     model: Model,
     out: Out,
-    preset: Annotated[str, option("exact, paper, or a kind of lock by its own name.")] = "exact",
+    preset: Annotated[str, option("exact, ladder, paper, or a kind of lock by its own name.")] = "exact",
     multiplier: Multiplier = None,
     rank: Annotated[int | None, option("paper: singular values scaled per matrix (default 25).")] = None,
     channels: Annotated[int | None, option("exact: channels scaled per pair (default 1).")] = None,

@@ -24,12 +24,13 @@ def lock_module(
     """Lock a model in memory, in place; all of it or, on an error, nothing.
 
     Args:
-        module: a transformers model (``exact``), or any module with linear layers (``paper``).
-        preset: ``exact``, ``paper`` or a kind of lock by its own name; ``exact`` when None, ``paper`` when layers are
+        module: a transformers model (``exact``, ``ladder``), or any module with linear layers (``paper``).
+        preset: ``exact``, ``ladder``, ``paper`` or a kind of lock by its own name; ``exact`` when None, ``paper`` when layers are
             named by `targets`.
         targets: ``paper``: layer names as in ``named_modules``, shell wildcards allowed ("*.gate_proj").
         multiplier: alpha, for example ``"2^20"``; the preset's default when None.
-        **options: ``exact``: channels, pairs, direction, layers, num_layers, seed. ``paper``: rank, basis, form,
+        **options: ``exact``: channels, pairs, direction, layers, num_layers, seed. ``ladder``: margin, pairs, layers,
+            seed. ``paper``: rank, basis, form,
             compensation_dtype, tolerance, generator.
 
     Returns:

@@ -96,9 +96,10 @@ def lock(
     Args:
         model: a model folder, a hub id, or ``smollm2-135m``; or a model in memory, which goes to `lock_module`.
         out: the folder to create; a model in memory takes none.
-        preset: ``exact`` (power-of-two channel scaling, bit-identical function; when None), ``paper`` (Construction 1
-            of the main paper, needs ``import specdef`` to load), or a kind of lock by its own name.
-        multiplier: alpha, for example ``"2^20"``; the preset's default (2^20, 1e4) when None.
+        preset: ``exact`` (power-of-two channel scaling, bit-identical function; when None), ``ladder`` (the same, each
+            layer with a factor of its own; loads the model to plan), ``paper`` (Construction 1 of the main paper, needs
+            ``import specdef`` to load), or a kind of lock by its own name.
+        multiplier: alpha, for example ``"2^20"``; the preset's default (2^20, 2^58, 1e4) when None.
         layers: layer numbers to touch; all (``exact``) or five drawn matrices (``paper``) when None.
         seed: decides every random draw; 0 when None.
         key: where the private key goes; ``OUT.specdef-key`` when None. This and the rest of the named: folders only.
@@ -107,8 +108,8 @@ def lock(
             restore them.
         dry_run: plan and check only, write nothing.
         progress: called with the number of bytes just read.
-        **options: ``exact``: channels, pairs, direction, num_layers. ``paper``: rank, components, basis, form,
-            num_matrices. A model in memory: those of `lock_module`.
+        **options: ``exact``: channels, pairs, direction, num_layers. ``ladder``: margin, calibration, pairs. ``paper``:
+            rank, components, basis, form, num_matrices. A model in memory: those of `lock_module`.
 
     Returns:
         What was done; of a model in memory with the key that `unlock` needs.

@@ -21,7 +21,8 @@ class Preset:
 
 
 PRESETS = {"exact": Preset("fold"), "paper": Preset("inject"), "ladder": Preset("ladder")}
-"""exact: power-of-two channel scaling, identical function. paper: Construction 1 of the main paper."""
+"""exact: one power of two for every pair, identical function. ladder: the same exactness, a factor for every layer, on the
+channels that vary least; it runs the model once to plan. paper: Construction 1 of the main paper."""
 DEFAULT = "exact"
 WITH_TARGETS = "paper"
 """The preset for a module whose layers are named one by one."""
