@@ -25,13 +25,12 @@ def lock_module(
 
     Args:
         module: a transformers model (``exact``, ``ladder``), or any module with linear layers (``paper``).
-        preset: ``exact``, ``ladder``, ``paper`` or a kind of lock by its own name; ``exact`` when None, ``paper`` when layers are
-            named by `targets`.
+        preset: ``exact``, ``ladder``, ``paper`` or a kind of lock by its own name; ``exact`` when None, ``paper`` when
+            layers are named by `targets`.
         targets: ``paper``: layer names as in ``named_modules``, shell wildcards allowed ("*.gate_proj").
         multiplier: alpha, for example ``"2^20"``; the preset's default when None.
         **options: ``exact``: channels, pairs, direction, layers, num_layers, seed. ``ladder``: margin, pairs, layers,
-            seed. ``paper``: rank, basis, form,
-            compensation_dtype, tolerance, generator.
+            seed. ``paper``: rank, basis, form, compensation_dtype, tolerance, generator.
 
     Returns:
         The kind's figures, and the key that `unlock_module` needs; it holds original weights.

@@ -21,7 +21,7 @@ class Preset:
 
 
 PRESETS = {"exact": Preset("fold"), "paper": Preset("inject"), "ladder": Preset("ladder")}
-"""exact: one power of two for every pair, identical function. ladder: the same exactness, a factor for every layer, on the
+"""exact: one power of two for every pair, identical function. ladder: as exact, with a factor for every layer, on the
 channels that vary least; it runs the model once to plan. paper: Construction 1 of the main paper."""
 DEFAULT = "exact"
 WITH_TARGETS = "paper"
