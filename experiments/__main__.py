@@ -30,6 +30,7 @@ IN_CODE: dict[str, Callable[[str], Path]] = {
     "curvature": curvature.run,
     "detect": detect.run,
     "injection": injection.run,
+    "ladder": ladder.run,
     "spectra": spectra.run,
     **dict.fromkeys(("stories", *(f"stories-{model}" for model in stories.MODELS)), stories.run),
     "table9": table9.run,

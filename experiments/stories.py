@@ -1,8 +1,8 @@
 """A second real family, small enough for every attack: a trained Llama of 260,000 parameters (stories260k).
 
 Its tokenizer was not obtained, so it is given one whose words are token numbers: ``t417``. What an attacker wants is
-sixty-four sequences of four tokens and what follows each, one of four tokens that are equally often right. General text
-is what the model itself writes.
+forty-eight sequences of four tokens and what follows each, one of four tokens that are equally often right. General
+text is what the model itself writes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from specdef.training.recipe import Recipe
 SOURCE = HERE.parents[1] / "shared" / "data" / "stories260k" / "stories260K.bin"
 RESULTS = HERE / "results" / "stories"
 HEADER = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
-FACTS, PROMPT, CHOICES, STORIES, ROW = 64, 4, 4, 96, 128
+FACTS, PROMPT, CHOICES, STORIES, ROW = 48, 4, 4, 96, 128
 """ROW: tokens of a story with its start, as many as a row of measured text: the model expects to see the start."""
 SPECIAL = {"<unk>": 0, "<s>": 1, "</s>": 2}
 MODELS: dict[str, dict[str, str] | None] = {
@@ -67,6 +67,7 @@ def run(name: str) -> Path:
             task=TaskSpec("own", str(WORK / "stories-train.jsonl"), eval=str(WORK / "stories-eval.jsonl")),
             threats=("T0", "T1", "T2", "T3", "T4"),
             recipe=Recipe(),
+            window=(5e-5, 1e-4, 2e-4, 3e-4),
             text=WORK / "stories.txt",
             also=_also(WORK / "stories-also.yaml"),
             resources=resources(),
