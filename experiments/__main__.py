@@ -14,6 +14,7 @@ from experiments import (
     curvature,
     detect,
     injection,
+    ladder,
     spectra,
     stories,
     tables,
