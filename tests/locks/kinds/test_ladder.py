@@ -286,5 +286,5 @@ def test_a_channel_that_teaches_nothing_is_no_rung(tmp_path: Path) -> None:
     pairs = [pair for pair in resolve(checkpoint.config, checkpoint.shapes).pairs if pair.id == "updown.0"]
     sums = np.zeros(pairs[0].size)
     sums[7] = 1.0
-    measured = Measured({"updown.0": PairMeasure(None, sums, sums)}, 1.0, 1)
+    measured = Measured({"updown.0": PairMeasure(None, sums, sums)}, 1.0)
     assert [c.channel for c in plan_ladder(checkpoint, pairs, measured, LadderOptions()).channels] == [7]

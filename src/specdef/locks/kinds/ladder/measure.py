@@ -46,12 +46,10 @@ class Measured:
     Attributes:
         pairs: pair id -> its channels.
         total: sum of |dL/dw| over every weight of the model: what training all of it does per unit of learning rate.
-        num_tokens: how many positions the gradient is the mean over.
     """
 
     pairs: Mapping[str, PairMeasure]
     total: float
-    num_tokens: int
 
 
 def measure(
@@ -81,7 +79,7 @@ def measure(
             parameter.requires_grad_(True)
             parameter.grad = None
         with _watched(readers) as constancies, torch.enable_grad():
-            loss, num_tokens = _loss(model, inputs, seed)
+            loss = _loss(model, inputs, seed)
             loss.backward()
         slopes = _slopes(
             model,
@@ -90,7 +88,7 @@ def measure(
         )
         found = {pair.id: _of_pair(pair, slopes, constancies) for pair in pairs}
         total = sum(float(p.grad.abs().sum(dtype=torch.float64)) for p in own.values() if p.grad is not None)
-        return Measured(found, total, num_tokens)
+        return Measured(found, total)
     finally:
         model.train(training)
         for name, parameter in own.items():
@@ -98,13 +96,13 @@ def measure(
             parameter.grad = held[name]
 
 
-def _loss(model: Any, inputs: Mapping[str, Tensor], seed: int) -> tuple[Tensor, int]:
-    """Cross-entropy against classes drawn from the model's own outputs, and how many there are."""
+def _loss(model: Any, inputs: Mapping[str, Tensor], seed: int) -> Tensor:
+    """Cross-entropy against classes drawn from the model's own outputs."""
     outputs: Tensor = model(**inputs)[0].flatten(0, -2).float()
     log_p = torch.log_softmax(outputs, dim=-1)
     generator = torch.Generator(device=log_p.device).manual_seed(seed)
     classes = torch.multinomial(log_p.detach().exp(), 1, generator=generator)
-    return -log_p.gather(-1, classes).mean(), len(classes)
+    return -log_p.gather(-1, classes).mean()
 
 
 def _readers(model: nn.Module, sources: Mapping[str, str], pairs: Iterable[ResolvedPair]) -> dict[str, nn.Module]:
