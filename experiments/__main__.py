@@ -6,7 +6,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments import calibration, certificates, coverage, crosscheck, curvature, detect, injection, spectra, tables
+from experiments import (
+    calibration,
+    certificates,
+    coverage,
+    crosscheck,
+    curvature,
+    detect,
+    injection,
+    runtimes,
+    spectra,
+    tables,
+)
 from experiments.theory import table9, table10, table11, table29
 from experiments.toy import run as toy
 from specdef.errors import SpecdefError
@@ -19,6 +30,7 @@ IN_CODE: dict[str, Callable[[str], Path]] = {
     "curvature": curvature.run,
     "detect": detect.run,
     "injection": injection.run,
+    "runtimes": runtimes.run,
     "spectra": spectra.run,
     "table9": table9.run,
     "table10": table10.run,

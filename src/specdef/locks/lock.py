@@ -107,7 +107,8 @@ def lock(
             restore them.
         dry_run: plan and check only, write nothing.
         progress: called with the number of bytes just read.
-        **options: ``exact``: channels, pairs, direction, num_layers. ``paper``: rank, components, basis, form,
+        **options: ``exact``: channels, pairs, direction, num_layers, runtimes (what it must run in, of
+            `locks.runtimes.RULES`). ``paper``: rank, components, basis, form,
             num_matrices. A model in memory: those of `lock_module`.
 
     Returns:

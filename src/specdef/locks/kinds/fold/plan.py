@@ -24,6 +24,7 @@ from specdef.linalg.multiplier import exponent_of
 from specdef.locks.base import PreparedLock
 from specdef.locks.edits import Edit, Locations, inverse, shard_edits
 from specdef.locks.key import Key, scalings, stored_tensors
+from specdef.locks.kinds.fold.budget import runtime_claims, runtime_remarks, within_budget
 from specdef.locks.kinds.fold.choose import NoExactChannelError, choose_channels, signed_slots
 from specdef.locks.kinds.fold.options import FoldOptions
 from specdef.locks.selection import select_layers
@@ -80,7 +81,8 @@ def plan_fold(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions
             f"`multiplier` must be at most 2^{MAX_EXPONENT}, beyond which squared gradients overflow; got 2^{exponent}."
         )
     layers = select_layers(model.dims.num_layers, options.layers, options.num_layers, options.seed)
-    pairs = _select_pairs(model, options, layers)
+    budgeted = within_budget(model, _select_pairs(model, options, layers), options, exponent)
+    options, exponent, pairs = budgeted.options, budgeted.exponent, budgeted.pairs
     where = checkpoint.locate()
     for pair in pairs:
         if exponent * pair.degree > MAX_EXPONENT:
@@ -90,13 +92,13 @@ def plan_fold(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions
             )
     headroom = _check_dtypes(pairs, where, options, exponent, _runs_in_float16(checkpoint.config))
     channels: dict[str, tuple[int, ...]] = {}
-    left_out: dict[str, str] = {}
+    left_out = dict(budgeted.left_out)
     for pair in pairs:
         try:
             channels[pair.id] = choose_channels(checkpoint, where, pair, options, exponent)
         except NoExactChannelError as refusal:
             left_out[pair.id] = str(refusal)
-            if options.pairs is not None or len(left_out) == len(pairs):
+            if options.pairs is not None or len(left_out) == len(pairs) + len(budgeted.left_out):
                 raise
     locked = [pair for pair in pairs if pair.id in channels]
     edits = [edit for pair in locked for edit in _edits(pair, channels[pair.id], options.direction, exponent)]
@@ -181,7 +183,7 @@ def prepare(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions) 
         edits=shard_edits(plan.edits, checkpoint.locate()),
         key_edits=tuple(edit.to_json() for edit in plan.edits),
         blobs=_offset_originals(plan, checkpoint),
-        remarks=_remarks(strength["pairs"], model, options),
+        remarks=(*_remarks(strength["pairs"], model, options), *runtime_remarks(exactness["runtimes"])),
     )
 
 
@@ -241,6 +243,7 @@ def _describe(plan: LockPlan, model: ResolvedModel) -> tuple[dict[str, Any], dic
             else "a cache in the model's own dtype is exact; a float16 or fp8 cache loses scaled value channels"
         ),
         "quantisation": "quantising the locked model afterwards damages the channels it divides",
+        "runtimes": runtime_claims(counts, plan.exponent, plan.options),
         "headroom": dict(plan.headroom),
         "left_out": dict(plan.left_out),
     }
