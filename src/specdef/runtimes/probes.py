@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from specdef.checkpoint.header import load_json_object
 from specdef.errors import CheckpointError
@@ -33,30 +32,34 @@ class Probes:
 
 
 def probes(folder: Path, *, num_prompts: int = NUM_PROMPTS) -> Probes:
-    """The bundled prose and prompts as a model's tokens; random tokens for a folder without a tokenizer.
+    """The bundled prose and prompts as a model's tokens; random tokens where its tokenizer does not fit it, or is none.
 
     Args:
         folder: a model folder.
         num_prompts: the first so many.
     """
-    tokenizer = _tokenizer(folder)
-    if tokenizer is None:
-        config = load_json_object(folder / "config.json")
-        text = Probing().probes(config, 1, seed=0, length=TEXT_TOKENS)["input_ids"][0].tolist()
-        prompts = Probing().probes(config, num_prompts, seed=1, length=PROMPT_TOKENS)["input_ids"].tolist()
-        return Probes(tuple(text), tuple(map(tuple, prompts)))
-    data = files("specdef.data")
-    prose = token_ids(tokenizer, data.joinpath("prose.txt").read_text(encoding="utf-8"), special=True)
-    lines = data.joinpath("runtime_prompts.txt").read_text(encoding="utf-8").splitlines()[:num_prompts]
-    length = min(PROMPT_TOKENS, *(len(token_ids(tokenizer, line, special=True)) for line in lines))
-    begun = (tuple(token_ids(tokenizer, line, special=True)[:length]) for line in lines)
-    return Probes(tuple(prose[:TEXT_TOKENS]), tuple(begun))
+    config = load_json_object(folder / "config.json")
+    longest = config.get("max_position_embeddings") or config.get("n_positions") or TEXT_TOKENS
+    length = min(TEXT_TOKENS, longest)
+    found = _written(folder, num_prompts, length)
+    if found is not None and max(map(max, (found.text, *found.prompts))) < config.get("vocab_size", 0):
+        return found
+    text = Probing().probes(config, 1, seed=0, length=length)["input_ids"][0].tolist()
+    prompts = Probing().probes(config, num_prompts, seed=1, length=PROMPT_TOKENS)["input_ids"].tolist()
+    return Probes(tuple(text), tuple(map(tuple, prompts)))
 
 
-def _tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer; None where there is none, or one without words, which transformers makes of nothing."""
+def _written(folder: Path, num_prompts: int, longest: int) -> Probes | None:
+    """The probes as the folder's tokenizer writes them; None without one, or with one that knows no words."""
     try:
         tokenizer = load_tokenizer(folder)
     except CheckpointError:
         return None
-    return tokenizer if token_ids(tokenizer, "A word.") else None
+    data = files("specdef.data")
+    prose = token_ids(tokenizer, data.joinpath("prose.txt").read_text(encoding="utf-8"), special=True)
+    lines = data.joinpath("runtime_prompts.txt").read_text(encoding="utf-8").splitlines()[:num_prompts]
+    begun = [token_ids(tokenizer, line, special=True) for line in lines]
+    length = min(PROMPT_TOKENS, *map(len, begun))
+    if not prose or not length:
+        return None
+    return Probes(tuple(prose[:longest]), tuple(tuple(prompt[:length]) for prompt in begun))
