@@ -43,7 +43,7 @@ RULES: dict[str, Rule] = {
     "f32": Rule("nothing is lost"),
     "bf16": Rule("nothing is lost"),
     "f16-cache": Rule("a float16 cache of values overflows or underflows", {("vo", "up"): 8, ("vo", "down"): 8}),
-    "f16": Rule("float16 weights and activations overflow or underflow", {("*", "up"): 4, ("*", "down"): 4}),
+    "f16": Rule("float16 weights and activations overflow or underflow", {("*", "up"): 4, ("*", "down"): 0}),
     "q8_0": Rule("a block of 32 has one scale, a float16", {("*", "up"): 4, ("*", "down"): 0}, block=32, levels=127),
     "q4_k": Rule(
         "a block of 256 has one scale, a float16 that is small already", {("*", "up"): 0, ("*", "down"): 0}, block=32

@@ -15,7 +15,7 @@ from specdef import lock, unlock, verify
 from specdef.errors import PlanError
 from specdef.locks.lock import LockReport
 
-WIDE = {"hidden_size": 128, "intermediate_size": 128, "num_attention_heads": 2, "num_key_value_heads": 2}
+WIDE = {"hidden_size": 128, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2}
 BLOCK, LEVELS = 32, 127
 
 
@@ -40,6 +40,8 @@ def test_blocks_keep_their_levels_and_scale_by_a_power_of_two(tmp_path: Path) ->
     report = _lock(model, tmp_path / "locked", runtimes=["f16-cache", "q8_0"])
     assert report.strength["exponent"] == 4
     assert report.strength["channels_per_pair"] == BLOCK
+    more = lock(model, tmp_path / "more", runtimes=["q8_0"], channels=BLOCK + 1, dry_run=True)
+    assert more.strength["channels_per_pair"] == 2 * BLOCK  # whole blocks
     before, after = load_file(model / "model.safetensors"), load_file(tmp_path / "locked" / "model.safetensors")
     changed = 0
     for name, weight in before.items():
