@@ -62,8 +62,11 @@ LOCKS: dict[str, dict[str, Any]] = {
             (20, "norm", "up"),
             (20, "updown", "up"),
             (20, "vo", "up"),
+            (20, "vo", "down"),
             (8, "vo", "up"),
             (8, "vo", "down"),
+            (8, "norm", "up"),
+            (8, "updown", "up"),
         )
     },
 }

@@ -16,6 +16,7 @@ def test_the_strictest_of_several_runtimes_rules() -> None:
     assert limit([], "vo", "up") == limit(["f32", "bf16"], "vo", "down") == MAX_EXPONENT
     assert block_of(["f16-cache", "q8_0"]) == 32
     assert block_of([]) == 1
+    assert limit(["q4_k"], "norm", "up") == limit(["f16"], "norm", "up") == 4
     assert smallest_weight(["q8_0"]) == 127 * 2.0**-14
     assert smallest_weight(["f16-cache"]) == 0.0
 
@@ -27,7 +28,9 @@ def test_a_plan_breaks_where_an_exponent_or_a_block_does_not_fit() -> None:
     assert lost["q8_0"].startswith("norm, vo: ")
     assert "f16-cache" not in broken(["norm"], 20, "up", 1)
     assert "q8_0" in broken(["norm"], 4, "up", 1)  # one channel of a block of 32
-    assert "q8_0" not in broken(["norm"], 4, "up", 32)
+    assert "q8_0" not in broken(["norm"], 4, "up", 32, 32)
+    assert "int8" in broken(["norm"], 4, "up", 32, 32)  # a row's one scale bears one small channel, not a block
+    assert "int8" not in broken(["norm"], 4, "up", 1)
 
 
 def test_a_runtime_without_a_rule_is_refused() -> None:

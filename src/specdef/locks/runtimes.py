@@ -7,6 +7,7 @@ for another model: `specdef verify DIR --runtime NAME` measures.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -27,12 +28,14 @@ class Rule:
         block: aligned channels that share one scale, which a lock must scale together.
         levels: largest level of a block; its scale, largest weight / levels, is a float16 and must stay normal. 0 where
             blocks have none.
+        channels: most channels of a pair that may be scaled.
     """
 
     why: str
     limits: Mapping[tuple[str, str], int] = field(default_factory=dict)
     block: int = 1
     levels: int = 0
+    channels: int = sys.maxsize
 
     def limit(self, kind: str, direction: str) -> int:
         """Largest exponent of a kind of pair in a direction; 0 where none survives."""
@@ -46,9 +49,12 @@ RULES: dict[str, Rule] = {
     "f16": Rule("float16 weights and activations overflow or underflow", {("*", "up"): 4, ("*", "down"): 0}),
     "q8_0": Rule("a block of 32 has one scale, a float16", {("*", "up"): 4, ("*", "down"): 0}, block=32, levels=127),
     "q4_k": Rule(
-        "a block of 256 has one scale, a float16 that is small already", {("*", "up"): 0, ("*", "down"): 0}, block=32
+        "blocks of 32 and 256 have one scale, a float16",
+        {("*", "up"): 4, ("*", "down"): 0},
+        block=32,
+        levels=127,
     ),
-    "int8": Rule("a row of int8 weights has one scale", {("*", "up"): 4, ("*", "down"): 0}),
+    "int8": Rule("a row of int8 weights has one scale", {("*", "up"): 4, ("*", "down"): 0}, channels=1),
     "int8-dynamic": Rule("a token's int8 activations have one scale", {("*", "up"): 0, ("*", "down"): 0}),
 }
 """Runtime budget, as users type it -> its rule. f32 and bf16: weights, activations and cache in that type (llama.cpp: a
@@ -83,7 +89,12 @@ def smallest_weight(names: Iterable[str]) -> float:
     return FLOAT16_SMALLEST * max((RULES[name].levels for name in names), default=0)
 
 
-def broken(kinds: Iterable[str], exponent: int, direction: str, block: int) -> dict[str, str]:
+def most_channels(names: Iterable[str]) -> int:
+    """How many channels of a pair may be scaled."""
+    return min((RULES[name].channels for name in names), default=sys.maxsize)
+
+
+def broken(kinds: Iterable[str], exponent: int, direction: str, block: int, channels: int = 1) -> dict[str, str]:
     """Runtimes that a lock breaks: name -> in which pairs, and why.
 
     Args:
@@ -91,10 +102,12 @@ def broken(kinds: Iterable[str], exponent: int, direction: str, block: int) -> d
         exponent: log2 of the multiplier.
         direction: up or down.
         block: channels scaled together.
+        channels: scaled in each pair.
     """
     found = {}
     for name, rule in RULES.items():
-        lost = [kind for kind in kinds if exponent > rule.limit(kind, direction) or block < rule.block]
+        whole = block >= rule.block and channels <= rule.channels
+        lost = [kind for kind in kinds if exponent > rule.limit(kind, direction) or not whole]
         if lost:
             found[name] = f"{', '.join(lost)}: {rule.why}"
     return found

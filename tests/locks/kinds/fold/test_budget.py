@@ -90,6 +90,8 @@ def test_a_budget_that_leaves_nothing_is_refused(tmp_path: Path) -> None:
         _lock(model, tmp_path / "locked", runtimes=["int8-dynamic"])
     with pytest.raises(PlanError, match="`pairs` vo must be left out with `runtimes` f16-cache at 2\\^20"):
         _lock(model, tmp_path / "locked", runtimes=["f16-cache"], pairs=["norm", "vo"])
+    with pytest.raises(PlanError, match="`channels` must be at most 1 a pair for runtimes q8_0, int8; it is 32"):
+        _lock(model, tmp_path / "locked", runtimes=["q8_0", "int8"])
     gpt2 = pico.build("gpt2", tmp_path / "gpt2")
     with pytest.raises(PlanError, match="`runtimes` must be formats without blocks for GPT-2"):
         _lock(gpt2, tmp_path / "locked", runtimes=["q8_0"])
@@ -104,6 +106,7 @@ def test_a_lock_says_which_runtimes_it_breaks(tmp_path: Path) -> None:
     claims = json.loads((tmp_path / "planned" / "specdef_lock.json").read_text())["exactness"]["runtimes"]
     assert {"f16-cache", "q8_0"} <= set(claims["survives"])
     assert claims["planned_for"] == ["f16-cache", "q8_0"]
+    assert "int8" in claims["breaks"]
     assert "Planned for: f16-cache, q8_0." in (tmp_path / "planned" / "SPECDEF_LOCK.md").read_text()
     assert verify(tmp_path / "planned", original=model).passed
     assert planned.key is not None

@@ -9,7 +9,7 @@ from typing import Any
 from specdef.architectures.resolve import ResolvedModel, ResolvedPair
 from specdef.errors import PlanError
 from specdef.locks.kinds.fold.options import FoldOptions
-from specdef.locks.runtimes import RULES, block_of, broken, limit, reasons
+from specdef.locks.runtimes import RULES, block_of, broken, limit, most_channels, reasons
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,11 @@ def within_budget(model: ResolvedModel, pairs: Sequence[ResolvedPair], options: 
             f"({reasons(names, lost[0], direction, chosen)}). Leave them out, or give a smaller `multiplier`."
         )
     channels = -(-options.channels // block) * block
+    if channels > most_channels(names):
+        raise PlanError(
+            f"`channels` must be at most {most_channels(names)} a pair for runtimes {', '.join(names)}; it is "
+            f"{channels}, in whole blocks of {block}. Scale fewer, or name fewer runtimes."
+        )
     return Budgeted(
         replace(options, channels=channels),
         chosen,
@@ -82,12 +87,24 @@ def runtime_claims(kinds: Iterable[str], exponent: int, options: FoldOptions) ->
         exponent: log2 of the multiplier.
         options: with the channels as planned.
     """
-    lost = broken(kinds, exponent, options.direction, block_of(options.runtimes))
+    lost = broken(kinds, exponent, options.direction, block_of(options.runtimes), options.channels)
     return {
         "planned_for": list(options.runtimes),
         "survives": [name for name in RULES if name not in lost],
         "breaks": lost,
     }
+
+
+def cache_claim(kinds: Iterable[str], exponent: int, options: FoldOptions) -> str:
+    """What becomes of value channels in a narrow cache of keys and values."""
+    if "vo" not in kinds:
+        return "no value channel is scaled, so a cache keeps what the original's keeps"
+    own = "a cache in the model's own dtype is exact"
+    if exponent <= limit(["f16-cache"], "vo", options.direction):
+        return f"{own}; a float16 cache holds the scaled value channels, an fp8 cache may not"
+    if options.direction == "up":
+        return f"{own}; a float16 or fp8 cache overflows on scaled value channels"
+    return f"{own}; a float16 or fp8 cache loses scaled value channels"
 
 
 def runtime_remarks(claims: Mapping[str, Any]) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from specdef.linalg.multiplier import exponent_of
 from specdef.locks.base import PreparedLock
 from specdef.locks.edits import Edit, Locations, inverse, shard_edits
 from specdef.locks.key import Key, scalings, stored_tensors
-from specdef.locks.kinds.fold.budget import runtime_claims, runtime_remarks, within_budget
+from specdef.locks.kinds.fold.budget import cache_claim, runtime_claims, runtime_remarks, within_budget
 from specdef.locks.kinds.fold.choose import NoExactChannelError, choose_channels, signed_slots
 from specdef.locks.kinds.fold.options import FoldOptions
 from specdef.locks.selection import select_layers
@@ -237,12 +237,11 @@ def _describe(plan: LockPlan, model: ResolvedModel) -> tuple[dict[str, Any], dic
         "stored_dtypes": dtypes,
         "exact_in": exact_in,
         "not_claimed_in": [name for name in ("bfloat16", "float16", "float32") if name not in exact_in],
-        "kv_cache": (
-            "a cache in the model's own dtype is exact; a float16 or fp8 cache overflows on scaled value channels"
-            if plan.options.direction == "up"
-            else "a cache in the model's own dtype is exact; a float16 or fp8 cache loses scaled value channels"
+        "kv_cache": cache_claim(counts, plan.exponent, plan.options),
+        "quantisation": (
+            "quantising the locked model afterwards damages the channels it divides"
+            + (", but in the formats it was planned for" if plan.options.runtimes else "")
         ),
-        "quantisation": "quantising the locked model afterwards damages the channels it divides",
         "runtimes": runtime_claims(counts, plan.exponent, plan.options),
         "headroom": dict(plan.headroom),
         "left_out": dict(plan.left_out),
