@@ -168,9 +168,9 @@ def _table(content: Mapping[str, Any]) -> str:
     versions = "; ".join(f"{name}: {text}" for name, text in content["versions"].items())
     lines += [
         "",
-        "Empty: not tried. Not finite: the logits are no numbers, and nothing is printed. Refused: llama.cpp's quantiser "
-        "finds infinite scales or weights. The planned lock scales whole blocks of 32 channels, where no block's scale "
-        "loses a digit. int8 of torchao: weights only, unless dynamic.",
+        "Empty: not tried. Not finite: the logits are no numbers, and nothing is printed. Refused: llama.cpp's "
+        "quantiser finds infinite scales or weights. The planned lock scales whole blocks of 32 channels, where no "
+        "block's scale loses a digit. int8 of torchao: weights only, unless dynamic.",
         "",
         f"Versions: {versions}. Default settings and caches (llama.cpp: flash attention and a float16 cache) unless "
         f"the format names a cache. Command: `{content['command']}`, commit {content['environment']['commit']}, "
