@@ -8,7 +8,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-all slow packaging test-harness lint types unit bench mutants faults experiment docs docs-cli axe clean
+.PHONY: demo test test-all slow packaging test-harness test-clients lint types unit bench mutants faults experiment docs docs-cli axe clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -53,6 +53,11 @@ packaging: $(STAMP)
 test-harness: $(STAMP)
 	$(BIN)/pip install -q -c constraints.txt -e ".[harness]"
 	$(BIN)/python -m pytest --override-ini=addopts=-q tests/harness
+
+# llama.cpp, torchao and ONNX Runtime weigh 400 MB; what needs them is tested apart.
+test-clients: $(STAMP)
+	$(BIN)/pip install -q -c constraints.txt -e ".[runtimes]"
+	$(BIN)/python -m pytest --override-ini=addopts=-q tests/clients
 
 # Deliberate faults in the judge, one at a time: which of them does a test see? Writes results/mutants.md.
 mutants: $(STAMP)

@@ -19,6 +19,7 @@ ORDER = (
     "checkpoint",
     "architectures",
     "models",
+    "runtimes",
     "tasks",
     "training",
     "locks",
@@ -40,6 +41,9 @@ HEAVY_HOMES = {
     "pandas": {"core/results.py"},
     "ray": {"certify/executors/ray.py"},
     "lm_eval": {"tasks/text/harness.py"},
+    "cyllama": {"runtimes/kinds/llama_cpp.py"},
+    "onnxruntime": {"runtimes/kinds/onnxruntime.py"},
+    "torchao": {"runtimes/kinds/torchao.py"},
     "model_signing": {"integrations/signing/library.py"},
     "cryptography": {"integrations/signing/library.py", "integrations/signing/certificates.py"},
 }

@@ -69,6 +69,7 @@ BAD: dict[str, dict[str, str]] = {
         "--num-layers": "0",
         "--num-matrices": "0 --preset paper",
         "--pairs": "xyz",
+        "--runtimes": "vllm",
         "--direction": "left",
         "--basis": "x --preset paper",
         "--form": "x --preset paper",
@@ -78,6 +79,7 @@ BAD: dict[str, dict[str, str]] = {
     "unlock": {"--key": "none.key"},
     "sign": {"--key": "none.pem", "--certificate": "none.pem --key none.pem", "--out": "none/x.sig --key none.pem"},
     "verify": {
+        "--runtime": "vllm",
         "--signature": "none.sig --public-key file",
         "--public-key": "none.pem --signature file",
         "--root-certificate": "none.pem --signature file",

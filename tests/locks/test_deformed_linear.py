@@ -103,6 +103,43 @@ def test_from_pretrained_loads_a_locked_folder(family: str, form: str, tmp_path:
     assert sum(isinstance(m, DeformedLinear) for m in modules.values()) == 3
 
 
+def _without_specdef(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run code where specdef is installed but not imported."""
+    command = [sys.executable, "-c", f"import sys, transformers\n{code}\nassert 'specdef' not in sys.modules", folder]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("loader", ["AutoModelForCausalLM", "LlamaForCausalLM", "AutoModel"])
+def test_without_specdef_transformers_refuses_a_locked_folder(loader: str, tmp_path: Path) -> None:
+    source = pico.build("llama-tied", tmp_path / "source")
+    folder = lock_folder(source, tmp_path / "locked", "llama-tied", "dense")
+    code = f"transformers.{loader}.from_pretrained(sys.argv[1])"
+    assert _without_specdef(code, source).returncode == 0
+    done = _without_specdef(code, folder)
+    assert done.returncode == 1
+    assert "quantization config" in done.stderr.splitlines()[-1]
+
+
+def test_a_model_saved_again_is_refused_without_specdef_too(tmp_path: Path) -> None:
+    source = pico.build("llama-tied", tmp_path / "source")
+    folder = lock_folder(source, tmp_path / "locked", "llama-tied", "dense")
+    load(folder).save_pretrained(tmp_path / "again")
+    assert torch.equal(logits(load(tmp_path / "again")), logits(load(folder)))
+    code = "transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1])"
+    assert _without_specdef(code, tmp_path / "again").returncode == 1
+
+
+def test_a_folder_of_an_earlier_version_loads(tmp_path: Path) -> None:
+    """Their config.json says ``quant_method``, not ``needs``."""
+    source = pico.build("llama-tied", tmp_path / "source")
+    folder = lock_folder(source, tmp_path / "locked", "llama-tied", "dense")
+    now = logits(load(folder))
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"]["quant_method"] = config["quantization_config"].pop("needs")
+    (folder / "config.json").write_text(json.dumps(config))
+    assert torch.equal(logits(load(folder)), now)
+
+
 @pytest.mark.parametrize("family", ["llama-biased", "gpt2"])
 def test_power_of_two_axis_lock_is_bit_identical(family: str, tmp_path: Path) -> None:
     source = pico.build(family, tmp_path / "source")

@@ -219,4 +219,4 @@ def test_an_encoder_with_one_kind_of_pair_is_called_weak(llama: Path, tmp_path: 
     assert remarks[0].startswith("This lock is weak: it scales one kind of pair, vo.")
     assert "GELU is not homogeneous" in remarks[1]
     assert "Leave out `pairs`" in lock(llama, tmp_path / "b", pairs=["vo"], dry_run=True).remarks[1]
-    assert not lock(llama, tmp_path / "c", dry_run=True).remarks
+    assert not any("weak" in remark for remark in lock(llama, tmp_path / "c", dry_run=True).remarks)

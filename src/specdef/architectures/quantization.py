@@ -37,6 +37,23 @@ def format_of(tensor: str) -> str | None:
     return next((name for suffix, name in SUFFIX_FORMATS.items() if tensor.endswith(suffix)), None)
 
 
+def declared_method(declared: object) -> str | None:
+    """The method that a ``quantization_config`` names; None where it names none.
+
+    Layers of specdef are declared under ``needs``, not under ``quant_method``: transformers passes over a method that
+    it does not know with a warning, and refuses an entry without one. So a locked folder cannot be loaded by accident
+    without ``import specdef``. Folders of earlier versions say ``quant_method``.
+
+    Example:
+        >>> declared_method({"quant_method": "mxfp4"}), declared_method({"needs": "specdef"}), declared_method({})
+        ('mxfp4', 'specdef', None)
+    """
+    if not isinstance(declared, Mapping):
+        return None
+    method = declared.get("quant_method", declared.get("needs"))
+    return method if isinstance(method, str) else None
+
+
 def refuse_quantized(config: Mapping[str, Any], family: Architecture) -> None:
     """Refuse a ``config.json`` that declares quantised weights.
 
@@ -46,7 +63,7 @@ def refuse_quantized(config: Mapping[str, Any], family: Architecture) -> None:
     declared = config.get("quantization_config") or config.get("compression_config")
     if not declared:
         return
-    method = declared.get("quant_method", "unnamed") if isinstance(declared, Mapping) else "unnamed"
+    method = declared_method(declared) or "unnamed"
     if method == "specdef":
         raise ArchitectureError(
             "`quantization_config` in config.json must be absent; this model is already locked by specdef (inject). "

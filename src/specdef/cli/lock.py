@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from specdef.cli import parse
-from specdef.cli.options import Given, Json, Locked, Model, Multiplier, Out, option
+from specdef.cli.options import Exclude, Given, Json, Locked, Model, Multiplier, Out, Runtimes, option
 from specdef.cli.progress import bytes_bar
 from specdef.cli.render import out_console, plain, print_json, safe, say
 
@@ -28,15 +28,14 @@ def lock(
     components: Annotated[str | None, option("paper: such as v_proj,o_proj.")] = None,
     pairs: Annotated[str | None, option("exact: any of norm,vo,updown,fc,head (default all).")] = None,
     direction: Annotated[str | None, option("exact: up or down (default up).")] = None,
+    runtimes: Runtimes = None,
     basis: Annotated[str | None, option("paper: svd or axis (default svd).")] = None,
     form: Annotated[str | None, option("paper: compensation stored dense or low_rank (default dense).")] = None,
     given: Given = None,
     seed: Annotated[int | None, option("Decides every random draw (default 0).")] = None,
     key: Annotated[Path | None, option("Where the private key goes (default OUT.specdef-key).")] = None,
     card: Annotated[bool, option("Write the lock into README.md, the hub's model card, too.", "--card")] = False,
-    exclude: Annotated[
-        list[str] | None, option("Leave files out of OUT, by name or pattern such as '*.bin'; may be given again.")
-    ] = None,
+    exclude: Exclude = None,
     dry_run: Annotated[bool, option("Plan and check, write nothing.", "--dry-run")] = False,
     json_: Json = False,
 ) -> None:
@@ -58,6 +57,7 @@ def lock(
         "components": parse.words(components),
         "pairs": parse.words(pairs),
         "direction": direction,
+        "runtimes": parse.words(runtimes),
         "basis": basis,
         "form": form,
         "seed": seed,

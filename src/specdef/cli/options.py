@@ -43,6 +43,12 @@ Seed = Annotated[int, option("Decides every random draw.")]
 Given = Annotated[
     list[str] | None, option("An option of the chosen kind, name=value; may be given again.", "--option", "-o")
 ]
+Exclude = Annotated[
+    list[str] | None, option("Leave files out of OUT, by name or pattern such as '*.bin'; may be given again.")
+]
+Runtimes = Annotated[
+    str | None, option("exact: what it must run in, of f32,bf16,f16-cache,f16,q8_0,q4_k,int8,int8-dynamic.")
+]
 Multiplier = Annotated[str | None, option("Alpha, such as 2^20 or 1e4.")]
 
 # Training

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from specdef.cli.options import Json, option
+from specdef.cli.options import Json, names_of, option
 from specdef.cli.render import err_console, out_console, print_json, safe, say
 from specdef.errors import SpecdefError
 
@@ -57,6 +57,14 @@ def sign(
 def verify(
     folders: Folders,
     original: Annotated[str | None, option("The unlocked model, to compare the function with.")] = None,
+    runtime: Annotated[
+        list[str] | None,
+        option(
+            "Run it there too, NAME[:FORMAT,...]: llama.cpp, torchao, onnxruntime, transformers-bf16 or "
+            "transformers-f16; may be given again.",
+            autocompletion=names_of("specdef.runtimes.base", "RUNTIMES"),
+        ),
+    ] = None,
     signature: Annotated[
         Path | None, option("Check this file of `specdef sign` instead: are the folders as signed?", panel=SIGNING)
     ] = None,
@@ -73,8 +81,9 @@ def verify(
     Example: specdef verify locked --original smollm2-135m
     """
     if signature is not None:
-        if original is not None:
-            raise SpecdefError("`original` must be left out with `signature`. Verify without it to check the lock.")
+        for name, given in (("original", original), ("runtime", runtime)):
+            if given:
+                raise SpecdefError(f"`{name}` must be left out with `signature`. Verify without it to check the lock.")
         _verify_signature(folders, signature, public_key, root_certificate, identity, issuer, json_)
         return
     if public_key or root_certificate or identity or issuer:
@@ -84,7 +93,12 @@ def verify(
     from specdef.locks.verify import verify as verify_model
 
     with err_console.status("verifying") as status:
-        report = verify_model(folders[0], original=original, progress=lambda stage: status.update(f"checking {stage}"))
+        report = verify_model(
+            folders[0],
+            original=original,
+            runtimes=runtime or (),
+            progress=lambda stage: status.update(f"checking {stage}"),
+        )
     if json_:
         print_json({"passed": report.passed, **asdict(report)})
     else:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from specdef.architectures.quantization import declared_method
 from specdef.attacks.factored_linear import FACTORED_VERSION, FactoredLinear, FactorEntry
 from specdef.errors import SpecdefError
 from specdef.locks.deformed_linear import DeformedLinear, linear_weight
@@ -14,9 +15,10 @@ from specdef.locks.entry import FORMAT_VERSION, QUANT_METHOD, LayerEntry
 
 
 def register() -> None:
-    """Make transformers load folders whose ``quant_method`` is ``specdef``. Calling it again changes nothing."""
+    """Make transformers load folders that need specdef. Calling it again changes nothing."""
     from transformers.quantizers.auto import (
         AUTO_QUANTIZER_MAPPING,
+        AutoHfQuantizer,
         register_quantization_config,
         register_quantizer,
     )
@@ -43,6 +45,11 @@ def register() -> None:
             if factored:
                 self.factored = dict(factored)
 
+        def to_dict(self) -> dict[str, Any]:
+            """What config.json holds: without specdef transformers refuses it, as `declared_method` says."""
+            entries = super().to_dict()
+            return {"needs": entries.pop("quant_method"), **entries}
+
     @register_quantizer(QUANT_METHOD)
     class SpecdefQuantizer(HfQuantizer):  # type: ignore[misc]
         """Puts empty `DeformedLinear` layers in place before weights load; their tensors keep their own dtypes."""
@@ -68,6 +75,20 @@ def register() -> None:
         def is_qat_trainable(self) -> bool:
             """Trainer may train its own weights, W~ and C included."""
             return True
+
+    _name_the_method(AutoHfQuantizer)
+
+
+def _name_the_method(auto: Any) -> None:
+    """Let transformers find our quantizer in an entry that says ``needs`` where it looks for ``quant_method``."""
+    own = auto.supports_quant_method
+
+    def supports(entry: Any) -> bool:
+        if isinstance(entry, dict) and declared_method(entry) == QUANT_METHOD:
+            entry["quant_method"] = QUANT_METHOD
+        return bool(own(entry))
+
+    auto.supports_quant_method = staticmethod(supports)
 
 
 def _replace_by_empty(model: Any, name: str, entry: LayerEntry) -> None:

@@ -246,7 +246,7 @@ class LockKind(ABC):
 
 
 QUANT_METHOD = "specdef"
-"""What ``quantization_config`` in config.json says of a folder with layers of ours."""
+"""What ``quantization_config`` in config.json says that a folder with layers of ours needs."""
 
 LOCKS: Registry[LockKind] = Registry("preset", "specdef.locks.kinds", "specdef.locks", error=PlanError)
 

@@ -14,7 +14,7 @@ _TEMPLATE = """# This model is locked by specdef
 - Function claimed in: {exact_in}. Not claimed in: {not_exact_in}.
 - {kv_cache}.
 - {quantisation}.
-{left_out}
+{runtimes}{left_out}
 A lock raises the cost of fine-tuning for people who do not look. It is not security: anyone who studies the weights can
 find the scaling and undo it, at linear cost, and lower learning rates or adapters on other layers may get past it. Ask
 the publisher for the certificate, and read what it did not try.
@@ -41,5 +41,21 @@ def model_card(kind: LockKind, strength: Mapping[str, Any], exactness: Mapping[s
         not_exact_in=", ".join(exactness["not_claimed_in"]) or "any other dtype",
         kv_cache=exactness["kv_cache"].capitalize(),
         quantisation=exactness["quantisation"].capitalize(),
+        runtimes=runtimes_line(exactness),
         left_out=f"- Left out: {len(left_out)} pairs{reason}\n" if left_out else "",
     )
+
+
+def runtimes_line(exactness: Mapping[str, Any]) -> str:
+    """Where the lock is planned to run, by rule; empty where its kind says nothing of runtimes.
+
+    Example:
+        >>> runtimes_line({"runtimes": {"planned_for": ["q8_0"], "survives": ["f32", "q8_0"], "breaks": {"f16": "vo"}}})
+        '- Runs as the original, by rule, in: f32, q8_0. Damaged in: f16. Planned for: q8_0.\n'
+    """
+    claims = exactness.get("runtimes")
+    if not claims:
+        return ""
+    planned = f" Planned for: {', '.join(claims['planned_for'])}." if claims["planned_for"] else ""
+    lost = ", ".join(claims["breaks"]) or "none of those with a rule"
+    return f"- Runs as the original, by rule, in: {', '.join(claims['survives'])}. Damaged in: {lost}.{planned}\n"

@@ -112,11 +112,11 @@ def quantization_config(modules: Mapping[str, LayerEntry]) -> dict[str, Any]:
 
     Example:
         >>> entry = LayerEntry("output", "dense", "svd", "float64", "float32", 25)
-        >>> quantization_config({"model.layers.3.mlp.gate_proj": entry})["quant_method"]
+        >>> quantization_config({"model.layers.3.mlp.gate_proj": entry})["needs"]
         'specdef'
     """
     return {
-        "quant_method": QUANT_METHOD,
+        "needs": QUANT_METHOD,
         "version": FORMAT_VERSION,
         "modules": {name: asdict(entry) for name, entry in modules.items()},
     }

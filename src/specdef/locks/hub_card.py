@@ -11,6 +11,7 @@ from specdef.core.text import shown
 from specdef.core.yaml_data import YamlError, parse_yaml
 from specdef.errors import CheckpointError
 from specdef.locks.base import LockKind
+from specdef.locks.card import runtimes_line
 
 TAG = "specdef"
 BEGIN, END = "<!-- specdef: begin -->", "<!-- specdef: end -->"
@@ -23,7 +24,7 @@ _SECTION = """{begin}
 
 - Function claimed in: {exact_in}. Not claimed in: {not_exact_in}.
 - Quantise or convert it with care: {quantisation}.
-
+{runtimes}
 A lock raises the cost of fine-tuning for people who do not look; it is not security. `SPECDEF_LOCK.md` says what it
 does not stop, `specdef_lock.json` holds the digests, and `specdef verify DIR` checks both.
 {end}
@@ -64,6 +65,7 @@ def hub_card(
         exact_in=", ".join(exactness["exact_in"]),
         not_exact_in=", ".join(exactness["not_claimed_in"]) or "any other dtype",
         quantisation=exactness["quantisation"],
+        runtimes=runtimes_line(exactness),
     )
     lines = _merged(front.group(1) if front else "", old, new)
     gap = "" if not body else "\n" if body.endswith("\n") else "\n\n"

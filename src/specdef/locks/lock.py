@@ -108,8 +108,9 @@ def lock(
             restore them.
         dry_run: plan and check only, write nothing.
         progress: called with the number of bytes just read.
-        **options: ``exact``: channels, pairs, direction, num_layers. ``ladder``: margin, calibration, pairs. ``paper``:
-            rank, components, basis, form, num_matrices. A model in memory: those of `lock_module`.
+        **options: ``exact``: channels, pairs, direction, num_layers, runtimes (what it must run in, of
+            `locks.runtimes.RULES`). ``ladder``: margin, calibration, pairs. ``paper``: rank, components, basis, form,
+            num_matrices. A model in memory: those of `lock_module`.
 
     Returns:
         What was done; of a model in memory with the key that `unlock` needs.

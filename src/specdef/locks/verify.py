@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from specdef.checkpoint.digests import file_digest, read_digests
 from specdef.checkpoint.reader import Checkpoint, open_checkpoint
 from specdef.core.results import Records, brief
-from specdef.errors import CheckpointError
+from specdef.errors import CheckpointError, SpecdefError
 from specdef.locks.base import LOCKS, Check, without_added
 from specdef.locks.manifest import MANIFEST, Manifest, read_manifest
 from specdef.locks.prose import is_prose
@@ -20,6 +20,9 @@ from specdef.models.sources import find_model
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from specdef.runtimes.base import Runtime
+    from specdef.runtimes.compare import InRuntime
 
 SHOWN = 3
 """Files of a kind of difference that are named."""
@@ -32,10 +35,12 @@ class VerifyReport(Records):
     Attributes:
         checks: integrity, lock, and with an original: function.
         equivalence: the comparison with the original, when one was given.
+        runtimes: what was measured in runtimes that were named, one a format.
     """
 
     checks: tuple[Check, ...]
     equivalence: Equivalence | None
+    runtimes: tuple[InRuntime, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -64,6 +69,7 @@ def verify(
     locked: Path | str | nn.Module,
     *,
     original: Path | str | nn.Module | None = None,
+    runtimes: Sequence[str] = (),
     progress: Callable[[str], None] | None = None,
 ) -> VerifyReport:
     """Check a locked folder against its manifest, its weights and, if given, the original model.
@@ -74,6 +80,8 @@ def verify(
         original: the unlocked model, a folder or in memory; both are then run on the same probes in the model's own
             dtype, and compared bit for bit where the manifest claims that, else within twice the dtype's own noise
             (KL).
+        runtimes: programs to run the folder in, each as ``llama.cpp`` or ``llama.cpp:q8_0,f16``, beside the original's
+            folder in the same format.
         progress: called with the name of each stage as it starts.
 
     Raises:
@@ -81,6 +89,7 @@ def verify(
             error.
     """
     say = progress or (lambda stage: None)
+    chosen = _runtimes(runtimes, locked, original)
     if is_module(locked, argument="locked"):
         from specdef.locks.verify_in_memory import check_module
 
@@ -99,7 +108,27 @@ def verify(
         say("function, against the original")
         equivalence = compare(source, folder)
         checks.append(_function(equivalence, manifest))
-    return VerifyReport(tuple(checks), equivalence)
+    measured: tuple[InRuntime, ...] = ()
+    if chosen:
+        from specdef.runtimes.compare import in_runtimes
+
+        measured = tuple(in_runtimes(folder, source if isinstance(source, Path) else None, chosen, say))
+        checks += [Check(f"{one.runtime} {one.format}", one.passed, one.sentence) for one in measured]
+    return VerifyReport(tuple(checks), equivalence, measured)
+
+
+def _runtimes(
+    named: Sequence[str], locked: Path | str | nn.Module, original: Path | str | nn.Module | None
+) -> list[tuple[Runtime, tuple[str, ...]]]:
+    """The runtimes with their formats; a typing mistake is answered before a model is read."""
+    if not named:
+        return []
+    from specdef.runtimes.compare import parse_runtime
+
+    for argument, model in (("locked", locked), ("original", original)):
+        if model is not None and is_module(model, argument=argument):
+            raise SpecdefError(f"`{argument}` must be a folder with `runtimes`, which read files. Save it first.")
+    return [parse_runtime(text) for text in named]
 
 
 def _in_memory_or_found(original: Path | str | nn.Module | None) -> Path | nn.Module | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
+from specdef.architectures.quantization import declared_method
 from specdef.checkpoint.header import TensorInfo
 from specdef.checkpoint.reader import Checkpoint
 from specdef.core.dtypes import TORCH_NAMES
@@ -24,7 +25,7 @@ def compensated_modules(checkpoint: Checkpoint) -> dict[str, LayerEntry]:
         SpecdefError: there are none, or config.json and the tensors contradict each other.
     """
     quantization = checkpoint.config.get("quantization_config")
-    if not isinstance(quantization, dict) or quantization.get("quant_method") != QUANT_METHOD:
+    if not isinstance(quantization, dict) or declared_method(quantization) != QUANT_METHOD:
         raise SpecdefError(
             f"`model` must hold layers with a compensation beside them; {checkpoint.folder} has none. "
             "Use rebalance for channels that are scaled."

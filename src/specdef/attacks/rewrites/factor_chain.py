@@ -72,7 +72,7 @@ def plan_chains(checkpoint: Checkpoint, *, factors: int, order: str, dtype: str)
         entries[module] = FactorEntry(shapes, dtypes, entry.transposed).to_json()
     before = sum(math.prod(where[name][1].shape) for name in (*replaced, *dropped))
     edits = edits_by_shard(checkpoint, replaced=replaced, added=added, dropped=dropped)
-    quantization = {"quant_method": QUANT_METHOD, "version": FACTORED_VERSION, "modules": {}, "factored": entries}
+    quantization = {"needs": QUANT_METHOD, "version": FACTORED_VERSION, "modules": {}, "factored": entries}
     config = {**checkpoint.config, "quantization_config": quantization}
     length = len(next(iter(entries.values()))["shapes"])
     detail = f"{len(modules)} layers replaced by chains of {length} trainable matrices"

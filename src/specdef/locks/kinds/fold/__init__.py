@@ -10,6 +10,7 @@ from specdef.errors import PlanError
 from specdef.linalg.multiplier import exponent_of
 from specdef.locks.base import Check, Evidence, LockFacts, LockKind, ModuleLock, PreparedLock, Sign
 from specdef.locks.kinds.fold.options import FoldOptions
+from specdef.locks.runtimes import check_runtimes
 from specdef.locks.selection import check_pair_kinds
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Fold(LockKind):
             raise PlanError(f"`direction` must be up or down; got {options.direction!r}.")
         if options.channels < 1:
             raise PlanError(f"`channels` must be at least 1; got {options.channels}.")
+        check_runtimes(options.runtimes)
         if options.num_layers is not None and options.num_layers < 1:
             raise PlanError(f"`num_layers` must be at least 1; got {options.num_layers}.")
 
@@ -84,8 +86,8 @@ class Fold(LockKind):
     def promise(self, exactness: Mapping[str, Any]) -> str:
         """See `LockKind`."""
         return (
-            f"Its function is the original's ({exactness['closeness']}). It loads in transformers as the original "
-            "does; other runtimes are not promised."
+            f"Its function is the original's ({exactness['closeness']}) in transformers. Other runtimes and formats "
+            "are named below, by rule; `specdef verify DIR --runtime NAME` measures one."
         )
 
     def lock_module(self, module: nn.Module, given: Mapping[str, Any]) -> ModuleLock:

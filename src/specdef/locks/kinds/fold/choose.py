@@ -1,9 +1,13 @@
-"""Which channels of a pair a fold lock scales: drawn in a seeded order, dead and inexact ones skipped."""
+"""Which channels of a pair a fold lock scales: drawn in a seeded order, dead and inexact ones skipped.
+
+They are drawn one by one, or in aligned runs as wide as the blocks in which a format keeps one scale.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +15,10 @@ import numpy.typing as npt
 from specdef.architectures.resolve import ResolvedPair, ResolvedSlot
 from specdef.checkpoint.reader import Checkpoint
 from specdef.errors import PlanError
-from specdef.linalg.exponent import MAX_EXPONENT, scale, scale_offset
+from specdef.linalg.exponent import MAX_EXPONENT, scale, scale_offset, to_float
 from specdef.locks.edits import Locations
 from specdef.locks.kinds.fold.options import FoldOptions
+from specdef.locks.runtimes import block_of, smallest_weight
 
 FIRST_CANDIDATES, SPARE_CANDIDATES = 64, 3
 """Channels looked at before all of a pair's; of those, beyond the ones needed, the ones looked at first."""
@@ -55,21 +60,23 @@ def choose_channels(
             f"`channels` must be at most {pair.size}, the channels of pair {pair.id}; got {options.channels}."
         )
     rng = random.Random(f"{options.seed}:{pair.id}")
-    candidates = rng.sample(range(pair.size), min(pair.size, FIRST_CANDIDATES + options.channels))
+    block, floor = block_of(options.runtimes), smallest_weight(options.runtimes)
+    wanted, runs = options.channels // block, pair.size // block
+    candidates = rng.sample(range(runs), min(runs, FIRST_CANDIDATES + wanted))
     signed = signed_slots(pair, options.direction, exponent)
-    few = candidates[: options.channels + SPARE_CANDIDATES]
-    usable = usable_channels(checkpoint, where, signed, few)
-    if usable.sum() < options.channels:
-        few, usable = candidates, usable_channels(checkpoint, where, signed, candidates)
-    if usable.sum() < options.channels and len(candidates) < pair.size:
-        rest = sorted(set(range(pair.size)) - set(candidates))
+    few = candidates[: wanted + SPARE_CANDIDATES]
+    usable = usable_channels(checkpoint, where, signed, few, block, floor)
+    if usable.sum() < wanted:
+        few, usable = candidates, usable_channels(checkpoint, where, signed, candidates, block, floor)
+    if usable.sum() < wanted and len(candidates) < runs:
+        rest = sorted(set(range(runs)) - set(candidates))
         rng.shuffle(rest)
         few = candidates + rest
-        usable = usable_channels(checkpoint, where, signed, few)
-    chosen = [channel for channel, fine in zip(few, usable, strict=True) if fine][: options.channels]
-    if len(chosen) < options.channels:
+        usable = usable_channels(checkpoint, where, signed, few, block, floor)
+    chosen = [run for run, fine in zip(few, usable, strict=True) if fine][:wanted]
+    if len(chosen) < wanted:
         raise _too_few(checkpoint, where, pair, options, exponent, few)
-    return tuple(sorted(chosen))
+    return tuple(sorted(i for run in chosen for i in _run(run, block)))
 
 
 def usable_channels(
@@ -77,14 +84,16 @@ def usable_channels(
     where: Locations,
     signed: Sequence[tuple[ResolvedSlot, int]],
     candidates: Sequence[int],
+    block: int = 1,
+    floor: float = 0.0,
 ) -> npt.NDArray[np.bool_]:
-    """Which candidate channels are alive on both sides and exactly scalable in every slot."""
+    """Which candidate runs of `block` channels are alive on both sides and exactly scalable in every slot."""
     usable = np.ones(len(candidates), dtype=bool)
     for slot, exponent in signed:
         if not usable.any():
             break
         shard, tensor = where[slot.tensor]
-        positions = np.array([list(slot.indices(c)) for c in candidates])
+        positions = np.array([sorted(i for c in _run(run, block) for i in slot.indices(c)) for run in candidates])
         values = np.take(checkpoint.map_tensor(shard, tensor), positions.reshape(-1), axis=slot.axis)
         if slot.offset:
             _, exact = scale_offset(values, tensor.dtype, exponent, slot.offset)
@@ -93,9 +102,30 @@ def usable_channels(
         per_channel = np.moveaxis(exact, slot.axis, 0).reshape(len(candidates), -1)
         usable &= per_channel.all(axis=1)
         if len(tensor.shape) > 1:
+            if floor and exponent < 0:
+                usable &= _large_enough(
+                    to_float(values, tensor.dtype), slot.axis, len(candidates), block, floor * 2.0**-exponent
+                )
             alive = np.moveaxis(values != 0, slot.axis, 0).reshape(len(candidates), -1)
             usable &= alive.any(axis=1)
     return usable
+
+
+def _large_enough(
+    values: npt.NDArray[np.floating[Any]], axis: int, count: int, block: int, floor: float
+) -> npt.NDArray[np.bool_]:
+    """Which runs have, in every block of a matrix [out, in] that they touch, a weight of at least `floor`, or none."""
+    sizes = np.abs(values)
+    rows, columns = sizes.shape
+    largest = sizes.reshape(rows, -1, block).max(axis=2) if columns % block == 0 else sizes.max(axis=1, keepdims=True)
+    fine = (largest >= floor) | (largest == 0)
+    per_run = fine.T if axis == 1 else fine
+    return np.asarray(per_run.reshape(count, -1).all(axis=1))
+
+
+def _run(number: int, block: int) -> range:
+    """The channels of an aligned run."""
+    return range(number * block, (number + 1) * block)
 
 
 def _too_few(
@@ -108,7 +138,9 @@ def _too_few(
 ) -> NoExactChannelError:
     def fits(other: int) -> bool:
         signed = signed_slots(pair, options.direction, other)
-        return bool(usable_channels(checkpoint, where, signed, candidates).sum() >= options.channels)
+        block, floor = block_of(options.runtimes), smallest_weight(options.runtimes)
+        usable = usable_channels(checkpoint, where, signed, candidates, block, floor)
+        return bool(usable.sum() * block >= options.channels)
 
     smaller = next((e for e in range(exponent - 1, 0, -1) if fits(e)), None)
     larger = next((e for e in range(exponent + 1, MAX_EXPONENT + 1) if fits(e)), None)
@@ -119,7 +151,8 @@ def _too_few(
         else "No multiplier fits; leave this kind out with `pairs`, or convert the model to float32."
     )
     tensors = ", ".join(dict.fromkeys(slot.tensor for slot in pair.slots))
+    blocks = ", or blocks whose own scale would lose digits" if smallest_weight(options.runtimes) else ""
     return NoExactChannelError(
         f"Pair {pair.id} must have {options.channels} channels that 2^{exponent} ({options.direction}) scales exactly; "
-        f"it has fewer in {tensors} (overflow, subnormals, zero channels or an offset). {hint}"
+        f"it has fewer in {tensors} (overflow, subnormals, zero channels, an offset{blocks}). {hint}"
     )

@@ -19,6 +19,7 @@ class FoldOptions:
         pairs: kinds of pairs to use; None for every kind the model has.
         layers: layer numbers; None for all.
         num_layers: draw this many layers at random instead.
+        runtimes: what the locked model must run in, of `locks.runtimes.RULES`: pairs and exponents are kept to it.
         seed: decides every random draw.
     """
 
@@ -28,4 +29,5 @@ class FoldOptions:
     pairs: tuple[str, ...] | None = None
     layers: tuple[int, ...] | None = None
     num_layers: int | None = None
+    runtimes: tuple[str, ...] = ()
     seed: int = 0

@@ -24,6 +24,7 @@ from specdef.linalg.multiplier import exponent_of
 from specdef.locks.base import PreparedLock
 from specdef.locks.edits import Edit, Locations, inverse, shard_edits
 from specdef.locks.key import Key, scalings, stored_tensors
+from specdef.locks.kinds.fold.budget import cache_claim, runtime_claims, runtime_remarks, within_budget
 from specdef.locks.kinds.fold.choose import NoExactChannelError, choose_channels, signed_slots
 from specdef.locks.kinds.fold.options import FoldOptions
 from specdef.locks.selection import select_layers
@@ -81,7 +82,10 @@ def plan_fold(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions
         )
     layers = select_layers(model.dims.num_layers, options.layers, options.num_layers, options.seed)
     restricted = options.layers is not None or options.num_layers is not None
-    pairs = select_pairs(model, options.pairs, layers if restricted else None)
+    budgeted = within_budget(
+        model, select_pairs(model, options.pairs, layers if restricted else None), options, exponent
+    )
+    options, exponent, pairs = budgeted.options, budgeted.exponent, budgeted.pairs
     where = checkpoint.locate()
     for pair in pairs:
         if exponent * pair.degree > MAX_EXPONENT:
@@ -91,13 +95,13 @@ def plan_fold(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions
             )
     headroom = _check_dtypes(pairs, where, options, exponent, runs_in_float16(checkpoint.config))
     channels: dict[str, tuple[int, ...]] = {}
-    left_out: dict[str, str] = {}
+    left_out = dict(budgeted.left_out)
     for pair in pairs:
         try:
             channels[pair.id] = choose_channels(checkpoint, where, pair, options, exponent)
         except NoExactChannelError as refusal:
             left_out[pair.id] = str(refusal)
-            if options.pairs is not None or len(left_out) == len(pairs):
+            if options.pairs is not None or len(left_out) == len(pairs) + len(budgeted.left_out):
                 raise
     locked = [pair for pair in pairs if pair.id in channels]
     edits = [edit for pair in locked for edit in _edits(pair, channels[pair.id], options.direction, exponent)]
@@ -187,7 +191,7 @@ def prepare(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions) 
         edits=shard_edits(plan.edits, checkpoint.locate()),
         key_edits=tuple(edit.to_json() for edit in plan.edits),
         blobs=offset_originals(plan.edits, checkpoint),
-        remarks=_remarks(strength["pairs"], model, options),
+        remarks=(*_remarks(strength["pairs"], model, options), *runtime_remarks(exactness["runtimes"])),
     )
 
 
@@ -241,12 +245,12 @@ def _describe(plan: LockPlan, model: ResolvedModel) -> tuple[dict[str, Any], dic
         "stored_dtypes": dtypes,
         "exact_in": exact_in,
         "not_claimed_in": [name for name in ("bfloat16", "float16", "float32") if name not in exact_in],
-        "kv_cache": (
-            "a cache in the model's own dtype is exact; a float16 or fp8 cache overflows on scaled value channels"
-            if plan.options.direction == "up"
-            else "a cache in the model's own dtype is exact; a float16 or fp8 cache loses scaled value channels"
+        "kv_cache": cache_claim(counts, plan.exponent, plan.options),
+        "quantisation": (
+            "quantising the locked model afterwards damages the channels it divides"
+            + (", but in the formats it was planned for" if plan.options.runtimes else "")
         ),
-        "quantisation": "quantising the locked model afterwards damages the channels it divides",
+        "runtimes": runtime_claims(counts, plan.exponent, plan.options),
         "headroom": dict(plan.headroom),
         "left_out": dict(plan.left_out),
     }

@@ -87,7 +87,7 @@ class Inject(LockKind):
         """See `LockKind`."""
         return (
             f"Its function is the original's {exactness['closeness']}. Load it with transformers after `import "
-            "specdef`; without that import the model that loads is broken."
+            "specdef`; without that import transformers refuses it. Other runtimes do not know its layers."
         )
 
     def lock_module(self, module: nn.Module, given: Mapping[str, Any]) -> ModuleLock:

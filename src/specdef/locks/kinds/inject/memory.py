@@ -121,7 +121,7 @@ def _attach(model: Any, config: dict[str, Any]) -> None:
     """Give a transformers model the configuration that `save_pretrained` writes."""
     from transformers.quantizers.auto import AutoHfQuantizer
 
-    model.hf_quantizer = AutoHfQuantizer.from_config(config, pre_quantized=True)
+    model.hf_quantizer = AutoHfQuantizer.from_config({**config, "quant_method": QUANT_METHOD}, pre_quantized=True)
     model.quantization_method = QUANT_METHOD
     model.config.quantization_config = model.hf_quantizer.quantization_config
 

@@ -232,8 +232,8 @@ def prepare(
         blobs=originals(checkpoint, plan, tuple(edits)),
         remarks=(
             f"Compensation adds {strength['extra_ratio']:.1%} of the locked matrices' own parameters.",
-            "Runs in transformers after `import specdef` only; any other runtime, or transformers without it, "
-            "leaves the compensation out and computes nonsense.",
+            "Runs in transformers after `import specdef` only; without it transformers refuses the folder. A runtime "
+            "that reads weights by name leaves the compensation out and computes nonsense.",
         ),
     )
 

@@ -26,6 +26,7 @@ from specdef.locks.kinds.fold.plan import num_values, offset_originals, runs_in_
 from specdef.locks.kinds.ladder.measure import Measured
 from specdef.locks.kinds.ladder.options import LadderOptions
 from specdef.locks.kinds.ladder.rungs import Rung, Side, groups_of, levels_of, rungs_of
+from specdef.locks.runtimes import RULES, broken, survival
 from specdef.locks.selection import select_layers
 
 TRIED = 64
@@ -225,9 +226,20 @@ def describe(plan: LadderPlan, inputs: str) -> tuple[dict[str, Any], dict[str, A
         "not_claimed_in": [name for name in ("bfloat16", "float16", "float32") if name not in exact_in],
         "kv_cache": "a cache in the model's own dtype is exact; float16 and fp8 overflow on scaled value channels",
         "quantisation": "quantising the locked model afterwards damages the channels it divides",
+        "runtimes": _runtime_claims(plan),
         "left_out": dict(plan.left_out),
     }
     return strength, exactness
+
+
+def _runtime_claims(plan: LadderPlan) -> dict[str, Any]:
+    """What survives and what breaks, by the table of rules; a rung with a hot producer scales its producer down."""
+    lost: dict[str, str] = {}
+    for side, direction in (("consumer", "up"), ("producer", "down")):
+        scaled = [c for c in plan.channels if c.side == side]
+        hottest = max((c.exponent for c in scaled), default=0)
+        lost |= broken(sorted({c.kind for c in scaled}), hottest, direction, block=1)
+    return {"planned_for": [], "survives": [name for name in RULES if name not in lost], "breaks": lost}
 
 
 def remarks(plan: LadderPlan, inputs: str) -> tuple[str, ...]:
@@ -245,5 +257,7 @@ def remarks(plan: LadderPlan, inputs: str) -> tuple[str, ...]:
             f"What the hot channels carry is constant: mean over standard deviation {np.median(known):.1f} in the "
             f"middle, {min(known):.1f} at least."
         )
+    where = survival(_runtime_claims(plan))
+    said.append(f"{where} For a runtime that it damages, use preset exact with `--runtimes`.")
     said.append("Parameters in no pair, such as the embeddings, train as before: no exact lock covers them.")
     return tuple(said)

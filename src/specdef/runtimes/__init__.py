@@ -1,0 +1,1 @@
+"""Programs that run model weights, and what a locked model computes in each of them."""
