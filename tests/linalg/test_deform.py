@@ -204,9 +204,10 @@ def test_predicted_error_is_the_error_of_the_stored_tensors() -> None:
         (torch.float32, 1e3, {"form": "sparse"}, "`form` must be dense or low_rank; got 'sparse'"),
     ],
 )
+@pytest.mark.usefixtures("any_shape")
 def test_refusals(dtype: torch.dtype, multiplier: float, options: dict[str, object], message: str) -> None:
     with pytest.raises(PlanError, match=message):
-        deform.__wrapped__(random_weight((40, 24), dtype), 5, multiplier, **options)
+        deform(random_weight((40, 24), dtype), 5, multiplier, **options)
 
 
 def test_the_multiplier_a_refusal_offers_works() -> None:
