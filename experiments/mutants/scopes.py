@@ -10,6 +10,15 @@ KILLS = "tests/locks/test_crash.py"
 IMPORTS = "tests/locks/test_deformed_linear.py::test_any_import_order_registers"
 """Starts processes, which import the library without the fault."""
 
+FAMILIES = (
+    "tests/locks/kinds/test_fold.py::test_every_family_locks_reloads_and_unlocks",
+    "tests/locks/kinds/test_fold.py::test_a_wrong_pair_is_caught_by_verify",
+    "tests/locks/kinds/test_inject.py::test_every_family_locks_loads_and_unlocks",
+    "tests/locks/kinds/fold/test_check.py::test_several_channels_of_every_family_are_all_found",
+    "tests/locks/test_in_memory.py::test_every_family_in_memory_is_the_folders",
+)
+"""Two minutes together, once a family."""
+
 
 @dataclass(frozen=True)
 class Scope:
@@ -62,14 +71,14 @@ SCOPES = {
             "tests/models/test_equivalence.py",
         ),
         page="mutants-verify.md",
-        but_tests=("tests/locks/kinds/fold/test_check.py::test_several_channels_of_every_family_are_all_found",),
+        but_tests=FAMILIES,
     ),
     "locks": Scope(
         files=("locks/*",),
         tests=("tests/locks",),
         page="mutants-locks.md",
         but_files=VERIFY,
-        but_tests=(KILLS, IMPORTS),
+        but_tests=(KILLS, IMPORTS, *FAMILIES, "tests/locks/kinds/fold/test_check.py"),
     ),
     "checkpoint": Scope(files=("checkpoint/*",), tests=("tests/checkpoint",), page="mutants-checkpoint.md"),
     "linalg": Scope(files=("linalg/*",), tests=("tests/linalg",), page="mutants-linalg.md"),
