@@ -67,6 +67,7 @@ SCOPES = {
             "tests/locks/test_honesty.py",
             "tests/locks/test_in_memory.py",
             "tests/locks/test_manifest.py",
+            "tests/locks/test_verify.py",
             "tests/locks/kinds",
             "tests/models/test_equivalence.py",
         ),
