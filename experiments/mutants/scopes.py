@@ -84,6 +84,8 @@ SCOPES = {
     "checkpoint": Scope(files=("checkpoint/*",), tests=("tests/checkpoint",), page="mutants-checkpoint.md"),
     "linalg": Scope(files=("linalg/*",), tests=("tests/linalg",), page="mutants-linalg.md"),
     "rewrites": Scope(
-        files=("attacks/rewrites/*",), tests=("tests/attacks/test_rewriting.py",), page="mutants-rewrites.md"
+        files=("attacks/rewrites/*",),
+        tests=("tests/attacks/test_rewrites.py", "tests/attacks/test_rewriting.py"),
+        page="mutants-rewrites.md",
     ),
 }
