@@ -70,11 +70,16 @@ def main() -> None:
     if wanted:
         _mutmut(folder, wanted, arguments.jobs)
     found = outcomes(folder / "mutants")
+    first = folder / "first.json"
+    if not arguments.again:
+        tried = [outcome for of_module in found.values() for outcome in of_module.values() if outcome]
+        first.write_text(json.dumps([tried.count(KILLED), len(tried)]))
     unseen = _unseen(found, [key for of_module in found.values() for key, value in of_module.items() if value])
     command = f"`make mutants SCOPE={arguments.scope}{f' SAMPLE={arguments.sample}' if arguments.sample else ''}"
-    command += f" SEED={arguments.seed}`, commit {commit()}"
+    command += f" SEED={arguments.seed}`{', then `AGAIN=1`' if arguments.again else ''}, commit {commit()}"
     path = HERE / "results" / scope.page
-    path.write_text(page(found, {key: changed_lines(folder, key) for key in unseen}, command))
+    changes = {key: changed_lines(folder, key) for key in unseen}
+    path.write_text(page(found, changes, command, json.loads(first.read_text()) if arguments.again else None))
     print(path.read_text())
 
 

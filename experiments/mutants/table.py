@@ -39,13 +39,20 @@ def interval(killed: int, tried: int) -> tuple[float, float]:
     return max(0.0, (share + square / 2 - half) / (1 + square)), min(1.0, (share + square / 2 + half) / (1 + square))
 
 
-def page(found: Mapping[str, Mapping[str, str | None]], changes: Mapping[str, str], command: str) -> str:
+def page(
+    found: Mapping[str, Mapping[str, str | None]],
+    changes: Mapping[str, str],
+    command: str,
+    first: tuple[int, int] | None = None,
+) -> str:
     """The page in Markdown.
 
     Args:
         found: what ``outcomes`` gives.
         changes: mutant that no test saw -> its changed lines.
         command: what made it, with the commit.
+        first: killed and tried in the first run, where survivors were tried again; the interval is of that run, since
+            tests written for a sample's survivors say nothing of the other mutants.
     """
     lines = ["# Faults of single tokens", ""]
     lines += ["| module | mutants | tried | killed | survived | not reached | timed out | other | killed of tried |"]
@@ -54,9 +61,14 @@ def page(found: Mapping[str, Mapping[str, str | None]], changes: Mapping[str, st
     everything = [outcome for of_module in found.values() for outcome in of_module.values()]
     lines += [_row("together", everything), ""]
     tried = [outcome for outcome in everything if outcome is not None]
-    low, high = interval(tried.count(KILLED), len(tried))
+    killed, number = first or (tried.count(KILLED), len(tried))
+    low, high = interval(killed, number)
     if len(tried) < len(everything):
-        lines += [f"95 % interval of the share among all {len(everything)}: {100 * low:.0f} to {100 * high:.0f} %.", ""]
+        of_first = f" in the first run, {killed} of {number}," if first else ""
+        share = f"{100 * low:.0f} to {100 * high:.0f} %"
+        lines += [f"95 % interval of the share{of_first} among all {len(everything)}: {share}.", ""]
+    if first:
+        lines += ["Tests were then written for the survivors, which were tried again.", ""]
     lines += ["Those that no test sees, and why:", ""]
     for module, of_module in found.items():
         for key, outcome in of_module.items():

@@ -50,6 +50,8 @@ def test_the_page_counts_the_tried_alone_and_names_what_no_test_saw() -> None:
     assert "among all 4: 6 to 79 %" in written
     assert "- `a.py`, survived: `x += 1`: **no reason known" in written
     assert "- `b.py`, timed out: `while True:`" in written
+    again = page(found, {"g": "x += 1", "i": "while True:"}, "`make`, commit 1", first=(0, 3))
+    assert "95 % interval of the share in the first run, 0 of 3, among all 4: 0 to 56 %." in again
 
 
 def test_interval() -> None:
