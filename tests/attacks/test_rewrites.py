@@ -19,10 +19,10 @@ from safetensors.torch import load_file, save_file
 from specdef import lock
 from specdef.architectures.resolve import ResolvedSlot
 from specdef.attacks.rewrites.compensated import compensated_modules, relative_difference, stored_layer
-from specdef.attacks.rewrites.factor_chain import chain_shapes, plan_chains
+from specdef.attacks.rewrites.factor_chain import chain_shapes, factor_chain, plan_chains
 from specdef.attacks.rewrites.heads import balance_head, plan_heads
 from specdef.attacks.rewrites.lazy_tensors import Together, tensor_bytes
-from specdef.attacks.rewrites.scales import _pair_edits, plan_scales
+from specdef.attacks.rewrites.scales import _pair_edits, _Typical, plan_scales
 from specdef.checkpoint.reader import Checkpoint, open_checkpoint
 from specdef.errors import SpecdefError
 
@@ -300,3 +300,27 @@ def test_a_channel_is_scaled_back_on_both_of_its_sides() -> None:
         ("p", 0, (1, 3), -3, 1.0),
         ("c", 1, (1, 3, 11, 13), 6, 0.0),
     ]
+
+
+def test_tensors_of_zeros_say_nothing_of_how_far_a_pair_lies_apart(tmp_path: Path) -> None:
+    tensors = {"zeros": torch.zeros(4, 3), "eights": torch.full((4, 3), -8.0), "gain": torch.full((4,), 3.0)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    zeros, eights, gain = (SimpleNamespace(tensor=name, offset=0.0) for name in tensors)
+    gain.offset = 1.0
+    typical = _Typical(opened(tmp_path), [])
+    for producer, consumer, degree, apart in (
+        (eights, zeros, 1, 3.0),
+        (gain, eights, 2, 0.5),
+        (zeros, eights, 1, -3.0),
+    ):
+        pair: Any = SimpleNamespace(producers=[producer], consumers=[consumer], degree=degree)
+        assert typical.apart(pair) == apart
+
+
+def test_no_factor_between_amplifies() -> None:
+    """A direction that the stored W~ has lost to rounding: the last factor gives it back, no other."""
+    w, locked = torch.diag(torch.tensor([1.0, 1.0, 1.0])).double(), torch.diag(torch.tensor([1e3, 1.0, 1e-2])).double()
+    chain = factor_chain(locked, w, torch.eye(3, dtype=torch.float64), 2, "interleaved")
+    assert max(float(torch.linalg.matrix_norm(damping, 2)) for damping in chain[1:-1:2]) == pytest.approx(1.0)
+    assert torch.allclose(torch.linalg.multi_dot(chain[::-1]), w)
