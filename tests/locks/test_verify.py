@@ -260,6 +260,15 @@ def test_an_inject_lock_is_what_its_manifest_claims(
     assert verify(folder).checks[1] == Check("lock", passed, detail.format(first))
 
 
+@pytest.mark.parametrize("part", ["weight", "compensation"])
+def test_an_inject_lock_of_another_dtype_than_it_says_is_refused(part: str, injected: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(injected, tmp_path / "locked"))
+    name = f"{next(iter(json.loads((folder / 'config.json').read_text())['quantization_config']['modules']))}.{part}"
+    edit_weights(folder, lambda tensors: tensors.update({name: tensors[name].half()}))
+    with pytest.raises(CheckpointError, match=f"Tensor {name} of file {WEIGHTS} must be F32 of shape .*; it is F16 of"):
+        verify(folder)
+
+
 @pytest.mark.parametrize("modules", [None, [], {"a": 1}])
 def test_a_config_that_lists_no_locked_layer_is_refused(modules: object, injected: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(injected, tmp_path / "locked"))
