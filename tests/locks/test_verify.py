@@ -177,6 +177,13 @@ def test_a_locked_model_is_no_original(place: Path) -> None:
     )
 
 
+def test_a_folder_without_weights_is_no_original(place: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(place / "model", tmp_path / "other"))
+    (other / WEIGHTS).unlink()
+    with pytest.raises(CheckpointError, match="`original` must hold model.safetensors or"):
+        verify(place / "locked", original=other)
+
+
 SAME = Equivalence(True, 0.0, 0.0, None, 12345, "float32")
 NEAR = Equivalence(False, 0.25, 9e-7, None, 12345, "float32")
 FAR = Equivalence(False, 0.25, 1.1e-6, None, 12345, "float32")
