@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from specdef import lock, verify
 from specdef.checkpoint.reader import open_checkpoint
-from specdef.errors import CheckpointError
+from specdef.errors import CheckpointError, SpecdefError
 from specdef.locks.base import Check
 from specdef.locks.manifest import MANIFEST, Manifest, read_manifest
 from specdef.locks.verify import VerifyReport, _function, integrity
@@ -180,8 +180,13 @@ def test_a_locked_model_is_no_original(place: Path) -> None:
 def test_a_folder_without_weights_is_no_original(place: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(place / "model", tmp_path / "other"))
     (other / WEIGHTS).unlink()
-    with pytest.raises(CheckpointError, match="`original` must hold model.safetensors or"):
+    with pytest.raises(CheckpointError, match=r"`original` must hold model\.safetensors or"):
         verify(place / "locked", original=other)
+
+
+def test_an_original_that_is_not_there_is_refused_by_its_own_name(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(SpecdefError, match="^`original` must"):
+        verify(place / "locked", original=tmp_path / "nothing")
 
 
 SAME = Equivalence(True, 0.0, 0.0, None, 12345, "float32")

@@ -99,3 +99,9 @@ def test_a_model_with_another_head_is_another(tmp_path: Path) -> None:
     first, second = (pico.build(family, tmp_path / family) for family in ("llama", "llama-classifier"))
     with pytest.raises(CheckpointError, match=r"`original` must be the model that was locked; its outputs are \[\d+, "):
         compare(first, second, num_probes=1)
+
+
+def test_pixels_are_given_in_the_models_own_dtype(tmp_path: Path) -> None:
+    model = pico.build("vit", tmp_path / "model", dtype=torch.bfloat16)
+    found = compare(model, model, num_probes=2)
+    assert (found.dtype, found.bit_identical) == ("bfloat16", True)
