@@ -185,7 +185,7 @@ def test_a_folder_without_weights_is_no_original(place: Path, tmp_path: Path) ->
 
 
 def test_an_original_that_is_not_there_is_refused_by_its_own_name(place: Path, tmp_path: Path) -> None:
-    with pytest.raises(SpecdefError, match="^`original` must"):
+    with pytest.raises(SpecdefError, match=r"^`original` must"):
         verify(place / "locked", original=tmp_path / "nothing")
 
 
