@@ -134,6 +134,8 @@ def test_stages_are_said_as_they_start(place: Path) -> None:
     assert [check.name for check in report.checks] == ["integrity", "lock", "function"]
     assert report.equivalence is not None
     assert report.equivalence.bit_identical
+    vocabulary = json.loads((place / "model" / "config.json").read_text())["vocab_size"]
+    assert report.equivalence.num_outputs == 16 * 48 * vocabulary, "sixteen sequences of 48 tokens"
     assert report.checks[1].detail == "channels equal the original's times 2^20 in 2/2 vo pairs"
     without = verify(str(place / "locked"))
     assert (len(without.checks), without.equivalence) == (2, None)
