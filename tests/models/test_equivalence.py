@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pico
 import pytest
@@ -10,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from specdef.errors import CheckpointError
-from specdef.models.equivalence import Equivalence, compare
+from specdef.models.equivalence import Equivalence, _outputs, _Place, compare
 from specdef.models.probing import Probing, kl_divergence
 
 
@@ -101,7 +103,14 @@ def test_a_model_with_another_head_is_another(tmp_path: Path) -> None:
         compare(first, second, num_probes=1)
 
 
-def test_pixels_are_given_in_the_models_own_dtype(tmp_path: Path) -> None:
-    model = pico.build("vit", tmp_path / "model", dtype=torch.bfloat16)
-    found = compare(model, model, num_probes=2)
-    assert (found.dtype, found.bit_identical) == ("bfloat16", True)
+def test_pixels_are_given_in_the_models_own_dtype_and_tokens_in_theirs() -> None:
+    given: list[torch.dtype] = []
+
+    class Seeing(Probing):
+        def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+            given.extend(value.dtype for value in inputs.values())
+            return torch.zeros(1, 2)
+
+    inputs = {"pixel_values": torch.zeros(1, 3), "input_ids": torch.zeros(1, 3, dtype=torch.int64)}
+    _outputs(torch.nn.Linear(3, 3).bfloat16(), inputs, _Place(torch.bfloat16, "cpu"), Seeing())
+    assert given == [torch.bfloat16, torch.int64]
