@@ -78,6 +78,7 @@ def main() -> None:
     command = f"`make mutants SCOPE={arguments.scope}{f' SAMPLE={arguments.sample}' if arguments.sample else ''}"
     command += f" SEED={arguments.seed}`{', then `AGAIN=1`' if arguments.again else ''}, commit {commit()}"
     path = HERE / "results" / scope.page
+    path = path if arguments.seed == 0 else path.with_stem(f"{path.stem}-seed{arguments.seed}")
     changes = {key: changed_lines(folder, key) for key in unseen}
     path.write_text(page(found, changes, command, json.loads(first.read_text()) if arguments.again else None))
     print(path.read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import torch
 from blake3 import blake3
 from safetensors.torch import load_file, save_file
 
+from specdef.checkpoint import blocks as reading
 from specdef.checkpoint.digests import Digests, file_digest, read_digests
 from specdef.checkpoint.edits import NewTensor, ShardEdits, edits_by_shard
 from specdef.checkpoint.header import TensorInfo
@@ -123,6 +125,61 @@ def test_the_index_follows_the_edits(model: Checkpoint) -> None:
     before = json.loads((model.folder / INDEX).read_text())["metadata"]["total_size"]
     assert index["metadata"]["total_size"] == before - 5 * 4 + 2 * 2 + 3 * 4 - 4 * 4
     assert json.loads(changed_index(model, {})[INDEX]) == json.loads((model.folder / INDEX).read_text())
+
+
+@pytest.mark.parametrize(
+    ("edits", "names"),
+    [
+        (ShardEdits(added={"new": new_tensor("new")}), ["count", "gone", "new", "replaced"]),
+        (ShardEdits(dropped=frozenset({"gone"})), ["count", "replaced"]),
+        (ShardEdits(replaced={"gone": new_tensor("new")}), ["count", "gone", "replaced"]),
+    ],
+)
+def test_one_kind_of_edit_alone_changes_the_header(
+    edits: ShardEdits, names: list[str], model: Checkpoint, tmp_path: Path
+) -> None:
+    write_shards(model, tmp_path, {"b.safetensors": edits})
+    written = load_file(tmp_path / "b.safetensors")
+    assert sorted(written) == names
+    for name in names:
+        changed_here = name == "new" or name in edits.replaced
+        assert torch.equal(written[name], WRITTEN["new"] if changed_here else SECOND[name])
+
+
+@pytest.mark.parametrize(
+    ("shape", "by_rows", "blocks"),
+    [
+        ((5, 3), True, [(0, 24), (2, 24), (4, 12)]),
+        ((5, 3), False, [(0, 24), (24, 24), (48, 12)]),
+        ((2, 10), True, [(0, 40), (1, 40)]),
+        ((2, 10), False, [(0, 24), (24, 24), (48, 24), (72, 8)]),
+        ((9,), True, [(0, 24), (6, 12)]),
+        ((), True, [(0, 4)]),
+        ((0, 3), True, []),
+        ((3, 0), True, []),
+        ((3, 0), False, []),
+    ],
+)
+def test_blocks_are_whole_rows_or_any_bytes(
+    shape: tuple[int, ...], by_rows: bool, blocks: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 24)
+    data = bytes(range(4 * math.prod(shape)))
+    tensor, whole, counts = TensorInfo("x", "F32", shape, 0, len(data)), blake3(), []
+    found = [
+        (first, bytes(block))
+        for first, block in reading.read_blocks(io.BytesIO(data), tensor, whole, counts.append, by_rows=by_rows)
+    ]
+    assert [(first, len(block)) for first, block in found] == blocks
+    assert b"".join(block for _, block in found) == data
+    assert (counts, whole.hexdigest()) == ([size for _, size in blocks], blake3(data).hexdigest())
+
+
+def test_a_file_that_shrinks_while_it_is_read() -> None:
+    tensor = TensorInfo("x\x1b", "F32", (5, 3), 0, 60)
+    with pytest.raises(CheckpointError) as caught:
+        list(reading.read_blocks(io.BytesIO(bytes(59)), tensor, blake3(), None, by_rows=True))
+    assert str(caught.value) == r"Tensor x\x1b ended early while it was read. Is the file changing?"
 
 
 @pytest.mark.parametrize("metadata", [None, {"total_size": "many"}, {"note": 1}, 5])
