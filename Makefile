@@ -59,12 +59,17 @@ test-clients: $(STAMP)
 	$(BIN)/pip install -q -c constraints.txt -e ".[runtimes]"
 	$(BIN)/python -m pytest --override-ini=addopts=-q tests/clients
 
-# Deliberate faults in the judge, one at a time: which of them does a test see? Writes results/mutants.md.
+# Deliberate faults of single tokens in one part of the library (experiments/mutants/scopes.py): which of them does a test see?
+# Writes its page in results/. SAMPLE mutants are drawn by SEED; SAMPLE=all tries every one; AGAIN=1 only what no test saw.
+SCOPE ?= judge
+SAMPLE ?=
+SEED ?= 0
+JOBS ?= 1
+AGAIN ?=
 mutants: $(STAMP)
 	$(BIN)/pip install -q -c constraints.txt mutmut
-	rm -rf mutants
-	$(BIN)/mutmut run --max-children 2
-	$(BIN)/python -m experiments.mutants
+	$(BIN)/python -m experiments.mutants $(SCOPE) --seed $(SEED) --jobs $(JOBS) \
+		$(if $(SAMPLE),--sample $(SAMPLE)) $(if $(AGAIN),--again)
 
 # Do the pages keep to what axe-core checks, in light and dark, wide and 400 pixels narrow? Needs npm and a chromium
 # (`apt-get install chromium npm`); everything else goes into a temporary folder.

@@ -11,6 +11,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["OMP_NUM_THREADS"] = "1"  # of every process a test starts: threads that share a core wait for each other
 os.environ.pop("COLUMNS", None)  # pytest-xdist sets it, and a console made then keeps that width
 
+import jaxtyping
 import pico
 import pico_text
 import pytest
@@ -60,6 +61,12 @@ install_import_hook(writes_shapes(), "shape_check.check")
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPECDEF_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def any_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arguments reach the library unchecked, as they do outside of tests."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from specdef.checkpoint.header import load_json_object, num_bytes, read_header, read_header_bytes, write_header
 from specdef.core.dtypes import BITS
@@ -130,8 +132,20 @@ def test_a_header_kept_on_its_own(change: str) -> None:
         "hole": raw.replace(b"[4,8]", b"[5,9]"),
         "empty": b"",
     }
-    with pytest.raises(CheckpointError, match="File shard is not a sound safetensors file"):
+    fault = f"its header has {len(broken[change])} bytes, which is not what it claims"
+    if change == "hole":
+        fault = "the data of tensor b overlaps its neighbour or leaves a hole"
+    with pytest.raises(CheckpointError) as caught:
         read_header_bytes(broken[change], "shard")
+    assert str(caught.value) == f"File shard is not a sound safetensors file: {fault}. Download or convert it again."
+
+
+@pytest.mark.parametrize("length", range(1, 18))
+def test_a_header_is_padded_to_eight_bytes_as_the_reference_writer_does(length: int, tmp_path: Path) -> None:
+    raw = write_header({"x" * length: ("F32", (2,))}, None)
+    save_file({"x" * length: torch.zeros(2)}, tmp_path / "x.safetensors")
+    assert raw == (tmp_path / "x.safetensors").read_bytes()[: len(raw)]
+    assert len(raw) % 8 == 0
 
 
 @pytest.mark.parametrize(

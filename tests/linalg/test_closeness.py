@@ -117,9 +117,10 @@ def test_four_kinds_of_inputs_massive_where_they_say() -> None:
         (torch.full((5, 24), math.nan), "`activations` must be finite; got NaN or infinity"),
     ],
 )
+@pytest.mark.usefixtures("any_shape")
 def test_activations_that_do_not_fit(activations: Tensor, message: str) -> None:
     with pytest.raises(PlanError, match=message):
-        probe_inputs.__wrapped__(random_weight((32, 24)), torch.float32, activations)
+        probe_inputs(random_weight((32, 24)), torch.float32, activations)
 
 
 def test_a_lock_is_refused_on_the_inputs_it_fails_on() -> None:

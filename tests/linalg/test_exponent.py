@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -38,6 +40,14 @@ def test_overflow_and_subnormals_are_not_exact() -> None:
     assert scale(values, "F16", 1)[1].tolist() == [True, False, True, True]
     assert scale(values, "F16", -1)[1].tolist() == [True, True, False, True]
     assert scale(np.array([1.0, 2.0**100], dtype=np.float32), "F32", 60)[1].tolist() == [True, False]
+
+
+def test_what_leaves_the_range_is_reported_and_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for exponent, exact in ((60, [True, False, True]), (-60, [True, True, False])):
+            assert scale(np.array([1.0, 2.0**100, 2.0**-100], np.float32), "F32", exponent)[1].tolist() == exact
+        assert not scale_offset(np.array([2.0**100], np.float32), "F32", 60, 1.0)[1].any()
 
 
 @given(st.floats(min_value=-4, max_value=8, width=32), st.integers(1, 30))

@@ -112,6 +112,22 @@ def test_too_few_passes_end_in_the_full_decomposition() -> None:
     assert top.residual < 1e-12
 
 
+def test_a_pass_is_a_product_with_each_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, real, calls = with_spectrum(420, 900, slow(420)), svd._orthonormalize, []
+    monkeypatch.setattr(svd, "_orthonormalize", lambda *blocks: calls.append(blocks) or real(*blocks))
+    cycles = svd._lanczos(a, 25, torch.empty(420, 0), torch.Generator().manual_seed(0))
+    passes = [next(cycles)[2] for _ in range(3)]
+    assert 1 + 2 * sum(passes) == len(calls)
+
+
+def test_the_iteration_goes_on_until_its_estimate_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restarted too early it finds the same, at a Rayleigh-Ritz step in float64 a cycle."""
+    real, calls = svd._rayleigh_ritz, []
+    monkeypatch.setattr(svd, "_rayleigh_ritz", lambda *found: calls.append(found) or real(*found))
+    assert top_k_svd(with_spectrum(420, 900, slow(420)), 25).residual <= 1e-6
+    assert len(calls) == 1
+
+
 def test_same_matrix_same_bits() -> None:
     a = with_spectrum(420, 900, slow(420))
     first, second = top_k_svd(a, 5), top_k_svd(a, 5)

@@ -94,12 +94,12 @@ def share(model: Any, how: str) -> None:
     elif how == "module":
         layers[1].mlp = layers[0].mlp
     else:
-        both = torch.randn(2 * 16 * 32)
+        both, start = torch.randn(2 * 16 * 32), {"start": 1, "overlap": 16, "end": 16 * 32 - 1}[how]
         layers[0].self_attn.v_proj.weight = nn.Parameter(both[: 16 * 32].view(16, 32))
-        layers[1].self_attn.v_proj.weight = nn.Parameter(both[16 : 16 + 16 * 32].view(16, 32))
+        layers[1].self_attn.v_proj.weight = nn.Parameter(both[start : start + 16 * 32].view(16, 32))
 
 
-@pytest.mark.parametrize("how", ["parameter", "module", "overlap"])
+@pytest.mark.parametrize("how", ["parameter", "module", "start", "overlap", "end"])
 def test_shared_weights_that_are_not_declared_are_refused(how: str, llama: Path) -> None:
     model = load(llama)
     share(model, how)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pico
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from specdef.models.equivalence import Equivalence, compare
-from specdef.models.probing import kl_divergence
+from specdef.errors import CheckpointError
+from specdef.models.equivalence import Equivalence, _outputs, _Place, compare
+from specdef.models.probing import Probing, kl_divergence
 
 
 @pytest.mark.parametrize("family", ["llama", "bert", "vit", "gemma3-multimodal", "bert-classifier", "llama-classifier"])
@@ -56,3 +59,58 @@ def test_a_model_fifty_times_its_noise_away_is_another_function(tmp_path: Path) 
     found = compare(first, second, num_probes=4)
     assert found.own_noise is not None
     assert found.tolerance < found.kl < 200 * found.own_noise
+
+
+def test_two_models_in_memory_must_stand_alike(llama: Path) -> None:
+    from specdef.models.loading import load
+
+    wide, narrow = load(llama), load(llama).double()
+    with pytest.raises(CheckpointError) as caught:
+        compare(wide, narrow)
+    assert str(caught.value) == (
+        "`original` must be of the dtype and on the device of the locked model, torch.float64 on cpu; it is "
+        "torch.float32 on cpu. Move it."
+    )
+
+
+def test_a_folder_is_loaded_as_the_model_in_memory_stands(llama: Path) -> None:
+    from specdef.models.loading import load
+
+    model = load(llama, dtype=torch.bfloat16)
+    model.train()
+    model.lm_head.eval()
+    found = compare(llama, model, num_probes=3, length=7)
+    assert (found.dtype, found.bit_identical, found.own_noise) == ("bfloat16", True, None)
+    assert found.num_outputs == 3 * 7 * model.config.vocab_size
+    assert model.training
+    assert not model.lm_head.training
+    with torch.no_grad():
+        model.lm_head.weight[5] += 0.25
+    other = compare(llama, model, num_probes=3, length=7)
+    plain = load(llama, dtype=torch.bfloat16)
+    inputs = Probing().probes(plain.config.to_dict(), 3, 0, length=7)
+    with torch.no_grad():
+        first, second = plain(**inputs).logits, model.eval()(**inputs).logits
+        wide = load(llama)(**inputs).logits
+    assert other.max_error == float((first.double() - second.double()).abs().max()) > 0
+    assert other.kl == kl_divergence(first, second)
+    assert other.own_noise == kl_divergence(wide, first)
+
+
+def test_a_model_with_another_head_is_another(tmp_path: Path) -> None:
+    first, second = (pico.build(family, tmp_path / family) for family in ("llama", "llama-classifier"))
+    with pytest.raises(CheckpointError, match=r"`original` must be the model that was locked; its outputs are \[\d+, "):
+        compare(first, second, num_probes=1)
+
+
+def test_pixels_are_given_in_the_models_own_dtype_and_tokens_in_theirs() -> None:
+    given: list[torch.dtype] = []
+
+    class Seeing(Probing):
+        def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+            given.extend(value.dtype for value in inputs.values())
+            return torch.zeros(1, 2)
+
+    inputs = {"pixel_values": torch.zeros(1, 3), "input_ids": torch.zeros(1, 3, dtype=torch.int64)}
+    _outputs(torch.nn.Linear(3, 3).bfloat16(), inputs, _Place(torch.bfloat16, "cpu"), Seeing())
+    assert given == [torch.bfloat16, torch.int64]

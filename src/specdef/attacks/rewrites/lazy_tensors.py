@@ -13,7 +13,7 @@ from specdef.core.dtypes import TORCH_NAMES
 
 def tensor_bytes(tensor: Tensor) -> bytes:
     """A tensor's numbers as safetensors stores them."""
-    return bytes(tensor.contiguous().view(torch.uint8).numpy().data)
+    return bytes(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
 
 
 class Together:

@@ -112,7 +112,7 @@ def _alone(checkpoint: Checkpoint, pairs: Sequence[ResolvedPair], claim: _Claim)
     if agrees and not missing:
         return Check("lock", True, detail)
     if complete:
-        detail += claim.shortage(missing)
+        detail += claim.shortage(missing) if missing else f", but typically by 2^{statistics.median(nearest):g}"
     possible = [
         (pair.kind, claim.channels if _may_hide_more(pair, near[pair.id], exponent) else len(near[pair.id]))
         for pair in seen
