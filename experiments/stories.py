@@ -8,6 +8,7 @@ text is what the model itself writes.
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import struct
@@ -53,7 +54,7 @@ PARTS = {
 
 
 def run(name: str) -> Path:
-    """Certify the model and its three locks; ``stories-MODEL`` certifies one."""
+    """Certify the model and its locks, or one (``stories-MODEL``); ``EXPERIMENT_THREATS`` as in `certificates`."""
     _, _, only = name.partition("-")
     WORK.mkdir(exist_ok=True)
     original = model()
@@ -65,7 +66,7 @@ def run(name: str) -> Path:
             RESULTS / chosen,
             original=original,
             task=TaskSpec("own", str(WORK / "stories-train.jsonl"), eval=str(WORK / "stories-eval.jsonl")),
-            threats=("T0", "T1", "T2", "T3", "T4"),
+            threats=tuple(os.environ.get("EXPERIMENT_THREATS", "T0,T1,T2,T3,T4").split(",")),
             recipe=Recipe(),
             window=(5e-5, 1e-4, 2e-4, 3e-4),
             text=WORK / "stories.txt",
