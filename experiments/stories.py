@@ -57,6 +57,7 @@ def run(name: str) -> Path:
     """Certify the model and its locks, or one (``stories-MODEL``); ``EXPERIMENT_THREATS`` as in `certificates`."""
     _, _, only = name.partition("-")
     WORK.mkdir(exist_ok=True)
+    tried = os.environ.get("EXPERIMENT_THREATS", "T0,T1,T2,T3,T4,YOURS").split(",")
     original = model()
     for chosen in MODELS if not only else (only,):
         entry = MODELS[chosen]
@@ -66,11 +67,11 @@ def run(name: str) -> Path:
             RESULTS / chosen,
             original=original,
             task=TaskSpec("own", str(WORK / "stories-train.jsonl"), eval=str(WORK / "stories-eval.jsonl")),
-            threats=tuple(os.environ.get("EXPERIMENT_THREATS", "T0,T1,T2,T3,T4").split(",")),
+            threats=tuple(name for name in tried if name != "YOURS"),
             recipe=Recipe(),
             window=(5e-5, 1e-4, 2e-4, 3e-4),
             text=WORK / "stories.txt",
-            also=_also(WORK / "stories-also.yaml"),
+            also=_also(WORK / "stories-also.yaml") if "YOURS" in tried else None,
             resources=resources(),
             cells=WORK / "stories-cells",
             on_cell=say,
