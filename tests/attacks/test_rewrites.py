@@ -161,8 +161,8 @@ def test_a_plan_of_chains_says_what_it_changes(
     assert (plan.tensors, plan.detail) == (2, f"2 layers replaced by chains of {length} trainable matrices")
     assert plan.config is not None
     quantization = plan.config["quantization_config"]
-    assert {key: quantization[key] for key in ("quant_method", "version", "modules")} == {
-        "quant_method": "specdef",
+    assert {key: quantization[key] for key in ("needs", "version", "modules")} == {
+        "needs": "specdef",
         "version": 2,
         "modules": {},
     }

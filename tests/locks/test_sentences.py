@@ -55,10 +55,10 @@ def said(work: Callable[[], object]) -> str:
         (
             {"rank": 3},
             "`rank` is no option of lock fold, which has multiplier, channels, direction, pairs, layers, "
-            "num_layers, seed. "
+            "num_layers, runtimes, seed. "
             "Leave it out.",
         ),
-        ({"preset": "none"}, "`preset` must be one of exact, paper, fold, inject; got 'none'."),
+        ({"preset": "none"}, "`preset` must be one of exact, paper, ladder, fold, inject; got 'none'."),
         ({"preset": "paper", "rank": 0}, "`rank` must be at least 1; got 0."),
         ({"preset": "paper", "num_matrices": 0}, "`num_matrices` must be at least 1; got 0."),
         ({"preset": "paper", "basis": "x"}, "`basis` must be svd or axis; got 'x'. Use svd for the paper's lock."),

@@ -20,11 +20,13 @@ from specdef.locks.entry import LayerEntry
 from specdef.locks.kinds.fold import choose
 from specdef.locks.kinds.fold.choose import _too_few
 from specdef.locks.kinds.fold.options import FoldOptions
+from specdef.locks.runtimes import survival
 
 WEAK = (
     "This lock is weak: it scales one kind of pair, vo. Whoever leaves its matrices alone trains the rest at ordinary "
     "rates, because every other gradient is what it was."
 )
+PLAN = "Plan for those that you need with `--runtimes NAME,...`; `specdef verify OUT --runtime NAME` measures."
 CACHE = "a cache in the model's own dtype is exact; a float16 or fp8 cache"
 
 
@@ -41,7 +43,11 @@ def test_of_a_fold_lock(direction: str, cache: str, llama: Path, tmp_path: Path)
         "pairs": {"vo": 1},
         "num_layers": 1,
     }
-    assert report.exactness == {
+    runtimes = report.exactness["runtimes"]
+    assert runtimes["survives"] == ["f32", "bf16"]
+    assert list(runtimes["breaks"]) == ["f16-cache", "f16", "q8_0", "q4_k", "int8", "int8-dynamic"]
+    assert {**report.exactness, "runtimes": None} == {
+        "runtimes": None,
         "bit_exact": True,
         "closeness": "bit-identical",
         "stored_dtypes": ["F32"],
@@ -52,17 +58,19 @@ def test_of_a_fold_lock(direction: str, cache: str, llama: Path, tmp_path: Path)
         "headroom": {"F32": "at most 2^60 either way; every touched weight checked exact and normal"},
         "left_out": {},
     }
-    assert report.remarks == (WEAK, "Leave out `pairs` to lock every kind this model has.")
+    assert report.remarks[:2] == (WEAK, "Leave out `pairs` to lock every kind this model has.")
+    assert report.remarks[2:] == (f"{survival(runtimes)} {PLAN}",)
     assert report.num_values == 2 * 32 + 2 * 2 * 32  # two rows of V, two columns of each of the two heads that read it
     card = (tmp_path / "locked" / "SPECDEF_LOCK.md").read_text()
     assert card.startswith(
-        "# This model is locked by specdef\n\nIts function is the original's (bit-identical). It loads in "
-        "transformers as "
-        "the original does; other runtimes are not promised. Fine-tuning it as usual is made to diverge. "
+        "# This model is locked by specdef\n\nIts function is the original's (bit-identical) in transformers. "
+        "Other runtimes and formats are named below, by rule; `specdef verify DIR --runtime NAME` measures one. "
+        "Fine-tuning it as usual is made to diverge. "
         "Method `fold`, "
         "multiplier 2^20.\n\n- Function claimed in: bfloat16, float32. Not claimed in: float16.\n"
         f"- A cache in the model's own dtype is exact; a float16 or fp8 cache {cache}.\n"
-        "- Quantising the locked model afterwards damages the channels it divides.\n\nA lock raises the cost"
+        "- Quantising the locked model afterwards damages the channels it divides.\n"
+        "- Runs as the original, by rule, in: f32, bf16. Damaged in: f16-cache, f16, q8_0, q4_k, int8, int8-dynamic.\n\nA lock raises the cost"
     )
 
 
@@ -94,8 +102,8 @@ def test_of_an_inject_lock(llama: Path, tmp_path: Path) -> None:
     }
     assert report.remarks == (
         "Compensation adds 200.0% of the locked matrices' own parameters.",
-        "Runs in transformers after `import specdef` only; any other runtime, or transformers without it, leaves the "
-        "compensation out and computes nonsense.",
+        "Runs in transformers after `import specdef` only; without it transformers refuses the folder. A runtime that "
+        "reads weights by name leaves the compensation out and computes nonsense.",
     )
     card = (tmp_path / "locked" / "SPECDEF_LOCK.md").read_text()
     assert "\n- Function claimed in: float32. Not claimed in: any other dtype.\n" in card
@@ -108,7 +116,7 @@ def test_of_an_inject_lock(llama: Path, tmp_path: Path) -> None:
 
 def test_a_family_with_one_kind_of_pair_says_why_there_is_no_other(tmp_path: Path) -> None:
     model = pico.build("bert", tmp_path / "model")
-    assert lock(model, tmp_path / "locked").remarks == (
+    assert lock(model, tmp_path / "locked").remarks[:2] == (
         WEAK,
         "This BERT model has no other exact pair: LayerNorm -> its readers (post-norm: its output is also the residual "
         "stream of the next block); intermediate.dense -> output.dense under GELU (GELU is not homogeneous; "
@@ -132,10 +140,10 @@ def test_a_family_with_one_kind_of_pair_says_why_there_is_no_other(tmp_path: Pat
 def test_too_few_channels_name_what_fits(fitting: set[int], hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither beyond 2^60 nor below 2."""
 
-    def usable(checkpoint: object, where: object, signed: list[tuple[Any, int]], candidates: Any) -> Any:
+    def usable(checkpoint: object, where: object, signed: list[tuple[Any, int]], *_rest: Any) -> Any:
         return np.array([True, signed[0][1] in fitting, False])
 
-    monkeypatch.setattr(choose, "_usable", usable)
+    monkeypatch.setattr(choose, "usable_channels", usable)
     slots = [SimpleNamespace(tensor=name) for name in ("v", "v", "o")]
     pair: Any = SimpleNamespace(id="vo.3", producers=slots[:2], consumers=slots[2:], slots=slots, degree=1)
     found = _too_few(None, {}, pair, FoldOptions(channels=2), 20, [0, 1, 2])  # type: ignore[arg-type]

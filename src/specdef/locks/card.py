@@ -47,7 +47,7 @@ def model_card(kind: LockKind, strength: Mapping[str, Any], exactness: Mapping[s
 
 
 def runtimes_line(exactness: Mapping[str, Any]) -> str:
-    """Where the lock is planned to run, by rule; empty where its kind says nothing of runtimes.
+    r"""Where the lock is planned to run, by rule; empty where its kind says nothing of runtimes.
 
     Example:
         >>> runtimes_line({"runtimes": {"planned_for": ["q8_0"], "survives": ["f32", "q8_0"], "breaks": {"f16": "vo"}}})

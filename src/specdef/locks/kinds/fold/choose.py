@@ -151,8 +151,8 @@ def _too_few(
         else "No multiplier fits; leave this kind out with `pairs`, or convert the model to float32."
     )
     tensors = ", ".join(dict.fromkeys(slot.tensor for slot in pair.slots))
-    blocks = ", or blocks whose own scale would lose digits" if smallest_weight(options.runtimes) else ""
+    blocks = ", blocks whose own scale would lose digits" if smallest_weight(options.runtimes) else ""
     return NoExactChannelError(
         f"Pair {pair.id} must have {options.channels} channels that 2^{exponent} ({options.direction}) scales exactly; "
-        f"it has fewer in {tensors} (overflow, subnormals, zero channels, an offset{blocks}). {hint}"
+        f"it has fewer in {tensors} (overflow, subnormals, zero channels{blocks} or an offset). {hint}"
     )

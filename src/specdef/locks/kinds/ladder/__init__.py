@@ -83,8 +83,8 @@ class Ladder(LockKind):
     def promise(self, exactness: Mapping[str, Any]) -> str:
         """See `LockKind`."""
         return (
-            f"Its function is the original's ({exactness['closeness']}). It loads in transformers as the original "
-            "does; other runtimes are not promised."
+            f"Its function is the original's ({exactness['closeness']}) in transformers. Other runtimes and formats "
+            "are named below, by rule; `specdef verify DIR --runtime NAME` measures one."
         )
 
     def lock_module(self, module: nn.Module, given: Mapping[str, Any]) -> ModuleLock:
