@@ -70,7 +70,8 @@ def test_of_a_fold_lock(direction: str, cache: str, llama: Path, tmp_path: Path)
         "multiplier 2^20.\n\n- Function claimed in: bfloat16, float32. Not claimed in: float16.\n"
         f"- A cache in the model's own dtype is exact; a float16 or fp8 cache {cache}.\n"
         "- Quantising the locked model afterwards damages the channels it divides.\n"
-        "- Runs as the original, by rule, in: f32, bf16. Damaged in: f16-cache, f16, q8_0, q4_k, int8, int8-dynamic.\n\nA lock raises the cost"
+        "- Runs as the original, by rule, in: f32, bf16. Damaged in: f16-cache, f16, q8_0, q4_k, int8, "
+        "int8-dynamic.\n\nA lock raises the cost"
     )
 
 
