@@ -71,16 +71,17 @@ def main() -> None:
         _mutmut(folder, wanted, arguments.jobs)
     found = outcomes(folder / "mutants")
     first = folder / "first.json"
-    if not arguments.again:
+    again = first.exists()  # where it does not, a run that was cut off goes on
+    if not again:
         tried = [outcome for of_module in found.values() for outcome in of_module.values() if outcome]
         first.write_text(json.dumps([tried.count(KILLED), len(tried)]))
     unseen = _unseen(found, [key for of_module in found.values() for key, value in of_module.items() if value])
     command = f"`make mutants SCOPE={arguments.scope}{f' SAMPLE={arguments.sample}' if arguments.sample else ''}"
-    command += f" SEED={arguments.seed}`{', then `AGAIN=1`' if arguments.again else ''}, commit {commit()}"
+    command += f" SEED={arguments.seed}`{', then `AGAIN=1`' if again else ''}, commit {commit()}"
     path = HERE / "results" / scope.page
     path = path if arguments.seed == 0 else path.with_stem(f"{path.stem}-seed{arguments.seed}")
     changes = {key: changed_lines(folder, key) for key in unseen}
-    path.write_text(page(found, changes, command, json.loads(first.read_text()) if arguments.again else None))
+    path.write_text(page(found, changes, command, json.loads(first.read_text()) if again else None))
     print(path.read_text())
 
 

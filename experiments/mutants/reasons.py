@@ -22,6 +22,8 @@ REASONS = (
     ("attacks/rewrites/scales.py", "abs(apart) >= MOST_APART", "equality of two floating-point numbers"),
     ("attacks/rewrites/scales.py", "astype(None)", "numpy's own type is float64, the one that stands there"),
     ("locks/hub_card.py", "width=10001", "no name is as long as the line that would be folded"),
+    ("locks/lock.py", "spool = None", "a kind that spools gets a folder below, no other kind looks"),
+    ("locks/model_tensors.py", "count < 2**32", "a parameter of two billion numbers is too large for a test"),
     ("locks/verify.py", "lambda stage: 0", "nobody asks what it returns"),
     ("linalg/svd.py", "left.split(rows), strict=", "a matrix and its left vectors have as many rows"),
     ("checkpoint/small_files.py", "ensure_ascii=None", "None is as false as False"),

@@ -93,9 +93,19 @@ def test_numbers_of_fewer_bits_that_fill_their_bytes(tmp_path: Path, dtype: str,
     assert (header.tensors[0].dtype, header.tensors[0].num_bytes) == (dtype, size)
 
 
-@pytest.mark.parametrize("offsets", [[0], [0, 4, 8], [4, 0], [-4, 0], [0, "4"], [0, 2**70], "0,4", None, [1, 5]])
-def test_offsets_that_are_none(tmp_path: Path, offsets: Any) -> None:
-    assert _refused(_file(tmp_path / "x.safetensors", _entry(offsets=offsets), bytes(4)))
+@pytest.mark.parametrize(
+    ("offsets", "fault"),
+    [
+        *(
+            (offsets, f"tensor x has malformed data offsets {offsets}")
+            for offsets in ([0], [0, 4, 8], [-4, 0], [0, "4"], [0, 2**70], "0,4", None)
+        ),
+        ([4, 0], "tensor x has -4 bytes where its shape and dtype need another number"),
+        ([1, 5], "the data of tensor x overlaps its neighbour or leaves a hole"),
+    ],
+)
+def test_offsets_that_are_none(tmp_path: Path, offsets: Any, fault: str) -> None:
+    assert _refused(_file(tmp_path / "x.safetensors", _entry(offsets=offsets), bytes(4))) == fault
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from specdef.locks.entry import LayerEntry
 from specdef.locks.kinds.fold import choose
 from specdef.locks.kinds.fold.choose import _too_few
 from specdef.locks.kinds.fold.options import FoldOptions
+from specdef.locks.kinds.inject import memory
 from specdef.locks.runtimes import survival
 
 WEAK = (
@@ -58,6 +59,7 @@ def test_of_a_fold_lock(direction: str, cache: str, llama: Path, tmp_path: Path)
         "headroom": {"F32": "at most 2^60 either way; every touched weight checked exact and normal"},
         "left_out": {},
     }
+    assert (report.out, report.key) == (tmp_path / "locked", tmp_path / "locked.specdef-key")
     assert report.remarks[:2] == (WEAK, "Leave out `pairs` to lock every kind this model has.")
     assert report.remarks[2:] == (f"{survival(runtimes)} {PLAN}",)
     assert report.num_values == 2 * 32 + 2 * 2 * 32  # two rows of V, two columns of each of the two heads that read it
@@ -165,6 +167,17 @@ def test_of_modules_in_memory(llama: Path) -> None:
     assert lock_module(tight, targets=["0"], rank=2).lock == "inject"
     with pytest.raises(PlanError, match=r"relative error of the layer within 1\.0e-20"):
         lock_module(nn.Sequential(nn.Linear(8, 8)), targets=["0"], rank=2, tolerance=1e-20)
+
+
+def test_a_module_is_locked_with_the_generator_that_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+    real = memory.deform
+    monkeypatch.setattr(
+        memory, "deform", lambda *a, **options: given.append(options["generator"]) or real(*a, **options)
+    )
+    generator = torch.Generator()
+    lock_module(nn.Sequential(nn.Linear(8, 8)), targets=["0"], rank=2, generator=generator)
+    assert given == [generator]
 
 
 @pytest.mark.parametrize("form", ["dense", "low_rank", "diagonal"])
