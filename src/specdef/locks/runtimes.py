@@ -114,6 +114,12 @@ def broken(kinds: Iterable[str], exponent: int, direction: str, block: int, chan
     return found
 
 
+def claims_of(lost: Mapping[str, str], planned_for: Sequence[str] = ()) -> dict[str, Any]:
+    """What a manifest says of runtimes: those planned for, those a lock survives, and those it breaks (`broken`)."""
+    survives = [name for name in RULES if name not in lost]
+    return {"planned_for": list(planned_for), "survives": survives, "breaks": dict(lost)}
+
+
 def survival(claims: Mapping[str, Any]) -> str:
     """Where a lock runs as the original, and where not, in sentences.
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from specdef.architectures.spec import PAIR_KINDS
 from specdef.errors import PlanError
+
+if TYPE_CHECKING:
+    from specdef.architectures.resolve import ResolvedModel, ResolvedPair
 
 
 def select_layers(num_layers: int, layers: Sequence[int] | None, draw: int | None, seed: int) -> tuple[int, ...]:
@@ -55,4 +59,33 @@ def check_pair_kinds(kinds: Iterable[str]) -> tuple[str, ...]:
             raise PlanError(f"`pairs` must be drawn from {', '.join(PAIR_KINDS)}; got {kind!r}.")
     if not chosen:
         raise PlanError(f"`pairs` must name at least one of {', '.join(PAIR_KINDS)}; got none.")
+    return chosen
+
+
+def select_pairs(model: ResolvedModel, kinds: Sequence[str] | None, layers: Sequence[int] | None) -> list[ResolvedPair]:
+    """The pairs of some kinds in some layers.
+
+    Args:
+        model: whose.
+        kinds: of pairs; every one it has when None.
+        layers: their numbers; with those of no layer, all when None.
+
+    Raises:
+        PlanError: it has no pair of a kind, or none that is left.
+    """
+    available = {pair.kind for pair in model.pairs}
+    wanted = available if kinds is None else set(kinds)
+    missing = sorted(wanted - available)
+    if missing:
+        excluded = (*model.withheld, *model.architecture.exclusions)
+        reasons = "; ".join(f"{e.what}: {e.reason}" for e in excluded)
+        raise PlanError(
+            f"`pairs` must be drawn from {', '.join(sorted(available))} for this {model.architecture.name} checkpoint; "
+            f"got {', '.join(missing)}. Left out there: {reasons}."
+        )
+    chosen = [pair for pair in model.pairs if pair.kind in wanted and (layers is None or pair.layer in layers)]
+    if not chosen:
+        raise PlanError(
+            f"`pairs` and `layers` select nothing in this checkpoint; it has {', '.join(sorted(available))}."
+        )
     return chosen

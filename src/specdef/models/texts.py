@@ -21,7 +21,7 @@ def encode_texts(texts: Sequence[str], model: Any, tokenizer: Any) -> tuple[torc
     """
     import torch
 
-    longest = min(tokenizer.model_max_length, MAX_LENGTH, _positions(model))
+    longest = min(tokenizer.model_max_length, MAX_LENGTH, positions(model))
     rows = [token_ids(tokenizer, text, special=True, truncation=True, max_length=longest) for text in texts]
     rows = [row or [padding(tokenizer)] for row in rows]
     width = max(map(len, rows))
@@ -57,6 +57,6 @@ def padding(tokenizer: Any) -> int:
     return next((int(t) for t in (tokenizer.pad_token_id, tokenizer.eos_token_id) if t is not None), 0)
 
 
-def _positions(model: Any) -> int:
-    """Tokens a model has positions for; the first two of RoBERTa's are taken."""
+def positions(model: Any) -> int:
+    """How many tokens of a text a model has positions for; the first two of RoBERTa's are taken."""
     return max(1, (getattr(bare(model).config, "max_position_embeddings", None) or 2**30) - 2)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from specdef.core.text import did_you_mean
 from specdef.errors import SpecdefError
+from specdef.models.loading import reason
 from specdef.training.outcome import Evaluation
 from specdef.training.recipe import Recipe
 
@@ -90,8 +91,7 @@ def _started(track: str | GeneralTracker, folder: Path, run: str, about: Mapping
         tracker.start()
         tracker.store_init_configuration({key: _plain(value) for key, value in about.items()})
     except Exception as error:  # whatever a tracker's package raises where it cannot write or log in
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise SpecdefError(f"`track` must be a tracker that starts; {name} did not ({reason}).") from error
+        raise SpecdefError(f"`track` must be a tracker that starts; {name} did not ({reason(error)}).") from error
     return tracker
 
 

@@ -45,7 +45,7 @@ def _measured(model: Path) -> Measured:
     checkpoint = open_checkpoint(model)
     module = loaded(model)
     inputs = folder_inputs(model, module, checkpoint.config, None)
-    return measure(module, resolve(checkpoint.config, checkpoint.shapes).pairs, inputs)
+    return measure(module, resolve(checkpoint.config, checkpoint.shapes).pairs, inputs.tensors)
 
 
 def _plan(model: Path, **options: object) -> LadderPlan:
@@ -97,7 +97,7 @@ def test_the_measure_is_the_gradient_and_the_spread(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(model)
     pairs = resolve(checkpoint.config, checkpoint.shapes).pairs
     module = loaded(model)
-    inputs = folder_inputs(model, module, checkpoint.config, None)
+    inputs = folder_inputs(model, module, checkpoint.config, None).tensors
     found = measure(module, pairs, inputs, seed=3)
     assert all(parameter.grad is None for parameter in module.parameters())
     read = []
@@ -132,7 +132,7 @@ def test_a_value_channel_is_as_constant_as_its_least_constant_reader(tmp_path: P
     module.get_submodule("model.layers.0.self_attn.o_proj").register_forward_pre_hook(
         lambda _module, args: read.append(args[0].detach())
     )
-    module(**folder_inputs(model, module, checkpoint.config, None))
+    module(**folder_inputs(model, module, checkpoint.config, None).tensors)
     rest = read[0][:, 1:].reshape(-1, read[0].shape[-1]).double()
     each = (rest.mean(0).abs() / rest.std(0, correction=0)).numpy()
     constancy = _measured(model).pairs["vo.0"].constancy
@@ -168,7 +168,9 @@ def test_the_gradients_of_a_locked_model_and_their_squares_are_finite(tmp_path: 
     model = pico.build("llama", tmp_path / "model")
     lock(model, tmp_path / "locked", preset="ladder", multiplier="2^60")
     module = loaded(tmp_path / "locked")
-    loss = module(**folder_inputs(model, module, open_checkpoint(model).config, None)).logits.logsumexp(-1).mean()
+    loss = (
+        module(**folder_inputs(model, module, open_checkpoint(model).config, None).tensors).logits.logsumexp(-1).mean()
+    )
     loss.backward()
     assert all((parameter.grad**2).isfinite().all() for parameter in module.parameters())
 
@@ -238,6 +240,22 @@ def test_rungs_stay_off_channels_that_cannot_be_scaled(tmp_path: Path) -> None:
     hot = {channel.pair: channel.channel for channel in _plan(model).channels if channel.side == "consumer"}
     assert hot["norm.0.attention"] == CONSTANT
     assert hot["norm.0.mlp"] != CONSTANT
+
+
+def test_the_manifest_says_what_was_read_and_where_the_lock_is_exact(tmp_path: Path) -> None:
+    """A folder without a tokenizer is read random tokens; Gemma's norms are exact in the dtype they are stored in."""
+    for family, dtype, exact_in in (
+        ("llama", torch.bfloat16, ["bfloat16", "float32"]),
+        ("gemma2", torch.bfloat16, ["bfloat16"]),
+        ("gemma2", torch.float32, ["float32"]),
+    ):
+        model = pico.build(family, tmp_path / f"{family}-{dtype}", dtype=dtype)
+        report = lock(model, tmp_path / "out", preset="ladder", dry_run=True)
+        assert report.exactness["exact_in"] == exact_in
+        assert report.strength["measured_on"] == "248 random tokens"
+    assert lock(pico.build("vit", tmp_path / "vit"), tmp_path / "out", preset="ladder", dry_run=True).strength[
+        "measured_on"
+    ] == ("4 random images")
 
 
 def test_pairs_and_layers_restrict_the_rungs(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from specdef.core.text import did_you_mean
 from specdef.errors import TaskError
+from specdef.models.loading import reason
 from specdef.tasks.score import Score
 
 PREFIX = "lm-eval:"
@@ -74,9 +75,7 @@ def harness_scorer(scorer: str) -> HarnessTask:
             metrics = list(task.aggregation())
             questions = list(task.eval_docs)
         except Exception as error:  # whatever a task file makes the harness raise
-            raise TaskError(
-                f"`scorer` must be one task on local files; {given} is not ({_first_line(error)})."
-            ) from error
+            raise TaskError(f"`scorer` must be one task on local files; {given} is not ({reason(error)}).") from error
     return HarnessTask(name, _metric(metric, metrics, name), task, tuple(questions))
 
 
@@ -154,9 +153,7 @@ class HarnessTask:
                     log_samples=True,
                 )
             except Exception as error:
-                raise TaskError(
-                    f"`scorer` must run on this model; {self.name} did not ({_first_line(error)})."
-                ) from error
+                raise TaskError(f"`scorer` must run on this model; {self.name} did not ({reason(error)}).") from error
         assert found is not None
         return self._score(found)
 
@@ -217,7 +214,7 @@ def run_tasks(
             )
         except Exception as error:  # whatever a task file makes the harness raise
             names = ", ".join(tasks)
-            raise TaskError(f"`tasks` must run on local files; {names} did not ({_first_line(error)}).") from error
+            raise TaskError(f"`tasks` must run on local files; {names} did not ({reason(error)}).") from error
     return dict(found["results"]) if found else {}
 
 
@@ -234,11 +231,6 @@ def _refuse_unknown(tasks: Sequence[str], known: Sequence[str], *, argument: str
         if name not in known:
             hint = did_you_mean(name, known, cutoff=0.6)
             raise TaskError(f"`{argument}` must be names of harness tasks; {name!r} is none.{hint}")
-
-
-def _first_line(error: Exception) -> str:
-    """What went wrong, in a line."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 @contextmanager

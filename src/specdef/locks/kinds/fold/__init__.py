@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from specdef.errors import PlanError
 from specdef.linalg.multiplier import exponent_of
-from specdef.locks.base import Check, Evidence, LockFacts, LockKind, ModuleLock, PreparedLock, Sign
+from specdef.locks.base import Check, Evidence, ModuleLock, PreparedLock, Sign
 from specdef.locks.kinds.fold.options import FoldOptions
 from specdef.locks.runtimes import check_runtimes
+from specdef.locks.scaling_kind import ScalingLock
 from specdef.locks.selection import check_pair_kinds
 
 if TYPE_CHECKING:
     from torch import nn
 
     from specdef.architectures.resolve import ResolvedModel
-    from specdef.checkpoint.edits import ShardEdits
     from specdef.checkpoint.reader import Checkpoint
-    from specdef.locks.key import Key
 
 
-class Fold(LockKind):
+class Fold(ScalingLock):
     """Nothing is added to the model; every output keeps every bit."""
 
     name = "fold"
@@ -73,34 +72,11 @@ class Fold(LockKind):
 
         return recognise(self.name, evidence)
 
-    def invert(self, checkpoint: Checkpoint, key: Key) -> dict[str, ShardEdits]:
-        """See `LockKind`."""
-        from specdef.locks.kinds.fold.plan import invert
-
-        return invert(checkpoint, key)
-
-    def facts(self, strength: Mapping[str, Any]) -> LockFacts:
-        """See `LockKind`."""
-        return LockFacts(2.0 ** strength["exponent"])
-
-    def promise(self, exactness: Mapping[str, Any]) -> str:
-        """See `LockKind`."""
-        return (
-            f"Its function is the original's ({exactness['closeness']}) in transformers. Other runtimes and formats "
-            "are named below, by rule; `specdef verify DIR --runtime NAME` measures one."
-        )
-
     def lock_module(self, module: nn.Module, given: Mapping[str, Any]) -> ModuleLock:
         """See `LockKind`."""
         from specdef.locks.kinds.fold.memory import lock_module
 
         return lock_module(self.name, module, self.options(given))
-
-    def unlock_module(self, module: nn.Module, originals: Mapping[str, Any]) -> None:
-        """See `LockKind`."""
-        from specdef.locks.model_tensors import write_tensors
-
-        write_tensors(module, originals)
 
 
 KIND = Fold()

@@ -9,7 +9,7 @@ from typing import Any
 from specdef.architectures.resolve import ResolvedModel, ResolvedPair
 from specdef.errors import PlanError
 from specdef.locks.kinds.fold.options import FoldOptions
-from specdef.locks.runtimes import RULES, block_of, broken, limit, most_channels, reasons, survival
+from specdef.locks.runtimes import block_of, broken, claims_of, limit, most_channels, reasons, survival
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,7 @@ def runtime_claims(kinds: Iterable[str], exponent: int, options: FoldOptions) ->
         options: with the channels as planned.
     """
     lost = broken(kinds, exponent, options.direction, block_of(options.runtimes), options.channels)
-    return {
-        "planned_for": list(options.runtimes),
-        "survives": [name for name in RULES if name not in lost],
-        "breaks": lost,
-    }
+    return claims_of(lost, options.runtimes)
 
 
 def cache_claim(kinds: Iterable[str], exponent: int, options: FoldOptions) -> str:

@@ -19,6 +19,7 @@ from specdef.linalg.exponent import MAX_EXPONENT, scale, scale_offset, to_float
 from specdef.locks.edits import Locations
 from specdef.locks.kinds.fold.options import FoldOptions
 from specdef.locks.runtimes import block_of, smallest_weight
+from specdef.locks.scaling import signed_slots
 
 FIRST_CANDIDATES, SPARE_CANDIDATES = 64, 3
 """Channels looked at before all of a pair's; of those, beyond the ones needed, the ones looked at first."""
@@ -26,14 +27,6 @@ FIRST_CANDIDATES, SPARE_CANDIDATES = 64, 3
 
 class NoExactChannelError(PlanError):
     """A pair has too few channels that the factor scales exactly."""
-
-
-def signed_slots(pair: ResolvedPair, direction: str, exponent: int) -> list[tuple[ResolvedSlot, int]]:
-    """The slots of a pair with the power of two each is scaled by, where its producers are scaled by 2^exponent."""
-    sign = 1 if direction == "up" else -1
-    return [(slot, sign * exponent) for slot in pair.producers] + [
-        (slot, -sign * exponent * pair.degree) for slot in pair.consumers
-    ]
 
 
 def choose_channels(

@@ -8,26 +8,22 @@ grow by ``2^e`` on one side and shrink on the other: the loss surface is sharp, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from specdef.architectures.resolve import ResolvedModel, ResolvedPair
-from specdef.checkpoint.edits import ShardEdits
 from specdef.checkpoint.reader import Checkpoint
-from specdef.core.dtypes import LOCKABLE, TORCH_NAMES
+from specdef.core.dtypes import LOCKABLE
 from specdef.errors import PlanError
-from specdef.linalg.exponent import MAX_EXPONENT, NUMPY_DTYPES, Stored
-from specdef.linalg.multiplier import exponent_of
+from specdef.linalg.exponent import MAX_EXPONENT
 from specdef.locks.base import PreparedLock
-from specdef.locks.edits import Edit, Locations, inverse, shard_edits
-from specdef.locks.key import Key, scalings, stored_tensors
+from specdef.locks.edits import Edit, Locations
 from specdef.locks.kinds.fold.budget import cache_claim, runtime_claims, runtime_remarks, within_budget
-from specdef.locks.kinds.fold.choose import NoExactChannelError, choose_channels, signed_slots
+from specdef.locks.kinds.fold.choose import NoExactChannelError, choose_channels
 from specdef.locks.kinds.fold.options import FoldOptions
-from specdef.locks.selection import select_layers
+from specdef.locks.scaling import exact_dtypes, pair_edits, runs_in_float16, scaling_exponent, scaling_lock
+from specdef.locks.selection import select_layers, select_pairs
 
 FP16_ACTIVATION_EXPONENT = 10
 """Assumed bound 2^10 on unscaled activations; float16 ends at 2^16, so `up` may add at most 2^5."""
@@ -75,11 +71,7 @@ def plan_fold(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions
         PlanError: the multiplier is not a power of two or beyond the dtype's headroom, an unknown pair kind or layer,
             a tensor in a format that has no exponent to move, or a pair with too few exact channels.
     """
-    exponent = exponent_of(options.multiplier)
-    if exponent > MAX_EXPONENT:
-        raise PlanError(
-            f"`multiplier` must be at most 2^{MAX_EXPONENT}, beyond which squared gradients overflow; got 2^{exponent}."
-        )
+    exponent = scaling_exponent(options.multiplier)
     layers = select_layers(model.dims.num_layers, options.layers, options.num_layers, options.seed)
     restricted = options.layers is not None or options.num_layers is not None
     budgeted = within_budget(
@@ -104,38 +96,9 @@ def plan_fold(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions
             if options.pairs is not None or len(left_out) == len(pairs) + len(budgeted.left_out):
                 raise
     locked = [pair for pair in pairs if pair.id in channels]
-    edits = [edit for pair in locked for edit in _edits(pair, channels[pair.id], options.direction, exponent)]
+    edits = [edit for pair in locked for edit in pair_edits(pair, channels[pair.id], options.direction, exponent)]
     touched = tuple(sorted({pair.layer for pair in locked if pair.layer is not None}))
     return LockPlan(options, exponent, channels, tuple(edits), left_out, headroom, touched)
-
-
-def select_pairs(model: ResolvedModel, kinds: Sequence[str] | None, layers: Sequence[int] | None) -> list[ResolvedPair]:
-    """The pairs of some kinds in some layers.
-
-    Args:
-        model: whose.
-        kinds: of pairs; every one it has when None.
-        layers: their numbers; with those of no layer, all when None.
-
-    Raises:
-        PlanError: it has no pair of a kind, or none that is left.
-    """
-    available = {pair.kind for pair in model.pairs}
-    wanted = available if kinds is None else set(kinds)
-    missing = sorted(wanted - available)
-    if missing:
-        excluded = (*model.withheld, *model.architecture.exclusions)
-        reasons = "; ".join(f"{e.what}: {e.reason}" for e in excluded)
-        raise PlanError(
-            f"`pairs` must be drawn from {', '.join(sorted(available))} for this {model.architecture.name} checkpoint; "
-            f"got {', '.join(missing)}. Left out there: {reasons}."
-        )
-    chosen = [pair for pair in model.pairs if pair.kind in wanted and (layers is None or pair.layer in layers)]
-    if not chosen:
-        raise PlanError(
-            f"`pairs` and `layers` select nothing in this checkpoint; it has {', '.join(sorted(available))}."
-        )
-    return chosen
 
 
 def _check_dtypes(
@@ -165,34 +128,12 @@ def _check_dtypes(
     return headroom
 
 
-def runs_in_float16(config: Mapping[str, Any]) -> bool:
-    """Whether config.json makes transformers load the model in float16, whatever its weights are stored in."""
-    inner = config.get("text_config")
-    places = (config, inner if isinstance(inner, Mapping) else {})
-    return any("float16" in str(place.get(key)).split(".") for place in places for key in ("dtype", "torch_dtype"))
-
-
-def _edits(pair: ResolvedPair, channels: Sequence[int], direction: str, exponent: int) -> Iterable[Edit]:
-    for slot, signed in signed_slots(pair, direction, exponent):
-        indices = tuple(sorted(i for channel in channels for i in slot.indices(channel)))
-        yield Edit(slot.tensor, slot.axis, indices, signed, slot.offset)
-
-
 def prepare(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions) -> PreparedLock:
     """The planned lock as edits, manifest entries and key."""
     plan = plan_fold(checkpoint, model, options)
     strength, exactness = _describe(plan, model)
-    return PreparedLock(
-        strength=strength,
-        exactness=exactness,
-        checked=("every scaled weight is normal and scales back to its original bits",),
-        num_values=num_values(plan.edits, checkpoint),
-        left_out=plan.left_out,
-        edits=shard_edits(plan.edits, checkpoint.locate()),
-        key_edits=tuple(edit.to_json() for edit in plan.edits),
-        blobs=offset_originals(plan.edits, checkpoint),
-        remarks=(*_remarks(strength["pairs"], model, options), *runtime_remarks(exactness["runtimes"])),
-    )
+    remarks = (*_remarks(strength["pairs"], model, options), *runtime_remarks(exactness["runtimes"]))
+    return scaling_lock(checkpoint, plan.edits, strength, exactness, left_out=plan.left_out, remarks=remarks)
 
 
 def _remarks(pairs: Mapping[str, int], model: ResolvedModel, options: FoldOptions) -> tuple[str, ...]:
@@ -210,18 +151,6 @@ def _remarks(pairs: Mapping[str, int], model: ResolvedModel, options: FoldOption
     return (weak, f"This {model.architecture.name} model has no other exact pair: {reasons}.") if reasons else (weak,)
 
 
-def invert(checkpoint: Checkpoint, key: Key) -> dict[str, ShardEdits]:
-    """The key's scalings backwards; tensors whose scaling has no inverse come whole from the key."""
-    where = checkpoint.locate()
-    tensors = {name: tensor for name, (_, tensor) in where.items()}
-    originals = {
-        name: np.frombuffer(data, dtype=NUMPY_DTYPES[tensors[name].dtype]).reshape(tensors[name].shape)
-        for name, data in stored_tensors(key, tensors).items()
-        if tensors[name].dtype in NUMPY_DTYPES
-    }
-    return shard_edits(inverse(scalings(key, tensors)), where, originals)
-
-
 def _describe(plan: LockPlan, model: ResolvedModel) -> tuple[dict[str, Any], dict[str, Any]]:
     kinds = {pair.id: pair.kind for pair in model.pairs}
     counts: dict[str, int] = {}
@@ -237,14 +166,11 @@ def _describe(plan: LockPlan, model: ResolvedModel) -> tuple[dict[str, Any], dic
         "num_layers": len(plan.layers),
     }
     half = "F16" in dtypes
-    portable = not half and not any(edit.offset for edit in plan.edits)
-    exact_in = ["bfloat16", "float32"] if portable else [TORCH_NAMES[dtype] for dtype in dtypes]
     exactness = {
         "bit_exact": not half,
         "closeness": "identical while no activation leaves float16's normal range" if half else "bit-identical",
         "stored_dtypes": dtypes,
-        "exact_in": exact_in,
-        "not_claimed_in": [name for name in ("bfloat16", "float16", "float32") if name not in exact_in],
+        **exact_dtypes(plan.edits, dtypes),
         "kv_cache": cache_claim(counts, plan.exponent, plan.options),
         "quantisation": (
             "quantising the locked model afterwards damages the channels it divides"
@@ -255,22 +181,3 @@ def _describe(plan: LockPlan, model: ResolvedModel) -> tuple[dict[str, Any], dic
         "left_out": dict(plan.left_out),
     }
     return strength, exactness
-
-
-def num_values(edits: Iterable[Edit], checkpoint: Checkpoint) -> int:
-    """How many weights some edits scale."""
-    shapes = checkpoint.shapes
-    return sum(
-        len(edit.indices) * int(np.prod(shapes[edit.tensor])) // shapes[edit.tensor][edit.axis] for edit in edits
-    )
-
-
-def offset_originals(edits: Iterable[Edit], checkpoint: Checkpoint) -> dict[str, bytes]:
-    """Raw bytes of the tensors whose scaling has no inverse on the stored number (Gemma's norms)."""
-    where = checkpoint.locate()
-    names = sorted({edit.tensor for edit in edits if edit.offset})
-    return {f"tensor:{name}": _bytes(checkpoint.map_tensor(*where[name])) for name in names}
-
-
-def _bytes(values: Stored) -> bytes:
-    return np.ascontiguousarray(values).tobytes()

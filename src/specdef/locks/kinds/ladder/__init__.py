@@ -8,20 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from specdef.errors import PlanError
 from specdef.linalg.multiplier import exponent_of
-from specdef.locks.base import Check, Evidence, LockFacts, LockKind, ModuleLock, PreparedLock, Sign
+from specdef.locks.base import Check, Evidence, ModuleLock, PreparedLock, Sign
 from specdef.locks.kinds.ladder.options import LadderOptions
+from specdef.locks.scaling_kind import ScalingLock
 from specdef.locks.selection import check_pair_kinds
 
 if TYPE_CHECKING:
     from torch import nn
 
     from specdef.architectures.resolve import ResolvedModel
-    from specdef.checkpoint.edits import ShardEdits
     from specdef.checkpoint.reader import Checkpoint
-    from specdef.locks.key import Key
 
 
-class Ladder(LockKind):
+class Ladder(ScalingLock):
     """Nothing is added to the model; every output keeps every bit. Planning runs the model once, forth and back."""
 
     name = "ladder"
@@ -70,34 +69,11 @@ class Ladder(LockKind):
 
         return recognise(self.name, evidence)
 
-    def invert(self, checkpoint: Checkpoint, key: Key) -> dict[str, ShardEdits]:
-        """See `LockKind`."""
-        from specdef.locks.kinds.fold.plan import invert
-
-        return invert(checkpoint, key)
-
-    def facts(self, strength: Mapping[str, Any]) -> LockFacts:
-        """See `LockKind`."""
-        return LockFacts(2.0 ** strength["exponent"])
-
-    def promise(self, exactness: Mapping[str, Any]) -> str:
-        """See `LockKind`."""
-        return (
-            f"Its function is the original's ({exactness['closeness']}) in transformers. Other runtimes and formats "
-            "are named below, by rule; `specdef verify DIR --runtime NAME` measures one."
-        )
-
     def lock_module(self, module: nn.Module, given: Mapping[str, Any]) -> ModuleLock:
         """See `LockKind`."""
         from specdef.locks.kinds.ladder.prepare import lock_module
 
         return lock_module(self.name, module, self.options(given))
-
-    def unlock_module(self, module: nn.Module, originals: Mapping[str, Any]) -> None:
-        """See `LockKind`."""
-        from specdef.locks.model_tensors import write_tensors
-
-        write_tensors(module, originals)
 
 
 KIND = Ladder()

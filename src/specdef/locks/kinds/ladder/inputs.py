@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from specdef.errors import CheckpointError, PlanError
 from specdef.models.base import find_kind
 from specdef.models.loading import load, load_tokenizer
 from specdef.models.probing import Probing
+from specdef.models.texts import positions
 from specdef.models.tokens import check_vocabulary, token_ids, vocabulary
 from specdef.tasks.text.prose import bundled_prose, read_text
 
@@ -20,14 +22,20 @@ TEXTS, TOKENS = 4, 128
 """How much is read: texts, and tokens in each."""
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What a model is called with, and what that is, in words."""
+
+    tensors: Mapping[str, Tensor]
+    described: str
+
+
 def loaded(folder: Path) -> nn.Module:
     """The model of a folder in float32, which holds bfloat16 exactly."""
     return load(folder, dtype=torch.float32)
 
 
-def folder_inputs(
-    folder: Path, model: nn.Module, config: Mapping[str, Any], calibration: str | None
-) -> dict[str, Tensor]:
+def folder_inputs(folder: Path, model: nn.Module, config: Mapping[str, Any], calibration: str | None) -> Inputs:
     """Inputs for a model from a folder.
 
     Args:
@@ -50,7 +58,7 @@ def folder_inputs(
             ) from None
         return probes(model, config)
     ids = torch.tensor(token_ids(tokenizer, text)[: TEXTS * TOKENS])
-    width = min(len(ids), _longest(model))
+    width = min(len(ids), TOKENS, positions(model))
     if width < 2 and calibration is None:  # a tokenizer without a vocabulary
         return probes(model, config)
     if width < 2:
@@ -58,14 +66,15 @@ def folder_inputs(
             f"`calibration` must hold at least two tokens; {calibration} holds {len(ids)}. Give a longer text."
         )
     check_vocabulary(ids, vocabulary(model))
-    return {"input_ids": ids[: len(ids) // width * width].view(-1, width)}
+    rows = ids[: len(ids) // width * width].view(-1, width)
+    source = "the bundled prose" if calibration is None else Path(calibration).name
+    return Inputs({"input_ids": rows}, f"{rows.numel()} tokens of {source}")
 
 
-def probes(model: nn.Module, config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Seeded random tokens or pixels."""
-    return (find_kind(config) or Probing()).probes(config, TEXTS, length=_longest(model))
-
-
-def _longest(model: Any) -> int:
-    """Tokens of one text that the model has positions for; the first two of RoBERTa's are taken."""
-    return max(1, min(TOKENS, (getattr(model.config, "max_position_embeddings", None) or TOKENS + 2) - 2))
+def probes(model: nn.Module, config: Mapping[str, Any]) -> Inputs:
+    """Seeded random tokens or pixels, on the model's device."""
+    found = (find_kind(config) or Probing()).probes(config, TEXTS, length=min(TOKENS, positions(model)))
+    device = next(model.parameters()).device
+    ids = found.get("input_ids")
+    described = f"{TEXTS} random images" if ids is None else f"{ids.numel()} random tokens"
+    return Inputs({name: tensor.to(device) for name, tensor in found.items()}, described)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -17,17 +17,22 @@ from specdef.architectures.resolve import ResolvedModel, ResolvedPair
 from specdef.checkpoint.reader import Checkpoint
 from specdef.core.dtypes import LOCKABLE
 from specdef.errors import PlanError
-from specdef.linalg.exponent import MAX_EXPONENT
-from specdef.linalg.multiplier import exponent_of
 from specdef.locks.base import PreparedLock
-from specdef.locks.edits import Edit, Locations, shard_edits
-from specdef.locks.kinds.fold.choose import signed_slots, usable_channels
-from specdef.locks.kinds.fold.plan import num_values, offset_originals, runs_in_float16, select_pairs
+from specdef.locks.edits import Edit, Locations
+from specdef.locks.kinds.fold.choose import usable_channels
 from specdef.locks.kinds.ladder.measure import Measured
 from specdef.locks.kinds.ladder.options import LadderOptions
 from specdef.locks.kinds.ladder.rungs import Rung, Side, groups_of, levels_of, rungs_of
-from specdef.locks.runtimes import RULES, broken, survival
-from specdef.locks.selection import select_layers
+from specdef.locks.runtimes import broken, claims_of, survival
+from specdef.locks.scaling import (
+    exact_dtypes,
+    pair_edits,
+    runs_in_float16,
+    scaling_exponent,
+    scaling_lock,
+    signed_slots,
+)
+from specdef.locks.selection import select_layers, select_pairs
 
 TRIED = 64
 """Channels of a pair that are tried for one that the factor scales exactly."""
@@ -119,11 +124,7 @@ def plan_ladder(
     Raises:
         PlanError: the multiplier is no power of two or too large, the gradients are not finite, or no rung can be made.
     """
-    top = exponent_of(options.multiplier)
-    if top > MAX_EXPONENT:
-        raise PlanError(
-            f"`multiplier` must be at most 2^{MAX_EXPONENT}, beyond which squared gradients overflow; got 2^{top}."
-        )
+    top = scaling_exponent(options.multiplier)
     if not 0 < measured.total < np.inf:
         raise PlanError(
             f"`model` must have finite outputs and gradients on the calibration text; their sum is {measured.total}. "
@@ -143,7 +144,7 @@ def plan_ladder(
                 continue
             taken.add((found.pair, found.channel))
             channels.append(found)
-            edits += _edits(rung, found)
+            edits += pair_edits(rung.pair, [found.channel], _direction(rung.side), found.exponent)
     if not channels:
         raise PlanError(f"`model` must have a channel that can be scaled exactly; {checkpoint.folder} has none.")
     ordered = tuple(sorted(channels, key=lambda channel: -channel.level))
@@ -160,7 +161,7 @@ def _made(
         exponent = min(round(level - slope), top // pair.degree)
         if exponent < 1 or (pair.id, channel) in taken:
             continue
-        if usable_channels(checkpoint, where, _slots(rung, exponent), [channel])[0]:
+        if usable_channels(checkpoint, where, signed_slots(pair, _direction(rung.side), exponent), [channel])[0]:
             constancy = None if rung.constancies is None else float(rung.constancies[rank])
             return ScaledChannel(
                 pair.id, pair.kind, pair.layer, rung.side, channel, exponent, exponent + slope, constancy
@@ -168,15 +169,9 @@ def _made(
     return None
 
 
-def _slots(rung: Rung, exponent: int) -> Any:
-    return signed_slots(rung.pair, "up" if rung.side == "consumer" else "down", exponent)
-
-
-def _edits(rung: Rung, made: ScaledChannel) -> list[Edit]:
-    return [
-        Edit(slot.tensor, slot.axis, tuple(sorted(slot.indices(made.channel))), power, slot.offset)
-        for slot, power in _slots(rung, made.exponent)
-    ]
+def _direction(side: Side) -> str:
+    """Which way producers are scaled so that a side is hot: it is the divided one."""
+    return "up" if side == "consumer" else "down"
 
 
 def prepared(checkpoint: Checkpoint, plan: LadderPlan, inputs: str) -> PreparedLock:
@@ -187,21 +182,13 @@ def prepared(checkpoint: Checkpoint, plan: LadderPlan, inputs: str) -> PreparedL
         plan: of it.
         inputs: what it was measured on, in words.
     """
-    strength, exactness = describe(plan, inputs)
-    return PreparedLock(
-        strength=strength,
-        exactness=exactness,
-        checked=("every scaled weight is normal and scales back to its original bits",),
-        num_values=num_values(plan.edits, checkpoint),
-        left_out=plan.left_out,
-        edits=shard_edits(plan.edits, checkpoint.locate()),
-        key_edits=tuple(edit.to_json() for edit in plan.edits),
-        blobs=offset_originals(plan.edits, checkpoint),
-        remarks=remarks(plan, inputs),
-    )
+    stored = sorted({checkpoint.locate()[edit.tensor][1].dtype for edit in plan.edits})
+    strength, exactness = describe(plan, inputs, stored)
+    said = remarks(plan, inputs, exactness["runtimes"])
+    return scaling_lock(checkpoint, plan.edits, strength, exactness, left_out=plan.left_out, remarks=said)
 
 
-def describe(plan: LadderPlan, inputs: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def describe(plan: LadderPlan, inputs: str, stored: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Strength and exactness, for the manifest and the report. No channel is named."""
     signed = [c.exponent if c.side == "consumer" else -c.exponent for c in plan.channels]
     kinds = sorted({c.kind for c in plan.channels})
@@ -217,13 +204,11 @@ def describe(plan: LadderPlan, inputs: str) -> tuple[dict[str, Any], dict[str, A
         "num_layers": len({c.layer for c in plan.channels if c.layer is not None}),
         "measured_on": inputs,
     }
-    offset = any(edit.offset for edit in plan.edits)
-    exact_in = ["float32"] if offset else ["bfloat16", "float32"]
     exactness = {
         "bit_exact": True,
         "closeness": "bit-identical",
-        "exact_in": exact_in,
-        "not_claimed_in": [name for name in ("bfloat16", "float16", "float32") if name not in exact_in],
+        "stored_dtypes": list(stored),
+        **exact_dtypes(plan.edits, stored),
         "kv_cache": "a cache in the model's own dtype is exact; float16 and fp8 overflow on scaled value channels",
         "quantisation": "quantising the locked model afterwards damages the channels it divides",
         "runtimes": _runtime_claims(plan),
@@ -235,14 +220,14 @@ def describe(plan: LadderPlan, inputs: str) -> tuple[dict[str, Any], dict[str, A
 def _runtime_claims(plan: LadderPlan) -> dict[str, Any]:
     """What survives and what breaks, by the table of rules; a rung with a hot producer scales its producer down."""
     lost: dict[str, str] = {}
-    for side, direction in (("consumer", "up"), ("producer", "down")):
+    for side in get_args(Side):
         scaled = [c for c in plan.channels if c.side == side]
         hottest = max((c.exponent for c in scaled), default=0)
-        lost |= broken(sorted({c.kind for c in scaled}), hottest, direction, block=1)
-    return {"planned_for": [], "survives": [name for name in RULES if name not in lost], "breaks": lost}
+        lost |= broken(sorted({c.kind for c in scaled}), hottest, _direction(side), block=1)
+    return claims_of(lost)
 
 
-def remarks(plan: LadderPlan, inputs: str) -> tuple[str, ...]:
+def remarks(plan: LadderPlan, inputs: str, runtimes: Mapping[str, Any]) -> tuple[str, ...]:
     """How hot, how constant, and what no ladder covers, in sentences."""
     counts = Counter(c.kind for c in plan.channels)
     levels = [c.level for c in plan.channels]
@@ -257,7 +242,6 @@ def remarks(plan: LadderPlan, inputs: str) -> tuple[str, ...]:
             f"What the hot channels carry is constant: mean over standard deviation {np.median(known):.1f} in the "
             f"middle, {min(known):.1f} at least."
         )
-    where = survival(_runtime_claims(plan))
-    said.append(f"{where} For a runtime that it damages, use preset exact with `--runtimes`.")
+    said.append(f"{survival(runtimes)} For a runtime that it damages, use preset exact with `--runtimes`.")
     said.append("Parameters in no pair, such as the embeddings, train as before: no exact lock covers them.")
     return tuple(said)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from specdef.architectures.resolve import ResolvedModel, resolve
@@ -46,9 +45,9 @@ def prepare(checkpoint: Checkpoint, model: ResolvedModel, options: LadderOptions
     refuse_narrow(checkpoint, pairs)
     module = loaded(checkpoint.folder)
     inputs = folder_inputs(checkpoint.folder, module, checkpoint.config, options.calibration)
-    measured = measure(module, pairs, inputs, seed=options.seed)
+    measured = measure(module, pairs, inputs.tensors, seed=options.seed)
     del module
-    return prepared(checkpoint, plan_ladder(checkpoint, pairs, measured, options), _described(inputs, options))
+    return prepared(checkpoint, plan_ladder(checkpoint, pairs, measured, options), inputs.described)
 
 
 def lock_module(name: str, module: nn.Module, options: LadderOptions) -> ModuleLock:
@@ -75,16 +74,6 @@ def lock_module(name: str, module: nn.Module, options: LadderOptions) -> ModuleL
     tensors = model_tensors(module)
     pairs = chosen_pairs(resolve(tensors.config, tensors.shapes), options)
     refuse_narrow(tensors, pairs)
-    device = next(module.parameters()).device
-    inputs = {key: value.to(device) for key, value in probes(module, tensors.config).items()}
-    plan = plan_ladder(tensors, pairs, measure(module, pairs, inputs, seed=options.seed), options)
+    measured = measure(module, pairs, probes(module, tensors.config).tensors, seed=options.seed)
+    plan = plan_ladder(tensors, pairs, measured, options)
     return scale_module(name, module, tensors, plan.edits, LadderReport(plan.channels, plan.left_out))
-
-
-def _described(inputs: Mapping[str, Tensor], options: LadderOptions) -> str:
-    """What was read, in words: its size, and where it is from."""
-    if "input_ids" not in inputs:
-        return f"{len(next(iter(inputs.values())))} random images"
-    rows, width = inputs["input_ids"].shape
-    source = "the bundled prose" if options.calibration is None else Path(options.calibration).name
-    return f"{rows * width} tokens of {source}"
