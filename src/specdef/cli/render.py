@@ -60,15 +60,23 @@ def number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
+MANY = 8
+"""More numbers than this are not listed."""
+
+
 def plain(value: Any) -> str:
-    """A value of a lock's description without brackets and quotes.
+    """A value of a lock's description without brackets and quotes; of many numbers, how many and the range.
 
     Example:
         >>> plain({"norm": 2, "vo": 1}), plain(["q", "k"]), plain(3)
         ('norm:2 vo:1', 'q k', '3')
+        >>> plain({"vo": list(range(17, 59))})
+        'vo:42 from 17 to 58'
     """
     if isinstance(value, dict):
-        return " ".join(f"{key}:{inner}" for key, inner in value.items())
+        return " ".join(f"{key}:{plain(inner)}" for key, inner in value.items())
     if isinstance(value, list | tuple):
+        if len(value) > MANY and all(isinstance(one, int | float) for one in value):
+            return f"{len(value)} from {min(value)} to {max(value)}"
         return " ".join(map(str, value))
     return str(value)

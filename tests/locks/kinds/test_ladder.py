@@ -253,6 +253,11 @@ def test_the_manifest_says_what_was_read_and_where_the_lock_is_exact(tmp_path: P
         report = lock(model, tmp_path / "out", preset="ladder", dry_run=True)
         assert report.exactness["exact_in"] == exact_in
         assert report.strength["measured_on"] == "248 random tokens"
+        runtimes = report.exactness["runtimes"]
+        assert runtimes["survives"] == ["f32", "bf16"]
+        kinds = {name: why.partition(":")[0] for name, why in runtimes["breaks"].items()}
+        every = ", ".join(sorted(report.strength["exponents"]))
+        assert kinds == {"f16-cache": "vo", **dict.fromkeys(("f16", "q8_0", "q4_k", "int8", "int8-dynamic"), every)}
     assert lock(pico.build("vit", tmp_path / "vit"), tmp_path / "out", preset="ladder", dry_run=True).strength[
         "measured_on"
     ] == ("4 random images")

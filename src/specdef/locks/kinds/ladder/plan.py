@@ -220,7 +220,7 @@ def describe(plan: LadderPlan, inputs: str, stored: Sequence[str]) -> tuple[dict
 def _runtime_claims(plan: LadderPlan) -> dict[str, Any]:
     """What survives and what breaks, by the table of rules; a rung with a hot producer scales its producer down."""
     lost: dict[str, str] = {}
-    for side in get_args(Side):
+    for side in reversed(get_args(Side)):  # every pair has a hot consumer: what that breaks is told of all kinds
         scaled = [c for c in plan.channels if c.side == side]
         hottest = max((c.exponent for c in scaled), default=0)
         lost |= broken(sorted({c.kind for c in scaled}), hottest, _direction(side), block=1)
