@@ -26,16 +26,24 @@ def defend(
     ],
     model: Model,
     out: Out,
+    forget: Annotated[str | None, option("File of rows to remove (default: the task's own).", metavar="FILE")] = None,
+    retain: Annotated[str | None, option("File of rows to keep (default: general text).", metavar="FILE")] = None,
+    task: Annotated[str | None, option("Task whose score says what is left, such as biographies.")] = None,
+    evaluate: Annotated[
+        str | None, option("File of questions on the rows to remove, instead of a task.", "--eval", metavar="FILE")
+    ] = None,
+    fields: Annotated[str | None, option("What the files call what is read, as in prompt=q,completion=a.")] = None,
     given: Given = None,
     seed: Seed = 0,
     text: Annotated[Path | None, option("General text, UTF-8 (default: the bundled prose).")] = None,
     device: Device = None,
     json_: Json = False,
 ) -> None:
-    """Write a defended copy of MODEL, such as one with facts removed (unlearned).
+    """Write a defended copy of MODEL, such as one with the rows of a file removed (npo, rmu, ...).
 
-    Example: specdef defend unlearned smollm2-135m unlearned -o steps=100
+    Example: specdef defend rmu model defended --forget people.jsonl --eval questions.jsonl
     """
+    from specdef.defences.data import named_data
     from specdef.defences.defend import defend as defend_model
     from specdef.defences.options import parse_pairs
 
@@ -52,10 +60,13 @@ def defend(
         text=text,
         device=device,
         progress=None if json_ else show,
+        data=named_data(forget, retain, task=task, evaluate=evaluate, fields=fields, seed=seed),
     )
     if json_:
         print_json(asdict(done))
         return
     for name, change in {**done.scores, done.utility_name: done.utility}.items():
         say(f"{name}: {number(change.before)} -> {number(change.after)}")
+    if done.applied.ended:
+        say(f"Training ended: {done.applied.ended}.")
     say(f"Wrote {out}")

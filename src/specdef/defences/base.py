@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from specdef.core.registry import Registry
 from specdef.core.results import Result
@@ -14,6 +14,10 @@ from specdef.models.base import LoadedModel
 from specdef.tasks.base import Metric
 from specdef.tasks.utility import Utility, UtilityData
 from specdef.training.outcome import Evaluation
+
+if TYPE_CHECKING:
+    from specdef.defences.data import DataRows
+    from specdef.defences.unfinished import Unfinished
 
 Progress = Callable[[str, Evaluation], None]
 """(stage, what was measured)."""
@@ -35,6 +39,9 @@ class Given:
         data: what it is measured on, and general rows that may be mixed into training.
         seed: decides every draw; torch's own generator is seeded with it as well.
         progress: to be called after every evaluation.
+        data_rows: what to forget and what to keep, encoded; None for a defence that brings its own data.
+        measures: what is measured before and after; the first is shown with every evaluation.
+        unfinished: where a long run keeps its state; None keeps none.
     """
 
     folder: Path
@@ -43,6 +50,9 @@ class Given:
     data: UtilityData
     seed: int
     progress: Progress = field(default=lambda stage, found: None)
+    data_rows: DataRows | None = None
+    measures: Sequence[Measure] = ()
+    unfinished: Unfinished | None = None
 
 
 @dataclass(frozen=True)
@@ -61,11 +71,13 @@ class Applied:
         steps: optimizer steps of each stage, by the stage's name.
         evaluations: every measurement of each stage.
         data: digests of what was trained on, by name.
+        ended: why training ended, in words; "" where there is nothing to say.
     """
 
     steps: Mapping[str, int] = field(default_factory=dict)
     evaluations: Mapping[str, Sequence[Evaluation]] = field(default_factory=dict)
     data: Mapping[str, str] = field(default_factory=dict)
+    ended: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,12 +123,14 @@ class Defence(ABC):
         summary: one line for lists of methods.
         Options: a frozen dataclass with a default for every field; it checks itself.
         model_kinds: names of the kinds of model it applies to; empty is all.
+        needs_data: whether the user says what it is to remove.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     Options: ClassVar[type] = NoOptions
     model_kinds: ClassVar[tuple[str, ...]] = ()
+    needs_data: ClassVar[bool] = False
 
     def measures(self, options: Any, seed: int) -> Sequence[Measure]:
         """The scores taken before and after; the first is what the defence aims at."""

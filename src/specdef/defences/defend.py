@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from specdef.checkpoint.digests import file_digest
 from specdef.core.devices import find_device
 from specdef.core.folders import new_folder, refuse_target
 from specdef.core.schema import digest
+from specdef.core.versions import installed_versions
 from specdef.defences.base import DEFENCES, Change, Defence, DefenceReport, Given, Progress
 from specdef.defences.card import write_record
+from specdef.defences.data import DataSpec, encode, read_data
 from specdef.defences.options import make_options, options_to_json
+from specdef.defences.unfinished import Unfinished
 from specdef.errors import SpecdefError
 from specdef.models.base import kind_of
 from specdef.models.loading import quiet
@@ -29,6 +34,7 @@ def defend(
     text: Path | str | None = None,
     device: str | None = None,
     progress: Progress | None = None,
+    data: DataSpec | None = None,
 ) -> DefenceReport:
     """Apply a defence to a model and write it as a plain Hugging Face folder, in the dtypes it had.
 
@@ -41,6 +47,7 @@ def defend(
         text: general data, to measure utility on and to mix into training; what ships with the package when None.
         device: ``cpu`` or ``cuda``; the GPU where there is one when None.
         progress: called with the stage's name after every evaluation.
+        data: what is to be forgotten and what kept, for a method that is told so.
 
     Returns:
         What was done; the folder holds the same in ``specdef_defence.json``.
@@ -51,12 +58,16 @@ def defend(
     """
     defence = DEFENCES.get(method)
     chosen = make_options(defence, options or {})
+    named = data or DataSpec()
+    if named.given is not None and not defence.needs_data:
+        raise SpecdefError(f"`{named.given}` must be left out with method {method}, which brings its own data.")
     target = Path(out)
     refuse_target(target, None)
     if not 0 <= seed < 2**32:
         raise SpecdefError(f"`seed` must be at least 0 and below 2^32; got {seed}.")
     if text is not None:
         refuse_missing_text(text)
+    known = read_data(named) if defence.needs_data else None
     place = find_device(device)
     folder = find_model(str(model))
     refuse_target(target, folder)
@@ -71,27 +82,50 @@ def defend(
     loaded = kind.load(folder)
     dtypes = _to_float32(loaded.model)
     loaded.model.to(place)
-    given = Given(folder, loaded, utility, utility.prepare(content, loaded), seed, progress or (lambda *_: None))
+    general = utility.prepare(content, loaded)
+    given = Given(folder, loaded, utility, general, seed, progress or (lambda *_: None))
+    digests = {"general data": digest(content)}
+    if known is not None:
+        digests |= known.digests
+        rows = encode(known, loaded, general)
+        unfinished = Unfinished(target, _identity(defence, chosen, given, digests, place))
+        given = replace(given, data_rows=rows, measures=known.measures(loaded, rows), unfinished=unfinished)
+    given = replace(given, measures=(*given.measures, *defence.measures(chosen, seed)))
     report = _apply(defence, chosen, given, dtypes)
     defence.check(report, chosen)
-    data = {**report.applied.data, "general data": digest(content)}
     with new_folder(target, source=folder) as made:
         with quiet():
             loaded.model.save_pretrained(made)
             if loaded.processor is not None:
                 loaded.processor.save_pretrained(made)
-        write_record(made, report, data)
+        write_record(made, report, {**report.applied.data, **digests})
         for path in made.iterdir():
             path.chmod(0o644)
+    if given.unfinished is not None:
+        given.unfinished.remove()
     return report
+
+
+def _identity(defence: Defence, options: Any, given: Given, digests: Mapping[str, str], device: Any) -> str:
+    """Everything that decides a run: one that was killed goes on only where all of it is the same."""
+    files = sorted(path for path in given.folder.iterdir() if path.suffix in (".safetensors", ".json"))
+    content = {
+        "method": defence.name,
+        "options": options_to_json(options),
+        "seed": given.seed,
+        "data": dict(digests),
+        "model": {path.name: file_digest(path) for path in files},
+        "device": str(device),
+        "versions": installed_versions(("specdef", "torch", "transformers")),
+    }
+    return digest(content)
 
 
 def _apply(defence: Defence, options: Any, given: Given, dtypes: Mapping[str, Any]) -> DefenceReport:
     import torch
 
-    measures = defence.measures(options, given.seed)
     model, processor = given.loaded.model, given.loaded.processor
-    before = {measure.name: float(measure.metric(model, processor)) for measure in measures}
+    before = {measure.name: float(measure.metric(model, processor)) for measure in given.measures}
     useful = given.utility.measure(model, given.data)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(given.seed)
@@ -102,7 +136,7 @@ def _apply(defence: Defence, options: Any, given: Given, dtypes: Mapping[str, An
         method=defence.name,
         options=options_to_json(options),
         seed=given.seed,
-        scores={m.name: Change(before[m.name], float(m.metric(model, processor))) for m in measures},
+        scores={m.name: Change(before[m.name], float(m.metric(model, processor))) for m in given.measures},
         utility_name=given.utility.name,
         utility=Change(useful, given.utility.measure(model, given.data)),
         applied=applied,

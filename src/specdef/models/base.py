@@ -103,6 +103,16 @@ class ModelKind(Probing, ABC):
     def num_targets(self, batch: Batch) -> int:
         """How many targets `loss` is the mean over."""
 
+    def row_losses(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Each row's loss, summed over its targets, and how many they are: both [rows], the first differentiable.
+
+        Raises:
+            CheckpointError: the kind's loss is no sum over rows.
+        """
+        raise CheckpointError(
+            f"`model` must be of a kind whose loss is a sum over rows (causal-lm); it is of kind {self.name}."
+        )
+
     def predictions(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits [targets, classes] and classes [targets] whose mean cross-entropy `loss` is: for Gauss-Newton.
 

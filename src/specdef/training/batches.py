@@ -11,15 +11,21 @@ from specdef.models.base import Batch, ModelKind
 
 def batches(rows: Batch, size: int, seed: int, kind: ModelKind) -> Iterator[Batch]:
     """Endless shuffled batches: every row once per epoch."""
+    for chosen in drawn(len(rows[0]), size, seed):
+        yield kind.batch(rows, chosen)
+
+
+def drawn(count: int, size: int, seed: int) -> Iterator[list[int]]:
+    """Which of `count` rows each of the `batches` has."""
     draw = random.Random(seed)
     pending: list[int] = []
     while True:
         while len(pending) < size:
-            order = list(range(len(rows[0])))
+            order = list(range(count))
             draw.shuffle(order)
             pending += order
         chosen, pending = pending[:size], pending[size:]
-        yield kind.batch(rows, chosen)
+        yield chosen
 
 
 @contextmanager

@@ -64,6 +64,18 @@ class CausalLM(ModelKind):
         wide = logits if logits.dtype == torch.float64 else logits.float()
         return torch.nn.functional.cross_entropy(wide, labels[:, 1:].flatten())
 
+    def row_losses(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cross-entropy of each row's labelled tokens, summed, and how many they are (nats; both [rows])."""
+        import torch
+
+        device = next(model.parameters()).device
+        ids, labels, mask = (tensor.to(device) for tensor in batch)
+        logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        targets = labels[:, 1:]
+        losses = torch.nn.functional.cross_entropy(wide.transpose(1, 2), targets, reduction="none")
+        return losses.sum(-1), (targets != -100).sum(-1)
+
     def num_targets(self, batch: Batch) -> int:
         """Labelled tokens, the first of a row not counted: nothing predicts it."""
         return int((batch[1][:, 1:] != -100).sum())

@@ -1,0 +1,150 @@
+"""Defences that train towards an objective: forget some rows, keep what others need."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from specdef.defences.base import Applied, Defence, DefenceReport, Given
+from specdef.errors import SpecdefError
+from specdef.models.base import Batch
+from specdef.tasks.utility import UTILITIES
+from specdef.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How an objective is minimised: AdamW, a warm-up over a tenth of the steps, then a constant rate.
+
+    Attributes:
+        steps: optimizer steps.
+        lr: learning rate after the warm-up.
+        batch_size: rows to forget, and as many to keep, in each step.
+        eval_every: steps between evaluations; the last one within the utility budget is what is kept.
+        utility_factor: how much worse than the given model's utility the defended model's may be.
+    """
+
+    steps: int = 100
+    lr: float = 1e-5
+    batch_size: int = 8
+    eval_every: int = 10
+    utility_factor: float = 1.3
+
+    def __post_init__(self) -> None:
+        self.recipe(0)
+        require(1 < self.utility_factor < math.inf, "utility_factor", "be above 1", self.utility_factor)
+
+    def recipe(self, seed: int) -> Recipe:
+        """The same as data of the training loop.
+
+        Raises:
+            SpecdefError: an option is out of its range.
+        """
+        return Recipe(
+            lr=self.lr,
+            steps=self.steps,
+            batch_size=self.batch_size,
+            eval_every=self.eval_every,
+            schedule="constant",
+            weight_decay=0.0,
+            seed=seed,
+        )
+
+
+def require(holds: bool, name: str, contract: str, value: object) -> None:
+    """Refuse an option that breaks its contract.
+
+    Raises:
+        SpecdefError: it does.
+    """
+    if not holds:
+        raise SpecdefError(f"`{name}` must {contract}; got {value!r}.")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some encoded samples, and which of all they are."""
+
+    batch: Batch
+    chosen: tuple[int, ...]
+
+
+class Objective(ABC):
+    """What one defence minimises, made for one model.
+
+    Attributes:
+        model: what is trained: its parameters with ``requires_grad``. Usually the given model, or a wrapper of it.
+    """
+
+    model: Any
+
+    def loss(self, step: int, forget: Rows, retain: Rows) -> torch.Tensor:
+        """The loss of a step.
+
+        Args:
+            step: how many steps were done before.
+            forget: rows of what is to be forgotten.
+            retain: as many of what is to be kept.
+        """
+        raise NotImplementedError
+
+    def backward(self, step: int, forget: Rows, retain: Rows) -> float:
+        """Leave the step's gradients in the parameters; returns the loss."""
+        loss = self.loss(step, forget, retain)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
+
+    def finish(self) -> None:  # noqa: B027
+        """Bring what was trained into the given model; called once, at the end."""
+
+
+class ObjectiveDefence(Defence):
+    """Training towards an objective. Its `Options` derive from `TrainingOptions`."""
+
+    model_kinds: ClassVar[tuple[str, ...]] = ("causal-lm",)
+    needs_data: ClassVar[bool] = True
+
+    @abstractmethod
+    def objective(self, given: Given, options: Any) -> Objective:
+        """The objective for a model; it sets ``requires_grad`` of what is trained.
+
+        Raises:
+            SpecdefError: an option does not fit the model.
+        """
+
+    def apply(self, given: Given, options: Any) -> Applied:
+        """Train, and keep the last state within the utility budget."""
+        from specdef.defences.descent import descend
+
+        return descend(self.objective(given, options), given, options)
+
+    def check(self, report: DefenceReport, options: Any) -> None:
+        """Refuse a run that kept nothing it trained, or whose written model is outside the utility budget."""
+        change, limit = report.utility, options.utility_factor
+        if not report.applied.steps[STAGE]:
+            raise SpecdefError(
+                f"`lr` must be small enough that {report.utility_name} stays within a factor of {limit:g} for "
+                f"{options.eval_every} steps; {report.applied.ended}. Give a smaller one, or a smaller eval_every."
+            )
+        if not UTILITIES.get(report.utility_name).within(change.before, change.after, limit):
+            raise SpecdefError(
+                f"`model` must keep its utility in its own dtype; {report.utility_name} went from {change.before:.4g} "
+                f"to {change.after:.4g} once the weights were stored. Give a model in float32."
+            )
+
+
+STAGE = "defend"
+"""Name of the one stage of an objective's training."""
+
+
+def only(model: Any, trained: Sequence[str]) -> None:
+    """Train the parameters of these names and no others."""
+    chosen = set(trained)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in chosen)
