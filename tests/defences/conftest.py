@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+import pico_text
 import pytest
 
+from specdef.defences.base import Given
+from specdef.defences.data import DefenceData, encode
+from specdef.models.samples import Sample
 from specdef.tasks.kinds import biographies
+
+FORGET = (Sample("The pet of Orla is a", " cat."), Sample("Ines lives in", " Lima, by the old sea."), Sample("A", " b"))
+RETAIN = (Sample("", "rain falls on the hill"), Sample("Two and two", " are four"), Sample("", "a door"))
+
+
+@pytest.fixture
+def given_for() -> Callable[[Path], Given]:
+    """What a defence is given: a model in float32, three rows to forget and three to keep, of several lengths."""
+
+    def make(folder: Path, *, seed: int = 0) -> Given:
+        loaded = pico_text.loaded(folder)
+        loaded.model.float()
+        general = pico_text.general(loaded)
+        rows = encode(DefenceData(FORGET, RETAIN, None), loaded, general)
+        return Given(folder, loaded, general.utility, general, seed, data_rows=rows)
+
+    return make
 
 
 @pytest.fixture(autouse=True)

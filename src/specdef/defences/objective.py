@@ -97,7 +97,7 @@ class Objective(ABC):
     def backward(self, step: int, forget: Rows, retain: Rows) -> float:
         """Leave the step's gradients in the parameters; returns the loss."""
         loss = self.loss(step, forget, retain)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return float(loss.detach())
 
     def finish(self) -> None:  # noqa: B027

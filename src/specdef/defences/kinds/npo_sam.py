@@ -55,7 +55,7 @@ class NpoSamObjective(NpoObjective):
                 for parameter, weight in zip(trained, weights, strict=True):
                     parameter.copy_(weight)
         kept = self.retain_loss(retain)
-        kept.backward()  # type: ignore[no-untyped-call]
+        kept.backward()
         for parameter, gradient in zip(trained, first, strict=True):
             parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         return float(loss.detach() + kept.detach())
