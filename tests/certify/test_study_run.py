@@ -31,6 +31,7 @@ from specdef.certify.study_results import StudyResults, read_results
 from specdef.certify.study_run import run_study
 from specdef.defences.base import DEFENCES, Applied, Defence, Given
 from specdef.errors import SpecdefError
+from specdef.locks.verify import verify
 from specdef.report.compare import write_comparison
 from specdef.report.study import write_study
 from specdef.training.outcome import Outcome
@@ -256,6 +257,19 @@ def test_a_method_is_told_its_data_and_another_copy_is_made_of_other_data(
     assert len(list((tmp_path / "out" / "models").glob("npo-*"))) == 2
 
 
+def test_a_lock_on_top_of_a_method_is_made_of_the_methods_copy(
+    models: tuple[Path, Path], tmp_path: Path, pretended: None
+) -> None:
+    method = "{method: npo, steps: 2, task: facts, label: npo}"
+    both = f"{{chain: [{method}, {{preset: exact}}], label: both}}"
+    run(small(models, defences=f"[none, {method}, {both}]"), tmp_path)
+    (first,) = (tmp_path / "models").glob("npo-*")
+    (second,) = (tmp_path / "models").glob("exact-*")
+    assert (second / "specdef_defence.json").read_bytes() == (first / "specdef_defence.json").read_bytes()
+    assert verify(second, original=first).passed
+    assert not verify(second, original=models[0]).passed
+
+
 class Halve(Defence):
     """A defence of another package: halves the output head."""
 
@@ -333,6 +347,9 @@ def test_the_reference_is_measured_once(
         ({"defences": "[{method: npo}]"}, r"`defences\[0\].forget` must be given with method npo, or a `task` whose"),
         ({"defences": "[{method: npo, task: factz}]"}, r"`defences\[0\].task` must be one of .*'factz'"),
         ({"defences": "[{method: guard, forget: a}]"}, r"`defences\[0\].option` of defence guard must be one of"),
+        ({"defences": "[{chain: []}]"}, r"`defences\[0\].chain` must be a list of defences"),
+        ({"defences": "[{chain: [{preset: exacd}]}]"}, r"`defences\[0\].chain\[0\].preset` must be .*exacd"),
+        ({"defences": "[{chain: [none], seed: 1}]"}, r"`defences\[0\]` must have chain and label alone; it has seed"),
         ({"defences": "[none, none]"}, r"`defences\[1\]` must differ from the others; none stands there twice"),
         (
             {"models": "[{model: a, prepare: {method: gard}}]"},

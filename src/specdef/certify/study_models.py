@@ -36,6 +36,7 @@ class DefencePlan:
         options: of the lock or defence.
         seed: decides its draws.
         data: what a method is to remove and to keep; None for one that brings its own data.
+        chain: plans that are applied one after another instead, such as a lock on top of a method.
     """
 
     label: str
@@ -44,11 +45,12 @@ class DefencePlan:
     options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     data: DataSpec | None = None
+    chain: tuple[DefencePlan, ...] = ()
 
     @property
     def changes(self) -> bool:
         """Whether it makes a copy at all."""
-        return self.lock is not None or self.method is not None
+        return self.lock is not None or self.method is not None or bool(self.chain)
 
     def apply(self, source: Path, out: Path, text: Path | None) -> None:
         """Write the copy. A lock's key is not kept: the same lock is made again from the same arguments."""
@@ -106,6 +108,8 @@ def _plan(place: str, entry: str | Mapping[str, Any]) -> DefencePlan:
             )
         return DefencePlan(PLAIN)
     options = dict(entry)
+    if "chain" in options:
+        return _chain(place, options)
     label, seed = options.pop("label", None), options.pop("seed", 0)
     preset, method = options.pop(_LOCK, None), options.pop(_DEFENCE, None)
     for name, value, kind in (
@@ -127,6 +131,19 @@ def _plan(place: str, entry: str | Mapping[str, Any]) -> DefencePlan:
     else:
         at(place, partial(_check_lock, preset, options))
     return DefencePlan(label or _described(preset or method, options), preset, method, options, seed, data)
+
+
+def _chain(place: str, entry: Mapping[str, Any]) -> DefencePlan:
+    """Several defences, the next on top of the last: ``{chain: [{method: npo, ...}, {preset: exact}]}``."""
+    parts, label = entry["chain"], entry.get("label")
+    if unknown := set(entry) - {"chain", "label"}:
+        raise StudyError(f"`{place}` must have chain and label alone; it has {', '.join(sorted(unknown))} too.")
+    if label is not None and not (isinstance(label, str) and label):
+        raise StudyError(f"`{place}.label` must be a text; got {label!r}.")
+    if not isinstance(parts, list) or not parts:
+        raise StudyError(f"`{place}.chain` must be a list of defences, the first applied first; got {parts!r}.")
+    plans = [_plan(f"{place}.chain[{number}]", part) for number, part in enumerate(parts)]
+    return DefencePlan(label or ", then ".join(plan.label for plan in plans), chain=tuple(plans))
 
 
 def _data(method: str, options: dict[str, Any], seed: int) -> DataSpec | None:
@@ -189,6 +206,10 @@ class Copies:
             StudyError: it cannot be made.
         """
         if not plan.changes:
+            return source
+        if plan.chain:
+            for number, part in enumerate(plan.chain):
+                source = self.defended(source, part, f"{place}.chain[{number}]")
             return source
         out = self.folder / f"{plan.lock or plan.method}-{self._digest(source, plan)[:16]}"
         if not out.is_dir():

@@ -51,7 +51,7 @@ def _defence(kinds: dict[str, Any]) -> dict[str, Any]:
             options.setdefault(name, {key: value for key, value in part.items() if key != "default"})
     return {
         "title": "DefenceEntry",
-        "description": "A lock (preset) or another defence (method), with its options.",
+        "description": "A lock (preset) or another defence (method), with its options; or several (chain).",
         "type": "object",
         "properties": {
             **options,
@@ -59,9 +59,14 @@ def _defence(kinds: dict[str, Any]) -> dict[str, Any]:
             "seed": {"type": "integer", "description": "decides the defence's draws."},
             "preset": {"type": "string", "description": "a preset, or a kind of lock by its own name."},
             "method": {"enum": [defence.name for defence in DEFENCES], "description": "another defence."},
+            "chain": {
+                "type": "array",
+                "items": {"$ref": "#/$defs/DefenceEntry"},
+                "description": "several defences, the next on top of the last, instead of one.",
+            },
             **{name: {"type": "string", "description": text} for name, text in _DATA.items()},
         },
-        "oneOf": [{"required": ["preset"]}, {"required": ["method"]}],
+        "oneOf": [{"required": ["preset"]}, {"required": ["method"]}, {"required": ["chain"]}],
     }
 
 
