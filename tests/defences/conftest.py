@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pico
 import pico_text
 import pytest
 
@@ -15,6 +16,15 @@ from specdef.tasks.kinds import biographies
 
 FORGET = (Sample("The pet of Orla is a", " cat."), Sample("Ines lives in", " Lima, by the old sea."), Sample("A", " b"))
 RETAIN = (Sample("", "rain falls on the hill"), Sample("Two and two", " are four"), Sample("", "a door"))
+
+
+@pytest.fixture(scope="session")
+def deep_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of four layers with a tokenizer of single characters; read only."""
+    folder = tmp_path_factory.mktemp("deep") / "model"
+    pico.build("llama", folder, num_hidden_layers=4)
+    pico_text.write_tokenizer(folder)
+    return folder
 
 
 @pytest.fixture

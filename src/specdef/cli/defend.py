@@ -69,4 +69,6 @@ def defend(
         say(f"{name}: {number(change.before)} -> {number(change.after)}")
     if done.applied.ended:
         say(f"Training ended: {done.applied.ended}.")
+    for note in done.notes:
+        say(note)
     say(f"Wrote {out}")

@@ -100,6 +100,7 @@ class DefenceReport(Result):
         utility_name: what utility was measured as.
         utility: of the given model and of the written one.
         applied: steps, evaluations and digests of data.
+        notes: what a reader should know of the data, a sentence each.
     """
 
     method: str
@@ -109,6 +110,7 @@ class DefenceReport(Result):
     utility_name: str
     utility: Change
     applied: Applied
+    notes: tuple[str, ...] = ()
 
 
 class Defence(ABC):

@@ -34,6 +34,7 @@ def write_record(folder: Path, report: DefenceReport, data: Mapping[str, str]) -
         "utility": {"name": report.utility_name, **_pair(report.utility)},
         "steps": dict(report.applied.steps),
         "ended": report.applied.ended,
+        "notes": list(report.notes),
         "versions": installed_versions(_LIBRARIES),
     }
     (folder / RECORD).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -58,6 +59,7 @@ def _card(report: DefenceReport) -> str:
         *(f"| {name} | {change.before:.4g} | {change.after:.4g} |" for name, change in rows),
         "",
         *([f"Training ended: {report.applied.ended}.", ""] if report.applied.ended else []),
+        *(line for note in report.notes for line in (note, "")),
         "A defence is a claim until someone attacks it: ask the publisher for the certificate, and read what it did",
         f"not try. `{RECORD}` holds these figures, and digests of the data.",
         "",

@@ -55,6 +55,13 @@ class DefenceData:
     shared: int = 0
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know of them, a sentence each."""
+        if not self.shared:
+            return ()
+        return (f"{self.shared} of {len(set(self.forget))} rows to forget are among those to keep as well.",)
+
+    @property
     def digests(self) -> dict[str, str]:
         """Of each part, by name."""
         parts: dict[str, Any] = {"forget": _plain(self.forget)}

@@ -91,7 +91,7 @@ def defend(
         unfinished = Unfinished(target, _identity(defence, chosen, given, digests, place))
         given = replace(given, data_rows=rows, measures=known.measures(loaded, rows), unfinished=unfinished)
     given = replace(given, measures=(*given.measures, *defence.measures(chosen, seed)))
-    report = _apply(defence, chosen, given, dtypes)
+    report = replace(_apply(defence, chosen, given, dtypes), notes=() if known is None else known.notes)
     defence.check(report, chosen)
     with new_folder(target, source=folder) as made:
         with quiet():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ class Unfinished:
 
     out: Path
     digest: str
-    _written: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self._written = time.monotonic()
 
     @property
     def path(self) -> Path:
