@@ -24,7 +24,10 @@ from specdef.errors import SpecdefError
 from specdef.training.outcome import Evaluation
 
 Make = Callable[[Path], Given]
-QUICK: dict[str, dict[str, Any]] = {"rr": {"rank": 2}}
+QUICK: dict[str, dict[str, Any]] = {
+    "rr": {"rank": 2},
+    "elm": {"rank": 2, "fluent_tokens": 2, "novice": "no:", "expert": "yes:"},
+}
 """Methods that train adapters, with options that make them quick."""
 
 
