@@ -119,8 +119,8 @@ def test_the_finished_folder_leaves_no_state(toy_model: Path, tmp_path: Path, mo
 
 
 def test_a_budget_spent_before_the_first_evaluation_is_refused(toy_model: Path, tmp_path: Path) -> None:
-    options = {"steps": 4, "eval_every": 2, "lr": 10.0}
-    wanted = r"`lr` must be small enough that perplexity-growth stays within a factor of 1\.3 for 2 steps; .* at step 2"
+    options = {"steps": 6, "eval_every": 2, "lr": 10.0}
+    wanted = r"`lr` must be small enough that perplexity-growth stays within a factor of 1\.3 at one "
     with pytest.raises(SpecdefError, match=wanted):
         defend("grad-diff", toy_model, tmp_path / "out", options=options, data=named_data(task="facts"))
     assert list(tmp_path.iterdir()) == []

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     State = dict[str, torch.Tensor]
 
 
+PATIENCE = 3
+"""Evaluations in a row outside the utility budget that end a run: fewer may be made good by the rows to keep."""
+
+
 def descend(objective: Objective, given: Given, options: TrainingOptions) -> Applied:
     """Minimise an objective, and leave the model in its last evaluated state within the utility budget.
 
@@ -64,6 +68,7 @@ class _Run:
 
     def train(self) -> str:
         """Step until the budget of steps or of utility is spent, or a number is not finite; returns the reason."""
+        outside = 0
         if not self.evaluations:
             self._evaluate(None)
         while self.done < self.options.steps:
@@ -72,9 +77,12 @@ class _Run:
                 return f"the loss was not finite at step {self.done}; the state after {self.kept_step} steps is kept"
             if self.done % self.options.eval_every and self.done < self.options.steps:
                 continue
-            if not self._evaluate(loss):
-                return f"utility left its budget at step {self.done}; the state after {self.kept_step} steps is kept"
-        return "all steps done"
+            outside = 0 if self._evaluate(loss) else outside + 1
+            if outside == PATIENCE or not math.isfinite(self.evaluations[-1].utility):
+                return f"utility stayed outside its budget; the state after {self.kept_step} steps is kept"
+        if not outside:
+            return "all steps done"
+        return f"all steps done; the state after {self.kept_step} steps is the last within the utility budget"
 
     def resume(self) -> None:
         """Go on where a killed run of the same kind stood."""

@@ -129,8 +129,8 @@ class ObjectiveDefence(Defence):
         change, limit = report.utility, options.utility_factor
         if not report.applied.steps[STAGE]:
             raise SpecdefError(
-                f"`lr` must be small enough that {report.utility_name} stays within a factor of {limit:g} for "
-                f"{options.eval_every} steps; {report.applied.ended}. Give a smaller one, or a smaller eval_every."
+                f"`lr` must be small enough that {report.utility_name} stays within a factor of {limit:g} at one "
+                f"evaluation at least; {report.applied.ended}. Give a smaller one, or a smaller eval_every."
             )
         if not UTILITIES.get(report.utility_name).within(change.before, change.after, limit):
             raise SpecdefError(
