@@ -123,7 +123,7 @@ def test_fluent_text_follows_each_prompt_and_is_drawn_once(deep_model: Path, giv
 def test_a_few_steps_bring_the_model_to_the_target(deep_model: Path, given_for: Make) -> None:
     given = given_for(deep_model)
     options = ElmOptions(
-        steps=12, lr=3e-2, eval_every=12, batch_size=3, utility_factor=1e9, eta=20.0, layers=(0, 1, 2, 3), **SHORT
+        steps=6, lr=6e-2, eval_every=6, batch_size=3, utility_factor=1e9, eta=20.0, layers=(0, 1, 2, 3), **SHORT
     )
     objective = ElmObjective(given, options)
     forget, _ = rows(given)

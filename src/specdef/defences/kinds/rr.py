@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from specdef.defences.adapters import AdapterObjective, AdapterOptions, with_adapters
 from specdef.defences.base import Given
-from specdef.defences.hidden import hidden_states, layer_count, token_mean
+from specdef.defences.hidden import hidden_states, layer_count, mean_distance, token_mean
 from specdef.defences.objective import Objective, ObjectiveDefence, Rows, require
 
 if TYPE_CHECKING:
@@ -66,14 +66,9 @@ class RrObjective(AdapterObjective):
 
     def moved(self, retain: Rows) -> torch.Tensor:
         """Mean distance of the retain rows' hidden states from the given model's."""
-        import torch
-
         with self.given_model():
             before = hidden_states(self.model, retain.batch)
-        after = hidden_states(self.model, retain.batch)
-        mask = retain.batch[2].to(after[0].device)
-        distances = [torch.linalg.vector_norm(a - b, dim=-1) for a, b in zip(after, before, strict=True)]
-        return torch.stack([token_mean(distance, mask) for distance in distances]).mean()
+        return mean_distance(hidden_states(self.model, retain.batch), before, retain.batch[2])
 
     def alike(self, forget: Rows) -> torch.Tensor:
         """Mean of the positive part of the forget rows' cosine to the given model's hidden states; 1 at the start."""
