@@ -120,10 +120,10 @@ def test_fluent_text_follows_each_prompt_and_is_drawn_once(deep_model: Path, giv
     assert len(calls) == 7  # three for the target, two for what is kept, one each for the other terms
 
 
-def test_a_few_steps_bring_the_model_to_the_target(deep_model: Path, given_for: Make) -> None:
-    given = given_for(deep_model)
+def test_a_few_steps_bring_the_model_to_the_target(toy_model: Path, given_for: Make) -> None:
+    given = given_for(toy_model)
     options = ElmOptions(
-        steps=6, lr=6e-2, eval_every=6, batch_size=3, utility_factor=1e9, eta=20.0, layers=(0, 1, 2, 3), **SHORT
+        steps=12, lr=3e-2, eval_every=12, batch_size=3, utility_factor=1e9, eta=20.0, layers=(0, 1), **SHORT
     )
     objective = ElmObjective(given, options)
     forget, _ = rows(given)

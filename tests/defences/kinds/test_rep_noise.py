@@ -70,6 +70,19 @@ def test_the_discrepancy_is_the_formula(shift: float) -> None:
     assert wanted > 0
 
 
+def test_no_gradient_flows_through_the_width_of_the_kernels() -> None:
+    """With it, moving all samples apart would change nothing: the discrepancy would not know a scale."""
+    torch.manual_seed(0)
+    x, y = torch.randn(3, 5, dtype=torch.float64, requires_grad=True), torch.randn(3, 5, dtype=torch.float64)
+    both = torch.cat([x, y])
+    squares = (both[:, None] - both[None]).square().sum(-1)
+    width = float(squares.sum()) / 30
+    signs = torch.tensor([1.0, 1, 1, -1, -1, -1], dtype=torch.float64)
+    kernel = sum((-squares / (width * scale)).exp() for scale in (0.25, 0.5, 1, 2, 4))
+    wanted = torch.autograd.grad((signs[:, None] * signs * kernel).sum() / 9, x)[0]
+    torch.testing.assert_close(torch.autograd.grad(mmd(x, y), x)[0], wanted)
+
+
 def lens_loss(model: torch.nn.Module, batch: Batch) -> float:
     """Mean over layers of the labelled tokens' mean loss, token by token in float64."""
     ids, labels, mask = batch
