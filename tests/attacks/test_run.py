@@ -17,7 +17,9 @@ import specdef
 from specdef import attack
 from specdef.analysis.curvature.measure import measure_curvature
 from specdef.core.registry import Registry
+from specdef.defences.card import RECORD
 from specdef.errors import SpecdefError
+from specdef.locks.manifest import Manifest
 from specdef.models.base import MODEL_KINDS, Batch, LoadedModel, ModelKind
 from specdef.tasks.base import TASKS, Task, TaskKind, TaskSpec
 from specdef.tasks.utility import UTILITIES, Utility, UtilityData
@@ -120,6 +122,11 @@ class Origin(Utility):
         return reference is not None and abs(found - reference) > 0.01
 
 
+STRENGTH = {"exponent": 4, "multiplier": "2^4", "channels_per_pair": 1, "pairs": {"v-o": 1}, "direction": "up"}
+LOCKED = Manifest("fold", "0", "line", STRENGTH, {}, (), {"config.json": "0"}, {"slope": "0"})
+"""What a folder says that a lock of specdef wrote."""
+
+
 @pytest.fixture(autouse=True)
 def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
     names = Registry.names
@@ -156,11 +163,30 @@ def test_a_kind_task_and_utility_of_ones_own_are_attacked(tmp_path: Path) -> Non
 def test_the_rules_of_ones_own_utility_judge(tmp_path: Path) -> None:
     """Step 0 and the budget: a higher number is better here."""
     original = write(tmp_path / "original")
-    shifted = attack(write(tmp_path / "shifted", offset=0.5), tmp_path / "out", original=original, threads=1)
+    locked = write(tmp_path / "shifted", offset=0.5)
+    LOCKED.write(locked)
+    shifted = attack(locked, tmp_path / "out", original=original, threads=1)
     assert shifted.result.outcome is Outcome.INVALID
     assert "step 0: origin is 0.5, not 1, as the undefended model's" in shifted.result.note
     wild = Recipe(lr=3.0, steps=4, eval_every=1, warmup=0.0, optimizer="sgd", max_grad_norm=None, retain_weight=0.0)
     lost = attack(original, tmp_path / "out", recipe=wild, threads=1)
+    assert lost.result.outcome is Outcome.COLLAPSE
+
+
+@pytest.mark.parametrize("on_top", [False, True], ids=["method", "lock on top of it"])
+def test_a_defence_that_changes_the_function_is_judged_from_the_undefended_model(tmp_path: Path, on_top: bool) -> None:
+    """Utility 1 undefended, 0.6 defended: a budget of 2 ends at 0.5, not at 0.3; and step 0 need not be 1."""
+    original = write(tmp_path / "original")
+    defended = write(tmp_path / "defended", offset=0.4)
+    if on_top:
+        LOCKED.write(defended)
+        (defended / RECORD).write_text("{}")
+    found = attack(defended, tmp_path / "out", original=original, recipe=Recipe(lr=1e-6, steps=2), threads=1)
+    assert found.result.outcome is Outcome.STALL
+    assert found.result.evaluations[0].utility == pytest.approx(0.6)
+    ruined = write(tmp_path / "ruined", offset=0.55)
+    (ruined / RECORD).write_text("{}")
+    lost = attack(ruined, tmp_path / "out", original=original, recipe=Recipe(lr=1e-6, steps=2), threads=1)
     assert lost.result.outcome is Outcome.COLLAPSE
 
 

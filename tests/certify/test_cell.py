@@ -43,6 +43,7 @@ def test_every_configuration_comes_back_and_has_a_key_of_its_own() -> None:
         {"model_kind": "other"},
         {"utility": "accuracy"},
         {"original": "o"},
+        {"changed": True},
         {"format": 2},
     ]
     configs = [replace(PLAIN, **change) for change in changes]

@@ -31,6 +31,7 @@ from specdef.certify.study_results import StudyResults, read_results
 from specdef.certify.study_run import run_study
 from specdef.defences.base import DEFENCES, Applied, Defence, Given
 from specdef.errors import SpecdefError
+from specdef.locks.verify import verify
 from specdef.report.compare import write_comparison
 from specdef.report.study import write_study
 from specdef.training.outcome import Outcome
@@ -240,6 +241,35 @@ def test_a_defence_is_a_defence_like_a_lock(models: tuple[Path, Path], tmp_path:
     assert [row.defence for row in results.tables[0].rows] == ["none", "unlearned, steps 2"]
 
 
+def test_a_method_is_told_its_data_and_another_copy_is_made_of_other_data(
+    models: tuple[Path, Path], tmp_path: Path, pretended: None
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "The cat is", "completion": " grey"}\n')
+    method = f"{{method: npo, steps: 2, forget: {rows}, seed: 3, label: forgets}}"
+    results = run(small(models, defences=f"[none, {method}]"), tmp_path / "out")
+    assert [row.defence for row in results.tables[0].rows] == ["none", "forgets"]
+    (first,) = (tmp_path / "out" / "models").glob("npo-*")
+    record = json.loads((first / "specdef_defence.json").read_text())
+    assert (record["seed"], record["options"]["steps"], set(record["data"])) == (3, 2, {"forget", "general data"})
+    rows.write_text('{"prompt": "The cat is", "completion": " white"}\n')
+    run(small(models, defences=f"[none, {method}]"), tmp_path / "out")
+    assert len(list((tmp_path / "out" / "models").glob("npo-*"))) == 2
+
+
+def test_a_lock_on_top_of_a_method_is_made_of_the_methods_copy(
+    models: tuple[Path, Path], tmp_path: Path, pretended: None
+) -> None:
+    method = "{method: npo, steps: 2, task: facts, label: npo}"
+    both = f"{{chain: [{method}, {{preset: exact}}], label: both}}"
+    run(small(models, defences=f"[none, {method}, {both}]"), tmp_path)
+    (first,) = (tmp_path / "models").glob("npo-*")
+    (second,) = (tmp_path / "models").glob("exact-*")
+    assert (second / "specdef_defence.json").read_bytes() == (first / "specdef_defence.json").read_bytes()
+    assert verify(second, original=first).passed
+    assert not verify(second, original=models[0]).passed
+
+
 class Halve(Defence):
     """A defence of another package: halves the output head."""
 
@@ -310,10 +340,16 @@ def test_the_reference_is_measured_once(
         ({"defences": "[{preset: exact, method: guard}]"}, r"`defences\[0\]` must have preset .* or method"),
         ({"defences": "[{multiplier: 2^4}]"}, r"`defences\[0\]` must have preset"),
         ({"defences": "[none, {preset: exact, components: [q]}]"}, r"`defences\[1\].components` "),
-        ({"defences": "[{method: guards}]"}, r"`defences\[0\].method` must be one of guard, unlearned; got 'guards'"),
+        ({"defences": "[{method: guards}]"}, r"`defences\[0\].method` must be one of .*guard, .*; got 'guards'"),
         ({"defences": "[{method: guard, steps: few}]"}, r"`defences\[0\].steps` must be an integer in defence guard"),
         ({"defences": "[{method: guard, label: 3}]"}, r"`defences\[0\].label` must be a text; got 3"),
         ({"defences": "[{method: guard, seed: x}]"}, r"`defences\[0\].seed` must be a whole number; got 'x'"),
+        ({"defences": "[{method: npo}]"}, r"`defences\[0\].forget` must be given with method npo, or a `task` whose"),
+        ({"defences": "[{method: npo, task: factz}]"}, r"`defences\[0\].task` must be one of .*'factz'"),
+        ({"defences": "[{method: guard, forget: a}]"}, r"`defences\[0\].option` of defence guard must be one of"),
+        ({"defences": "[{chain: []}]"}, r"`defences\[0\].chain` must be a list of defences"),
+        ({"defences": "[{chain: [{preset: exacd}]}]"}, r"`defences\[0\].chain\[0\].preset` must be .*exacd"),
+        ({"defences": "[{chain: [none], seed: 1}]"}, r"`defences\[0\]` must have chain and label alone; it has seed"),
         ({"defences": "[none, none]"}, r"`defences\[1\]` must differ from the others; none stands there twice"),
         (
             {"models": "[{model: a, prepare: {method: gard}}]"},

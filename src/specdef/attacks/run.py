@@ -56,6 +56,7 @@ def run_attack(
     attack: Attack,
     *,
     reference: float | None = None,
+    changed: bool = False,
     folder: Path | None = None,
     progress: Callable[[Evaluation], None] | None = None,
     on_step: Callable[[int, float], None] | None = None,
@@ -70,6 +71,7 @@ def run_attack(
         reference: the undefended model's utility; a defended model that differs from it at step 0 is a broken attack,
             and the result is `invalid`, never `held`. An attack that changes the function by design is judged by the
             undefended model's utility instead.
+        changed: so is a model whose defence changes the function by design.
         folder: where the model was loaded from, for interventions that look at its weights.
         progress: called after every evaluation.
         on_step: called with the number of steps done, after every step.
@@ -94,7 +96,7 @@ def run_attack(
         def evaluate(current: Any, step: int, loss: float | None) -> Evaluation:
             return measure(current, loaded.processor, task, general, step=step, loss=loss)
 
-        kept = attack.keeps_function
+        kept = attack.keeps_function and not changed
         base, checked = (None, reference) if kept else (reference, None)
         decide = partial(_decide, task=task, attack=attack, utility=general.utility, reference=checked, base=base)
         run = train(trainer, evaluate, decide, progress=progress, on_step=on_step)

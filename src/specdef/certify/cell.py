@@ -64,6 +64,7 @@ class CellConfig:
         model_kind: name of the model's kind.
         utility: name of the utility.
         original: digest of the undefended model's files, where the utility needs it.
+        changed: see `Cell`.
         format: see `FORMAT`.
     """
 
@@ -78,6 +79,7 @@ class CellConfig:
     model_kind: str = FIRST_KIND
     utility: str = FIRST_UTILITY
     original: str | None = None
+    changed: bool = False
     format: int = FORMAT
 
     def to_wire(self) -> dict[str, Any]:
@@ -88,7 +90,8 @@ class CellConfig:
         else:
             utility = {"name": self.utility, "reference": self.reference, "original": self.original}
             watched = {"model_kind": self.model_kind, "utility": utility}
-        return {**shared, "attack": attack_to_wire(self.attack), **watched}
+        judged = {"changed": True} if self.changed else {}
+        return {**shared, "attack": attack_to_wire(self.attack), **watched, **judged}
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
@@ -137,6 +140,8 @@ class Cell:
         model_kind: name of the model's kind.
         utility: name of the utility that is watched.
         original: the undefended model, for a utility whose general data it prepares.
+        changed: the defence changes the function by design: step 0 need not be the undefended model's, whose utility
+            (`reference`) the budget starts from.
     """
 
     subject: Subject
@@ -151,6 +156,7 @@ class Cell:
     model_kind: str = FIRST_KIND
     utility: str = FIRST_UTILITY
     original: Subject | None = None
+    changed: bool = False
 
     @property
     def config(self) -> CellConfig:
@@ -167,6 +173,7 @@ class Cell:
             model_kind=self.model_kind,
             utility=self.utility,
             original=None if self.original is None else self.original.digest,
+            changed=self.changed,
         )
 
     def identity(self) -> dict[str, Any]:

@@ -116,6 +116,7 @@ def attack_cell(
         general,
         cell.attack,
         reference=cell.reference,
+        changed=cell.changed,
         folder=Path(cell.subject.path),
         progress=progress,
         on_step=on_step,

@@ -18,6 +18,7 @@ from specdef.certify.cell import FIRST_KIND, FIRST_UTILITY, Cell, Subject, diges
 from specdef.certify.effort import QUICK, STANDARD, Effort, effort_of
 from specdef.certify.resources import Resources
 from specdef.checkpoint.header import load_json_object
+from specdef.defences.card import RECORD
 from specdef.errors import SpecdefError
 from specdef.locks.base import LOCKS
 from specdef.locks.manifest import MANIFEST, read_manifest
@@ -126,6 +127,7 @@ class Study:
             model_kind=self.model_kind,
             utility=self.utility,
             original=self.original if UTILITIES.get(self.utility).needs_original else None,
+            changed=reference is not None and changes_function(Path(subject.path)),
         )
 
     def identity(self) -> dict[str, Any]:
@@ -239,3 +241,11 @@ def _lock_of(folder: Path) -> _Lock:
     manifest, source = read_manifest(folder), MultiplierSource.MANIFEST
     facts = LOCKS.get(manifest.method).facts(manifest.strength)
     return _Lock(manifest.method, facts.multiplier, source, facts.modules)
+
+
+def changes_function(folder: Path) -> bool:
+    """Whether a defended folder is one whose defence changes the function by design: any but a lock of specdef.
+
+    A lock on top of such a defence is one too.
+    """
+    return not (folder / MANIFEST).is_file() or (folder / RECORD).is_file()

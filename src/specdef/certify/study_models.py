@@ -13,6 +13,7 @@ from specdef.certify.study_faults import StudyError, at, refuse_twins
 from specdef.certify.study_file import PLAIN, ModelEntry, StudyFile
 from specdef.core.schema import digest
 from specdef.defences.base import DEFENCES
+from specdef.defences.data import DataSpec, named_data, read_data
 from specdef.defences.defend import defend
 from specdef.defences.options import make_options
 from specdef.errors import SpecdefError
@@ -20,6 +21,8 @@ from specdef.locks.lock import lock
 from specdef.locks.presets import lock_options
 
 _LOCK, _DEFENCE = "preset", "method"
+DATA = ("forget", "retain", "task", "eval", "fields")
+"""What a method that needs data is told of it, by the names of the command line."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class DefencePlan:
         method: name of a defence that is no lock.
         options: of the lock or defence.
         seed: decides its draws.
+        data: what a method is to remove and to keep; None for one that brings its own data.
+        chain: plans that are applied one after another instead, such as a lock on top of a method.
     """
 
     label: str
@@ -39,11 +44,13 @@ class DefencePlan:
     method: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    data: DataSpec | None = None
+    chain: tuple[DefencePlan, ...] = ()
 
     @property
     def changes(self) -> bool:
         """Whether it makes a copy at all."""
-        return self.lock is not None or self.method is not None
+        return self.lock is not None or self.method is not None or bool(self.chain)
 
     def apply(self, source: Path, out: Path, text: Path | None) -> None:
         """Write the copy. A lock's key is not kept: the same lock is made again from the same arguments."""
@@ -53,7 +60,7 @@ class DefencePlan:
             lock(source, out, preset=self.lock, seed=self.seed, key=key, **self.options)
             key.unlink(missing_ok=True)
         elif self.method is not None:
-            defend(self.method, source, out, options=self.options, seed=self.seed, text=text)
+            defend(self.method, source, out, options=self.options, seed=self.seed, text=text, data=self.data)
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,8 @@ def _plan(place: str, entry: str | Mapping[str, Any]) -> DefencePlan:
             )
         return DefencePlan(PLAIN)
     options = dict(entry)
+    if "chain" in options:
+        return _chain(place, options)
     label, seed = options.pop("label", None), options.pop("seed", 0)
     preset, method = options.pop(_LOCK, None), options.pop(_DEFENCE, None)
     for name, value, kind in (
@@ -115,11 +124,47 @@ def _plan(place: str, entry: str | Mapping[str, Any]) -> DefencePlan:
         return DefencePlan(label or PLAIN)
     if (preset is None) == (method is None):
         raise StudyError(f"`{place}` must have {_LOCK} (a lock) or {_DEFENCE} (another defence), one of them.")
+    data = None
     if method is not None:
+        data = at(place, partial(_data, method, options, seed))
         at(place, lambda: make_options(DEFENCES.get(method), options))
     else:
         at(place, partial(_check_lock, preset, options))
-    return DefencePlan(label or _described(preset or method, options), preset, method, options, seed)
+    return DefencePlan(label or _described(preset or method, options), preset, method, options, seed, data)
+
+
+def _chain(place: str, entry: Mapping[str, Any]) -> DefencePlan:
+    """Several defences, the next on top of the last: ``{chain: [{method: npo, ...}, {preset: exact}]}``."""
+    parts, label = entry["chain"], entry.get("label")
+    if unknown := set(entry) - {"chain", "label"}:
+        raise StudyError(f"`{place}` must have chain and label alone; it has {', '.join(sorted(unknown))} too.")
+    if label is not None and not (isinstance(label, str) and label):
+        raise StudyError(f"`{place}.label` must be a text; got {label!r}.")
+    if not isinstance(parts, list) or not parts:
+        raise StudyError(f"`{place}.chain` must be a list of defences, the first applied first; got {parts!r}.")
+    plans = [_plan(f"{place}.chain[{number}]", part) for number, part in enumerate(parts)]
+    return DefencePlan(label or ", then ".join(plan.label for plan in plans), chain=tuple(plans))
+
+
+def _data(method: str, options: dict[str, Any], seed: int) -> DataSpec | None:
+    """What a method is told of its data, taken out of its options; None for one that brings its own."""
+    if not DEFENCES.get(method).needs_data:
+        return None
+    given = {name: options.pop(name, None) for name in DATA}
+    for name, value in given.items():
+        if value is not None and not isinstance(value, str):
+            raise SpecdefError(f"`{name}` must be a text; got {value!r}.")
+    found = named_data(
+        given["forget"],
+        given["retain"],
+        task=given["task"],
+        evaluate=given["eval"],
+        fields=given["fields"],
+        seed=seed,
+    )
+    if found.given is None:
+        raise SpecdefError(f"`forget` must be given with method {method}, or a `task` whose samples it removes.")
+    return found
 
 
 def _described(name: str, options: Mapping[str, Any]) -> str:
@@ -162,6 +207,10 @@ class Copies:
         """
         if not plan.changes:
             return source
+        if plan.chain:
+            for number, part in enumerate(plan.chain):
+                source = self.defended(source, part, f"{place}.chain[{number}]")
+            return source
         out = self.folder / f"{plan.lock or plan.method}-{self._digest(source, plan)[:16]}"
         if not out.is_dir():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -184,6 +233,7 @@ class Copies:
                 "options": dict(plan.options),
                 "seed": plan.seed,
                 "text": self.text_digest if plan.method is not None else None,
+                **({} if plan.data is None else {"data": read_data(plan.data, seed=plan.seed).digests}),
             }
         )
 

@@ -45,12 +45,13 @@ def _defence(kinds: dict[str, Any]) -> dict[str, Any]:
         (made,), extra = msgspec.json.schema_components([defence.Options], ref_template="#/$defs/{name}")
         kind = extra.pop(made["$ref"].rpartition("/")[2]) if "$ref" in made else made
         kinds |= extra
-        _describe(kind)
+        for base in defence.Options.__mro__:
+            _describe(kind, base.__doc__ or "")
         for name, part in kind["properties"].items():
             options.setdefault(name, {key: value for key, value in part.items() if key != "default"})
     return {
         "title": "DefenceEntry",
-        "description": "A lock (preset) or another defence (method), with its options.",
+        "description": "A lock (preset) or another defence (method), with its options; or several (chain).",
         "type": "object",
         "properties": {
             **options,
@@ -58,15 +59,31 @@ def _defence(kinds: dict[str, Any]) -> dict[str, Any]:
             "seed": {"type": "integer", "description": "decides the defence's draws."},
             "preset": {"type": "string", "description": "a preset, or a kind of lock by its own name."},
             "method": {"enum": [defence.name for defence in DEFENCES], "description": "another defence."},
+            "chain": {
+                "type": "array",
+                "items": {"$ref": "#/$defs/DefenceEntry"},
+                "description": "several defences, the next on top of the last, instead of one.",
+            },
+            **{name: {"type": "string", "description": text} for name, text in _DATA.items()},
         },
-        "oneOf": [{"required": ["preset"]}, {"required": ["method"]}],
+        "oneOf": [{"required": ["preset"]}, {"required": ["method"]}, {"required": ["chain"]}],
     }
 
 
-def _describe(part: dict[str, Any]) -> None:
-    """Say of each name what the docstring's list of attributes says of it."""
-    first, _, listed = inspect.cleandoc(part.get("description", "")).partition("\n\nAttributes:\n")
-    part["description"] = first
+_DATA = {
+    "forget": "file of rows that a method removes; those of `task` when left out.",
+    "retain": "file of rows that it keeps; general text when left out.",
+    "task": "whose score says what is left of the rows.",
+    "eval": "file of questions on the rows, instead of `task`.",
+    "fields": "what these files call what is read, as in ``prompt=q,completion=a``.",
+}
+
+
+def _describe(part: dict[str, Any], docstring: str | None = None) -> None:
+    """Say of each name what a docstring's list of attributes says of it; the part's own where none is given."""
+    text = part.get("description", "") if docstring is None else docstring
+    first, _, listed = inspect.cleandoc(text).partition("\n\nAttributes:\n")
+    part["description"] = first if docstring is None else part.get("description", "").partition("\n")[0]
     for name, text in re.findall(r"^    (\w+): ((?:.|\n {8})+)", listed, flags=re.MULTILINE):
         if name in part["properties"]:
             part["properties"][name]["description"] = " ".join(text.split())

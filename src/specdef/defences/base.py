@@ -6,18 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from specdef.core.registry import Registry
 from specdef.core.results import Result
-from specdef.models.base import LoadedModel
+from specdef.defences.unfinished import Unfinished
+from specdef.models.base import Batch, LoadedModel
 from specdef.tasks.base import Metric
 from specdef.tasks.utility import Utility, UtilityData
 from specdef.training.outcome import Evaluation
-
-if TYPE_CHECKING:
-    from specdef.defences.data import DataRows
-    from specdef.defences.unfinished import Unfinished
 
 Progress = Callable[[str, Evaluation], None]
 """(stage, what was measured)."""
@@ -26,6 +23,14 @@ Progress = Callable[[str, Evaluation], None]
 @dataclass(frozen=True)
 class NoOptions:
     """A defence that has nothing to choose."""
+
+
+@dataclass(frozen=True)
+class DataRows:
+    """What to forget and what to keep, encoded."""
+
+    forget: Batch
+    retain: Batch
 
 
 @dataclass(frozen=True)

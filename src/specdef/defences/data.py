@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from specdef.core.schema import digest
-from specdef.defences.base import Measure
+from specdef.defences.base import DataRows, Measure
 from specdef.errors import TaskError
 from specdef.models.base import Batch, LoadedModel
 from specdef.tasks.base import Task, TaskSpec, check_kind, given_task, make_task
@@ -83,14 +83,6 @@ class DefenceData:
             if self.task is None
             else (Measure(f"score of {self.task.name}", self.task.metric), likelihood)
         )
-
-
-@dataclass(frozen=True)
-class DataRows:
-    """The same, encoded."""
-
-    forget: Batch
-    retain: Batch
 
 
 def named_data(

@@ -1,17 +1,15 @@
-"""Defences that train towards an objective: forget some rows, keep what others need."""
+"""What a defence minimises while it trains: forget some rows, keep what others need."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from specdef.defences.base import Applied, Defence, DefenceReport, Given
 from specdef.errors import SpecdefError
 from specdef.models.base import Batch
-from specdef.tasks.utility import UTILITIES
 from specdef.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -102,41 +100,6 @@ class Objective(ABC):
 
     def finish(self) -> None:  # noqa: B027
         """Bring what was trained into the given model; called once, at the end."""
-
-
-class ObjectiveDefence(Defence):
-    """Training towards an objective. Its `Options` derive from `TrainingOptions`."""
-
-    model_kinds: ClassVar[tuple[str, ...]] = ("causal-lm",)
-    needs_data: ClassVar[bool] = True
-
-    @abstractmethod
-    def objective(self, given: Given, options: Any) -> Objective:
-        """The objective for a model; it sets ``requires_grad`` of what is trained.
-
-        Raises:
-            SpecdefError: an option does not fit the model.
-        """
-
-    def apply(self, given: Given, options: Any) -> Applied:
-        """Train, and keep the last state within the utility budget."""
-        from specdef.defences.descent import descend
-
-        return descend(self.objective(given, options), given, options)
-
-    def check(self, report: DefenceReport, options: Any) -> None:
-        """Refuse a run that kept nothing it trained, or whose written model is outside the utility budget."""
-        change, limit = report.utility, options.utility_factor
-        if not report.applied.steps[STAGE]:
-            raise SpecdefError(
-                f"`lr` must be small enough that {report.utility_name} stays within a factor of {limit:g} at one "
-                f"evaluation at least; {report.applied.ended}. Give a smaller one, or a smaller eval_every."
-            )
-        if not UTILITIES.get(report.utility_name).within(change.before, change.after, limit):
-            raise SpecdefError(
-                f"`model` must keep its utility in its own dtype; {report.utility_name} went from {change.before:.4g} "
-                f"to {change.after:.4g} once the weights were stored. Give a model in float32."
-            )
 
 
 STAGE = "defend"

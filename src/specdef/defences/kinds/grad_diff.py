@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from specdef.defences.base import Given
-from specdef.defences.objective import Objective, ObjectiveDefence, Rows, TrainingOptions, require
+from specdef.defences.objective import Objective, Rows, TrainingOptions, require
+from specdef.defences.trained import ObjectiveDefence
 
 if TYPE_CHECKING:
     import torch

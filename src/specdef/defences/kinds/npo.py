@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from specdef.defences.base import Given
 from specdef.defences.descent import evaluating
-from specdef.defences.objective import Objective, ObjectiveDefence, Rows, TrainingOptions, require
+from specdef.defences.objective import Objective, Rows, TrainingOptions, require
+from specdef.defences.trained import ObjectiveDefence
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,8 @@ from typing import Any
 
 from specdef.defences.base import Given
 from specdef.defences.kinds.npo import NpoObjective, NpoOptions
-from specdef.defences.objective import Objective, ObjectiveDefence, Rows, require
+from specdef.defences.objective import Objective, Rows, require
+from specdef.defences.trained import ObjectiveDefence
 
 
 @dataclass(frozen=True)

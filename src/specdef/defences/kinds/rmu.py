@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from specdef.defences.base import Given
 from specdef.defences.descent import evaluating
 from specdef.defences.hidden import chosen_layer, hidden_states, layer_count, mlp_outputs, token_mean
-from specdef.defences.objective import Objective, ObjectiveDefence, Rows, TrainingOptions, only, require
+from specdef.defences.objective import Objective, Rows, TrainingOptions, only, require
+from specdef.defences.trained import ObjectiveDefence
 
 if TYPE_CHECKING:
     import torch
