@@ -9,7 +9,8 @@ from specdef.defences.adapters import AdapterObjective, AdapterOptions, with_ada
 from specdef.defences.base import Given
 from specdef.defences.guided import continuations, continued, prefixed, steered
 from specdef.defences.hidden import layer_count
-from specdef.defences.objective import Objective, ObjectiveDefence, Rows, require
+from specdef.defences.objective import Objective, Rows, require
+from specdef.defences.trained import ObjectiveDefence
 from specdef.models.tokens import token_ids
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from specdef.defences.base import Given
 from specdef.defences.hidden import hidden_states, layer_of
-from specdef.defences.objective import Objective, ObjectiveDefence, Rows, TrainingOptions, require
+from specdef.defences.objective import Objective, Rows, TrainingOptions, require
+from specdef.defences.trained import ObjectiveDefence
 from specdef.errors import SpecdefError
 
 if TYPE_CHECKING:

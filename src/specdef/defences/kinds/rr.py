@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from specdef.defences.adapters import AdapterObjective, AdapterOptions, with_adapters
 from specdef.defences.base import Given
 from specdef.defences.hidden import hidden_states, layer_count, mean_distance, token_mean
-from specdef.defences.objective import Objective, ObjectiveDefence, Rows, require
+from specdef.defences.objective import Objective, Rows, require
+from specdef.defences.trained import ObjectiveDefence
 
 if TYPE_CHECKING:
     import torch

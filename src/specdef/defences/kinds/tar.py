@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from specdef.defences.base import Given
 from specdef.defences.descent import evaluating
 from specdef.defences.hidden import hidden_states, mean_distance
-from specdef.defences.objective import Objective, ObjectiveDefence, Rows, TrainingOptions, require
+from specdef.defences.objective import Objective, Rows, TrainingOptions, require
+from specdef.defences.trained import ObjectiveDefence
 from specdef.training.batches import drawn
 from specdef.training.optimizers import build_optimizer
 
