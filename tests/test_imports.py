@@ -36,7 +36,7 @@ ORDER = (
 HEAVY_HOMES = {
     "matplotlib": {"report/plots.py"},
     "curvlinops": {"analysis/curvature/operators.py"},
-    "peft": {"attacks/interventions/lora.py", "locks/peft_layer.py"},
+    "peft": {"attacks/interventions/lora.py", "defences/adapters.py", "locks/peft_layer.py"},
     "datasets": {"tasks/text/saved_data.py"},
     "pandas": {"core/results.py"},
     "ray": {"certify/executors/ray.py"},

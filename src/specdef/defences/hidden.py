@@ -41,6 +41,23 @@ def token_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (values * real).sum() / real.sum()
 
 
+def mean_distance(
+    after: tuple[torch.Tensor, ...], before: tuple[torch.Tensor, ...], mask: torch.Tensor
+) -> torch.Tensor:
+    """The mean over layers and real tokens of the Euclidean distance of hidden states.
+
+    Args:
+        after: of every layer, [rows, tokens, hidden].
+        before: the same, of another model.
+        mask: [rows, tokens], 0 for padding.
+    """
+    import torch
+
+    real = mask.to(after[0].device)
+    distances = [torch.linalg.vector_norm(a - b, dim=-1) for a, b in zip(after, before, strict=True)]
+    return torch.stack([token_mean(distance, real) for distance in distances]).mean()
+
+
 def layer_count(model: Any) -> int:
     """How many layers a model has.
 

@@ -1,4 +1,4 @@
-"""Adapters. The one file that imports peft."""
+"""Adapters. The one file of attacks that imports peft."""
 
 from __future__ import annotations
 
