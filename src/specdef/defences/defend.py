@@ -116,7 +116,7 @@ def _identity(defence: Defence, options: Any, given: Given, digests: Mapping[str
         "data": dict(digests),
         "model": {path.name: file_digest(path) for path in files},
         "device": str(device),
-        "versions": installed_versions(("specdef", "torch", "transformers")),
+        "versions": installed_versions(("specdef", "torch", "transformers", "peft")),
     }
     return digest(content)
 
