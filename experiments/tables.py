@@ -35,6 +35,11 @@ def run(name: str, *, resources: Resources | None = None) -> Path:
     study = read_study(STUDIES / f"{name}.yaml")
     if not study.attacks:
         return utility.run(name, study)
+    return run_file(name, study, resources=resources)
+
+
+def run_file(name: str, study: StudyFile, *, resources: Resources | None = None) -> Path:
+    """The same for a study that is made in code."""
     results = run_study(
         study,
         WORK / "studies" / name,
