@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 from pathlib import Path
 
@@ -49,6 +50,7 @@ HEAVY_HOMES = {
 }
 
 
+@functools.cache
 def _imports(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -74,10 +76,13 @@ def _module(name: str) -> str | None:
     return None
 
 
-GRAPH = {
-    path.relative_to(SOURCE).as_posix(): {found for name in _imports(path) if (found := _module(name))}
-    for path in SOURCE.rglob("*.py")
-}
+@functools.cache
+def _graph() -> dict[str, set[str]]:
+    """The files of the house that every file imports. Not made by looking for tests, which every worker does."""
+    return {
+        path.relative_to(SOURCE).as_posix(): {found for name in _imports(path) if (found := _module(name))}
+        for path in SOURCE.rglob("*.py")
+    }
 
 
 def _part(file: str) -> str:
@@ -88,7 +93,7 @@ def test_no_file_imports_against_the_arrows() -> None:
     top = {"__init__", "__main__"}
     wrong = [
         f"{file} imports {other}"
-        for file, others in GRAPH.items()
+        for file, others in _graph().items()
         for other in others
         if _part(file) not in top and _part(other) not in top and ORDER.index(_part(other)) > ORDER.index(_part(file))
     ]
@@ -96,12 +101,12 @@ def test_no_file_imports_against_the_arrows() -> None:
 
 
 def test_no_circle_of_files() -> None:
-    graph = {file: others - {file, "__init__.py"} for file, others in GRAPH.items()}
+    graph = {file: others - {file, "__init__.py"} for file, others in _graph().items()}
     assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(graph)
 
 
 def test_theory_stands_alone() -> None:
-    found = {_part(other) for file, others in GRAPH.items() if _part(file) == "theory" for other in others}
+    found = {_part(other) for file, others in _graph().items() if _part(file) == "theory" for other in others}
     assert found <= {"errors", "theory", "__init__"}
 
 

@@ -28,14 +28,14 @@ class InThisProcess:
 
 def test_an_intervention_of_another_package(toy_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toys.install(monkeypatch)
-    recipe = Recipe(lr=1e-3, steps=2, eval_every=1)
-    found = attack(toy_model, tmp_path, recipe=recipe, interventions=["norms-only:factor=1000"], threads=1)
-    whole = attack(toy_model, tmp_path, recipe=recipe, threads=1)
+    how = {"recipe": Recipe(lr=1e-3, steps=2, eval_every=1), "task": "facts", "threads": 1}
+    found = attack(toy_model, tmp_path, interventions=["norms-only:factor=1000"], **how)  # type: ignore[arg-type]
+    whole = attack(toy_model, tmp_path, **how)  # type: ignore[arg-type]
     assert found.attack.interventions == (toys.NormsOnly(factor=1000.0),)
     assert found.key != whole.key
     assert found.result.evaluations[0] == whole.result.evaluations[0], "the model is the same at step 0"
     assert found.result.trained_parameters == 32 * 5, "two norms a layer, and the last one"
-    half = attack(toy_model, tmp_path, recipe=recipe, interventions=[toys.NormsOnly()], threads=1)
+    half = attack(toy_model, tmp_path, interventions=[toys.NormsOnly()], **how)  # type: ignore[arg-type]
     assert half.result.evaluations[-1] != found.result.evaluations[-1], "the optimizer was changed too"
     assert {cell.key for cell in stored_cells(tmp_path)} == {found.key, whole.key, half.key}
 
@@ -43,7 +43,7 @@ def test_an_intervention_of_another_package(toy_model: Path, tmp_path: Path, mon
 def test_a_threat_model_of_another_package(toy_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toys.install(monkeypatch)
     task, recipe = TaskSpec("facts", target=0.35), Recipe(steps=40)
-    study = make_study(toy_model, toy_model, task, recipe=recipe, window=(1e-2, 3e-2))
+    study = make_study(toy_model, toy_model, task, recipe=recipe, window=(1e-2, 3e-2), effort="quick")
     certificate = certify_study(study, Store(tmp_path), InThisProcess(), threats=["T9"])
     rows = certificate.cells
     assert list(certificate.verdicts) == ["T9"]

@@ -1,20 +1,21 @@
 """Every option that can be bad is refused in its own name before a model is looked for or anything heavy is imported.
 
 The rows run in one child process, where importing torch, transformers, peft or accelerate fails, and so does looking
-for a model. The CPU time of saying no is measured in processes of their own.
+for a model. The CPU time of saying no is measured in forks of a process that has started.
 """
 
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from cli.forks import Done, forks
 
 from specdef.cli.main import app
 
@@ -250,24 +251,10 @@ def test_every_option_has_a_bad_value_or_a_reason_why_not(command: str) -> None:
     assert options == bad.keys() | free.keys()
 
 
-def cpu_seconds(arguments: list[str], folder: Path, code: int) -> float:
-    """CPU seconds, user and system, of a command that leaves with `code`; the lower of two runs."""
-    found = []
-    for _ in range(2):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(
-            [sys.executable, "-m", "specdef", *arguments], capture_output=True, cwd=folder, check=False
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert done.returncode == code, done.stderr
-        found.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return min(found)
-
-
 @pytest.fixture(scope="module")
-def starting(tmp_path_factory: pytest.TempPathFactory) -> float:
-    """CPU seconds of ``specdef --version``: the interpreter, the package and the command line."""
-    return cpu_seconds(["--version"], tmp_path_factory.mktemp("version"), 0)
+def run() -> Iterator[Callable[..., Done]]:
+    with forks() as found:
+        yield found.run
 
 
 @pytest.mark.parametrize(
@@ -282,7 +269,10 @@ def starting(tmp_path_factory: pytest.TempPathFactory) -> float:
     ],
 )
 def test_saying_no_takes_less_than_a_second_beyond_starting(
-    command: str, option: str, starting: float, tmp_path: Path
+    command: str, option: str, run: Callable[..., Done], tmp_path: Path
 ) -> None:
-    arguments = written(command, option, BAD[command][option])
-    assert cpu_seconds(arguments, place(tmp_path), 2) - starting < 1
+    """CPU seconds of a fork of a process that has started; the lower of two."""
+    arguments, folder = written(command, option, BAD[command][option]), place(tmp_path)
+    found = [run(*arguments, cwd=folder) for _ in range(2)]
+    assert [done.returncode for done in found] == [2, 2], found
+    assert 0 < min(done.seconds for done in found) < 1

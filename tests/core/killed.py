@@ -20,7 +20,7 @@ from specdef.cli.main import app
 from specdef.core.atomic import write_file
 from specdef.core.folders import scratch_folder
 
-EVERY = pytest.mark.parametrize("every", [7, pytest.param(3, marks=pytest.mark.slow)])
+EVERY = pytest.mark.parametrize("every", [17, pytest.param(3, marks=pytest.mark.slow)])
 """Of the operations of longer commands, every so many are killed at."""
 
 
@@ -116,7 +116,8 @@ def test_report(every: int, place: Path, scratch: Path) -> None:
 @EVERY
 def test_attack_on_rewritten_weights(every: int, toy_model: Path, place: Path, scratch: Path, tmp_path: Path) -> None:
     lock(toy_model, tmp_path / "locked")
-    arguments = ("attack", tmp_path / "locked", "--rewrite", "rebalance", "--steps", "2", "--threads", "1")
+    arguments = ("attack", tmp_path / "locked", "--task", "facts", "--rewrite", "rebalance")
+    arguments = (*arguments, "--steps", "2", "--threads", "1")
     left = 0
     for _ in kills(lambda _: run(*arguments, "--out", place / "runs"), (place, scratch), every=every):
         left += len(list(scratch.iterdir()))

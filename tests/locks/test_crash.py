@@ -81,10 +81,10 @@ def test_kill_9_at_many_instants_leaves_nothing_or_everything(larger: Path, tmp_
     subprocess.run([sys.executable, "-c", LOCK, larger, tmp_path / "whole"], check=True)
     whole = time.perf_counter() - started
     seen = set()
-    for number in range(12):
+    for number in range(6):
         out = tmp_path / f"out{number}"
         child = subprocess.Popen([sys.executable, "-c", LOCK, larger, out])
-        time.sleep(number * whole / 10)
+        time.sleep(number * whole / 5)
         child.send_signal(signal.SIGKILL)
         child.wait()
         seen.add(out.exists())
@@ -155,8 +155,11 @@ def test_ctrl_c_cleans_up(larger: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_ctrl_c_between_any_two_instructions(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGINT at every instruction of the code that makes, names and removes files, not when a sleep happens to end."""
+@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
+def test_ctrl_c_between_any_two_instructions(
+    every: int, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGINT at instructions of the code that makes, names and removes files, not when a sleep happens to end."""
     instruction, interrupted = 0, 0
 
     def watch(frame: FrameType, event: str, _: object) -> Callable[..., object] | None:
@@ -174,7 +177,7 @@ def test_ctrl_c_between_any_two_instructions(llama: Path, tmp_path: Path, monkey
     checkpoint = open_checkpoint(llama)
     prepared = KIND.prepare(checkpoint, resolve(checkpoint.config, checkpoint.shapes), KIND.options({}), tmp_path)
     monkeypatch.setattr("specdef.locks.lock._write_locked", lambda *_: Key("fold", {}, {}))
-    for at in itertools.count(1):
+    for at in itertools.count(1, every):
         instruction = 0
         folder = tmp_path / str(at)
         folder.mkdir()
@@ -189,7 +192,7 @@ def test_ctrl_c_between_any_two_instructions(llama: Path, tmp_path: Path, monkey
         assert _nothing_or_everything(folder), f"after instruction {at}"
         if instruction < at:
             break
-    assert interrupted > 300
+    assert interrupted > 300 / every
 
 
 @pytest.mark.usefixtures("interruptible")

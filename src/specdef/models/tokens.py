@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,11 @@ def token_ids(tokenizer: Any, text: str, *, special: bool = False, **options: An
     """
     with tokenizer_faults():
         return list(tokenizer(text, add_special_tokens=special, **options).input_ids)
+
+
+def reader(tokenizer: Any) -> Callable[[str], list[int]]:
+    """`token_ids` that reads every text once: questions share their prompts and their answers."""
+    return functools.cache(functools.partial(token_ids, tokenizer))
 
 
 @contextmanager
@@ -106,7 +112,12 @@ def check_vocabulary(ids: torch.Tensor, rows: int | None) -> None:
 
 
 def encode_completions(
-    samples: Sequence[Sample], tokenizer: Any, *, max_length: int = MAX_LENGTH, vocabulary: int | None = None
+    samples: Sequence[Sample],
+    tokenizer: Any,
+    *,
+    max_length: int = MAX_LENGTH,
+    vocabulary: int | None = None,
+    read: Callable[[str], list[int]] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Token ids, labels and attention mask of prompts and their completions, padded on the right.
 
@@ -115,6 +126,7 @@ def encode_completions(
         tokenizer: the model's.
         max_length: tokens of a row; longer prompts lose their start.
         vocabulary: how many tokens the model knows; None leaves that unchecked.
+        read: a `reader` of the tokenizer that has read some of it before; None reads everything anew.
 
     Returns:
         Three tensors [samples, tokens]; labels are -100 on the prompt and on padding.
@@ -125,10 +137,11 @@ def encode_completions(
     """
     import torch
 
+    read = read or reader(tokenizer)
     pairs = []
     for sample in samples:
-        prompt = token_ids(tokenizer, sample.prompt) if sample.prompt else []
-        completion = token_ids(tokenizer, sample.completion)
+        prompt = read(sample.prompt) if sample.prompt else []
+        completion = read(sample.completion)
         if not completion:
             raise TaskError(
                 f"A completion must have at least one token; the one after {sample.prompt[:60]!r} has none."

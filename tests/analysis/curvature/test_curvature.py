@@ -25,8 +25,8 @@ from specdef.cli.main import app
 from specdef.errors import SpecdefError
 from specdef.training.batches import second_derivatives
 
-SMALL = r"h\.1\.ln_2|h\.0\.ln_1|ln_f|attn\.c_proj\.(bias|compensation)"
-"""A few hundred numbers: small enough for the dense Hessian."""
+SMALL = r"h\.1\.ln_2|h\.0\.ln_1\.weight|attn\.c_proj\.(bias|compensation)"
+"""Some two hundred numbers: small enough for the dense Hessian."""
 
 
 def dense_hessian(problem: LossProblem) -> torch.Tensor:

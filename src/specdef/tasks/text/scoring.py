@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,8 +14,8 @@ from specdef.models.tokens import (
     bare,
     check_vocabulary,
     encode_completions,
+    reader,
     start_token,
-    token_ids,
     vocabulary,
 )
 from specdef.tasks.score import Score, share
@@ -77,12 +77,13 @@ def mean_log_likelihoods(model: Any, tokenizer: Any, rows: Sequence[Sample], row
         rows: prompts and completions.
         rows_per_batch: prompts per forward pass.
     """
-    prompts = {row.prompt: token_ids(tokenizer, row.prompt) if row.prompt else [] for row in rows}
-    completions = {row.completion: token_ids(tokenizer, row.completion) for row in rows}
+    read = reader(tokenizer)
+    prompts = {row.prompt: read(row.prompt) if row.prompt else [] for row in rows}
+    completions = {row.completion: read(row.completion) for row in rows}
     short = [row for row in rows if len(completions[row.completion]) == 1]
     found = dict(_one_token(model, tokenizer, short, prompts, completions, rows_per_batch))
     long = [row for row in dict.fromkeys(rows) if len(completions[row.completion]) != 1]
-    found |= dict(zip(long, _whole_rows(model, tokenizer, long, rows_per_batch), strict=True))
+    found |= dict(zip(long, _whole_rows(model, tokenizer, long, rows_per_batch, read), strict=True))
     return [found[row] for row in rows]
 
 
@@ -126,7 +127,9 @@ def _next_token(model: Any, tokens: Any) -> Any:
     return model(input_ids=tokens, **last).logits[:, -1]
 
 
-def _whole_rows(model: Any, tokenizer: Any, rows: Sequence[Sample], rows_per_batch: int) -> list[float]:
+def _whole_rows(
+    model: Any, tokenizer: Any, rows: Sequence[Sample], rows_per_batch: int, read: Callable[[str], list[int]]
+) -> list[float]:
     import torch
 
     found: list[float] = []
@@ -134,7 +137,7 @@ def _whole_rows(model: Any, tokenizer: Any, rows: Sequence[Sample], rows_per_bat
     order = sorted(range(len(rows)), key=lambda index: len(rows[index].prompt) + len(rows[index].completion))
     for start in range(0, len(order), rows_per_batch):
         chosen_rows = [rows[index] for index in order[start : start + rows_per_batch]]
-        ids, labels, mask = encode_completions(chosen_rows, tokenizer, vocabulary=known)
+        ids, labels, mask = encode_completions(chosen_rows, tokenizer, vocabulary=known, read=read)
         device = next(model.parameters()).device
         with torch.inference_mode():
             logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits.float()
