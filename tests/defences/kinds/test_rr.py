@@ -57,7 +57,7 @@ def test_it_starts_at_cosine_one_and_ends_its_schedule(
     deep_model: Path, given_for: Make, kind: type[RrObjective], holds: bool
 ) -> None:
     given = given_for(deep_model)
-    assert starts_and_ends(kind(given, RrOptions(steps=7, rank=2)), given, 7) is holds
+    assert starts_and_ends(kind(given, RrOptions(steps=7, rank=2, kick=0.0)), given, 7) is holds
 
 
 def test_it_is_the_formula_and_padding_is_no_token(deep_model: Path, given_for: Make) -> None:
@@ -114,6 +114,21 @@ def test_a_few_steps_turn_the_forget_rows_away(deep_model: Path, given_for: Make
         now, before = (hidden_states(model, forget.batch) for model in (given.loaded.model, fresh))
     cosine = torch.cosine_similarity(now[3], before[3], dim=-1)[forget.batch[2].bool()]
     assert float(cosine.relu().mean()) < 0.5
+
+
+def test_at_the_start_nothing_pulls_and_a_kick_gets_it_going(deep_model: Path, given_for: Make) -> None:
+    """A cosine of 1 is at its top: in float32 what is left of its gradient is rounding."""
+    norms, cosines = [], []
+    for kick in (0.0, 1e-3):
+        given = given_for(deep_model)
+        objective = RrObjective(given, RrOptions(rank=4, kick=kick))
+        loss = objective.loss(0, *rows(given))
+        loss.backward()
+        trained = [p.grad for p in objective.model.parameters() if p.grad is not None]
+        norms.append(float(torch.stack([grad.norm() for grad in trained]).norm()))
+        cosines.append(float(loss.detach()) / 10)
+    assert norms[1] > 100 * norms[0]
+    assert cosines[1] == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize(("count", "wanted"), [(1, (0,)), (2, (0, 1)), (30, (9, 19)), (32, (10, 21))])

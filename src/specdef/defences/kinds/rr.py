@@ -26,6 +26,8 @@ class RrOptions(AdapterOptions):
             paper's are the 10th and the 20th of 32).
         rank: of the adapters, which stand in every layer up to the last of `layers`.
         alpha: what the weights of both terms sum to at every step.
+        kick: standard deviation of the adapters' B at the start. At 0 the cosine is 1 and its gradient nothing: in
+            bfloat16 rounding gets training going, in float32 this must.
     """
 
     steps: int = 150
@@ -33,11 +35,13 @@ class RrOptions(AdapterOptions):
     layers: tuple[int, ...] = ()
     rank: int = 16
     alpha: float = 10.0
+    kick: float = 1e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.rank >= 1, "rank", "be at least 1", self.rank)
         require(self.alpha > 0, "alpha", "be above 0", self.alpha)
+        require(self.kick >= 0, "kick", "be 0 or more", self.kick)
 
 
 class RrObjective(AdapterObjective):
@@ -59,6 +63,15 @@ class RrObjective(AdapterObjective):
             lora_alpha=options.lora_alpha,
             targets=options.targets,
         )
+        self._kick(options.kick, given.seed)
+
+    def _kick(self, size: float, seed: int) -> None:
+        import torch
+
+        draw = torch.Generator().manual_seed(seed)
+        for name, parameter in self.model.named_parameters():
+            if "lora_B" in name:
+                parameter.data += (size * torch.randn(parameter.shape, generator=draw)).to(parameter)
 
     def weights(self, step: int) -> tuple[float, float]:
         """(c_r, c_s) of a step."""
