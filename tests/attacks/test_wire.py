@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specdef.attacks.base import INTERVENTIONS, Attack, Intervention
+from specdef.attacks.interventions.anchor import Anchor
 from specdef.attacks.interventions.channel_rates import ChannelRates
 from specdef.attacks.interventions.freeze import Freeze
 from specdef.attacks.interventions.inject_layers import InjectLayers
@@ -26,6 +27,12 @@ from specdef.training.recipe import Recipe
 NAMES = st.from_regex(r"[a-z_]{1,8}", fullmatch=True)
 PLAIN = st.integers(-9, 9) | st.booleans() | NAMES
 KINDS: dict[str, st.SearchStrategy[Intervention]] = {
+    "anchor": st.builds(
+        Anchor,
+        NAMES,
+        st.integers(0, 99) | st.just("all"),
+        st.from_regex(r"[0-9a-f]{64}", fullmatch=True),
+    ),
     "channel-rates": st.just(ChannelRates()),
     "freeze": NAMES.map(Freeze),
     "inject-layers": st.builds(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -148,6 +148,18 @@ class Intervention:
         """
         return cls.from_options(read_options(cls, text))
 
+    def bound(self) -> Self:
+        """The same with the content of files it reads made part of it: a result depends on that, not on their place.
+
+        Raises:
+            SpecdefError: a file cannot be used.
+        """
+        return self
+
+    def places(self) -> dict[str, Any]:
+        """Where files it reads lie today: the fields that are not compared. They are no part of its identity."""
+        return {option.name: getattr(self, option.name) for option in fields(self) if not option.compare}
+
     def to_wire(self) -> dict[str, Any]:
         """Fields of an attack's JSON that say this. See `specdef.attacks.wire`."""
         return {"interventions": [{"name": self.name, "version": self.version, "options": self.options()}]}
@@ -209,6 +221,23 @@ class Attack:
     def rewrites(self) -> tuple[Intervention, ...]:
         """What is done to the model's files, in order."""
         return tuple(one for one in self.interventions if one.rewrites)
+
+    def bound(self) -> Attack:
+        """The same, every intervention bound to the content of the files it reads.
+
+        Raises:
+            SpecdefError: a file cannot be used.
+        """
+        found = tuple(one.bound() for one in self.interventions)
+        return self if all(a is b for a, b in zip(found, self.interventions, strict=True)) else self._with(found)
+
+    def placed(self, places: Sequence[Mapping[str, Any]]) -> Attack:
+        """The same, told where the files lie that its interventions read; as `Intervention.places` gives it."""
+        pairs = zip(self.interventions, places, strict=True)
+        return self._with(tuple(replace(one, **place) if place else one for one, place in pairs))
+
+    def _with(self, interventions: tuple[Intervention, ...]) -> Attack:
+        return replace(self, interventions=interventions)
 
     @property
     def keeps_function(self) -> bool:
