@@ -271,7 +271,7 @@ def test_weights_that_are_not_finite_are_refused(llama: Path, tmp_path: Path) ->
         ("anchor", "`base` must be given with anchor: a model folder, a hub id or smollm2-135m."),
         ("anchor:base=x,rank=-1", "`rank` must be a whole number of at least 0, or all; got -1."),
         ("anchor:base=x,rank=most", "`rank` must be a number; got 'most'."),
-        ("anchor:base", "`anchor` must have options such as base=BASE,rank=0,digest=DIGEST; got 'base'."),
+        ("anchor:base", "`anchor` must have options such as base=BASE,digest=DIGEST,rank=0; got 'base'."),
     ],
 )
 def test_options_out_of_range_are_refused(text: str, sentence: str) -> None:
@@ -318,9 +318,9 @@ def test_a_base_that_changed_since_is_refused(llama: Path, tmp_path: Path) -> No
 
 def test_labels_and_what_the_judge_must_know() -> None:
     assert Anchor(digest="0123456789ab").label == "base weights 01234567, changes of variables undone"
-    assert Anchor("m", 4).label == "base weights m, 4 leading components of the difference removed"
-    assert Anchor("m", "all").label == "base weights m, taken back"
-    assert [Anchor("m", rank).keeps_function for rank in (0, 1, "all")] == [True, False, False]  # type: ignore[arg-type]
+    assert Anchor("m", rank=4).label == "base weights m, 4 leading components of the difference removed"
+    assert Anchor("m", rank="all").label == "base weights m, taken back"
+    assert [Anchor("m", rank=rank).keeps_function for rank in (0, 1, "all")] == [True, False, False]  # type: ignore[arg-type]
 
 
 def test_on_the_command_line(llama: Path, tmp_path: Path) -> None:

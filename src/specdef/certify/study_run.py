@@ -263,6 +263,7 @@ def _certify(
         original=field.study.original.path,
         task=spec,
         threats=study.certify,
+        base=study.base,
         recipe=plan.recipe,
         window=field.study.window,
         text=study.text,

@@ -7,10 +7,11 @@ for RR and RMU, or a change of variables, for a lock, which is divided out witho
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+from specdef.attacks.base_weights import HoldsBase, open_base
 from specdef.attacks.options import read_options
 from specdef.attacks.rewriting import RewritePlan, Rewriting
 from specdef.checkpoint.reader import Checkpoint
@@ -18,15 +19,14 @@ from specdef.errors import SpecdefError
 
 
 @dataclass(frozen=True)
-class Anchor(Rewriting):
+class Anchor(HoldsBase, Rewriting):
     """Undo changes of variables against the base weights, then remove the leading components of what is left.
 
     Attributes:
-        base: the base weights: a folder, a hub id or ``smollm2-135m``. Where they lie is no part of an attack's
-            identity, and results do not tell it.
+        base: the base weights: a folder, a hub id or ``smollm2-135m``.
         rank: how many leading singular components are taken off each remaining difference; 0 undoes changes of
             variables only, ``all`` takes the base weights back.
-        digest: of the base's weights, see `bound`; whoever gives it wants these weights and no others.
+        digest: of the base's weights; see `HoldsBase`.
     """
 
     name: ClassVar[str] = "anchor"
@@ -34,9 +34,7 @@ class Anchor(Rewriting):
     undoes: ClassVar[bool] = True
     needs_lock: ClassVar[bool] = True
 
-    base: str = field(default="", compare=False)
     rank: int | Literal["all"] = 0
-    digest: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,19 +56,6 @@ class Anchor(Rewriting):
         removed = what.get(self.rank, f"{self.rank} leading components of the difference removed")
         return f"base weights {self.digest[:8] or self.base}, {removed}"
 
-    def bound(self) -> Self:
-        """The same with the digest of the base weights, which is what a result depends on.
-
-        Raises:
-            SpecdefError: there are no such weights.
-        """
-        from specdef.attacks.rewrites.base_weights import find_base
-
-        if self.digest:
-            return self
-        folder, digest = find_base(self.base)
-        return replace(self, base=folder, digest=digest)
-
     def plan(self, checkpoint: Checkpoint, spool: Path) -> RewritePlan:
         """Compare every tensor with the base's, and plan what takes its place.
 
@@ -78,7 +63,6 @@ class Anchor(Rewriting):
             SpecdefError: the base is missing, is of another model, or is what the model holds.
         """
         from specdef.attacks.rewrites.anchoring import plan_anchor
-        from specdef.attacks.rewrites.base_weights import open_base
 
         return plan_anchor(checkpoint, open_base(self.base, self.digest), self.rank)
 

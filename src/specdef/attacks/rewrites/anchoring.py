@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from specdef.architectures.quantization import declared_method
-from specdef.attacks.rewrites.base_weights import check_base
+from specdef.attacks.base_weights import check_base
 from specdef.attacks.rewrites.channel_factors import LEAST, Factors, Floats, channel_factors, powers_of_two
 from specdef.attacks.rewrites.compensated import compensated_modules, stored_layer
 from specdef.attacks.rewrites.differences import Difference, in_words, layer_of, numerical_rank, without_leading

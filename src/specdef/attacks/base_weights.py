@@ -3,15 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 from blake3 import blake3
 
+from specdef.attacks.base import Intervention
 from specdef.checkpoint.digests import file_digest
 from specdef.checkpoint.reader import Checkpoint, open_checkpoint
 from specdef.core.text import shown
 from specdef.errors import SpecdefError
 from specdef.models.sources import find_model
+
+
+@dataclass(frozen=True)
+class HoldsBase(Intervention):
+    """An intervention of an attacker who may hold the base weights.
+
+    Attributes:
+        base: the base weights: a folder, a hub id or ``smollm2-135m``. Where they lie is no part of an attack's
+            identity, and results do not tell it.
+        digest: of the base's weights, see `bound`; whoever gives it wants these weights and no others.
+    """
+
+    base: str = field(default="", compare=False)
+    digest: str = ""
+
+    def bound(self) -> Self:
+        """The same with the digest of the base weights, which is what a result depends on.
+
+        Raises:
+            SpecdefError: there are no such weights.
+        """
+        if self.digest or not self.base:
+            return self
+        folder, digest = find_base(self.base)
+        return replace(self, base=folder, digest=digest)
 
 
 def weights_digest(folder: Path) -> str:
