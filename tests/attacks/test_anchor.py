@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from specdef import lock
 from specdef.attacks.base import Attack, RewriteReport, parse_intervention
 from specdef.attacks.interventions.anchor import Anchor
-from specdef.attacks.rewrites import anchoring
+from specdef.attacks.rewrites import compared
 from specdef.attacks.rewrites.channel_factors import Factors, Floats, channel_factors, powers_of_two
 from specdef.attacks.rewrites.differences import Difference, in_words, numerical_rank, without_leading
 from specdef.attacks.wire import attack_from_wire, attack_to_wire
@@ -117,8 +117,8 @@ def test_a_difference_of_rank_two_is_told_with_its_place_and_removed(llama: Path
     model = changed(llama, tmp_path / "model", low_rank(2))
     seen = anchored(model, llama, tmp_path / "seen")
     assert seen.detail == (
-        "1 of 21 tensors differ from the base, 0 by a change of variables alone; 1 differ by more: relative size 0.1, "
-        "rank 2 (99% of the squared norm), in layer 1: self_attn.q_proj 100%"
+        "1 of 21 tensors differs from the base, 0 by a change of variables alone; 1 differs by more: relative size "
+        "0.1, rank 2 (99% of the squared norm), in layer 1: self_attn.q_proj 100%"
     )
     assert equal(tmp_path / "seen", model), "nothing is a change of variables: the weights stay as published"
     first = anchored(model, llama, tmp_path / "first", "1")
@@ -148,7 +148,7 @@ def test_a_lock_over_a_difference_hides_its_rank_only_where_the_factors_stay(
     def none(found: Floats, base: Floats) -> Factors:
         return Factors(np.zeros(len(found)), np.zeros(found.shape[1]))
 
-    monkeypatch.setattr(anchoring, "channel_factors", none)
+    monkeypatch.setattr(compared, "channel_factors", none)
     blind = anchored(tmp_path / "locked", llama, tmp_path / "blind")
     assert "rank 2 (" not in blind.detail
     assert ", 0 by a change" not in report.detail

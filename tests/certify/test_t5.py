@@ -14,6 +14,7 @@ from specdef import certify_model, lock
 from specdef.attacks.base_weights import weights_digest
 from specdef.attacks.interventions.anchor import Anchor
 from specdef.attacks.interventions.tensor_rates import TensorRates
+from specdef.certify.attack_plan import AttackPlan
 from specdef.certify.cell import Cell, Subject
 from specdef.certify.certificate import Certificate
 from specdef.certify.findings import CONTROLS, UNCOUNTED
@@ -86,6 +87,35 @@ def test_a_held_defence_is_tried_at_the_best_rate_of_the_undefended_model(tmp_pa
     assert BASE.digest in (tmp_path / "certificate.json").read_text()
     controls = [row for row in certificate.cells if row.threat_model == CONTROLS]
     assert not any(isinstance(one, Anchor) for row in controls for one in row.attack.interventions)
+
+
+def test_every_cell_knows_where_the_base_lies(tmp_path: Path) -> None:
+    """Those of further seeds too, which are made again from results: these hold the base's digest alone."""
+    asked: list[tuple[int, str]] = []
+
+    def behaviour(cell: Cell) -> str:
+        asked.extend(
+            (cell.attack.recipe.seed, one.base) for one in cell.attack.interventions if isinstance(one, Anchor)
+        )
+        return falls_at(0)(cell)
+
+    certified(tmp_path, behaviour)
+    assert asked == [(seed, BASE.path) for seed in (0, 1, 2)]
+
+
+def test_an_attack_of_the_users_own_knows_where_its_base_lies(tmp_path: Path) -> None:
+    asked: list[tuple[int, str]] = []
+
+    def behaviour(cell: Cell) -> str:
+        asked.extend(
+            (cell.attack.recipe.seed, one.base) for one in cell.attack.interventions if isinstance(one, Anchor)
+        )
+        return falls_at(0)(cell)
+
+    own = AttackPlan("mine", {"lr": 3e-4}, (Anchor("/nowhere/theirs", "f" * 64),))
+    synthetic.certify(tmp_path, behaviour, ("T0",), multiplier=2.0**20, also=(own,))
+    assert {seed for seed, _ in asked} == {0, 1, 2}
+    assert {place for _, place in asked} == {"/nowhere/theirs"}
 
 
 def test_a_certificate_without_it_says_so(tmp_path: Path) -> None:

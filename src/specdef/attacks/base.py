@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -156,9 +156,13 @@ class Intervention:
         """
         return self
 
-    def places(self) -> dict[str, Any]:
-        """Where files it reads lie today: the fields that are not compared. They are no part of its identity."""
-        return {option.name: getattr(self, option.name) for option in fields(self) if not option.compare}
+    def places(self) -> Mapping[str, str]:
+        """Digest of what it reads from files -> where that lies today, which is no part of its identity."""
+        return {}
+
+    def placed(self, places: Mapping[str, str]) -> Self:
+        """The same, told where that lies which it knows by its digest alone: one read from a result does."""
+        return self
 
     def to_wire(self) -> dict[str, Any]:
         """Fields of an attack's JSON that say this. See `specdef.attacks.wire`."""
@@ -228,16 +232,20 @@ class Attack:
         Raises:
             SpecdefError: a file cannot be used.
         """
-        found = tuple(one.bound() for one in self.interventions)
-        return self if all(a is b for a, b in zip(found, self.interventions, strict=True)) else self._with(found)
+        return self._with(tuple(one.bound() for one in self.interventions))
 
-    def placed(self, places: Sequence[Mapping[str, Any]]) -> Attack:
-        """The same, told where the files lie that its interventions read; as `Intervention.places` gives it."""
-        pairs = zip(self.interventions, places, strict=True)
-        return self._with(tuple(replace(one, **place) if place else one for one, place in pairs))
+    @property
+    def places(self) -> dict[str, str]:
+        """Where what its interventions read lies; see `Intervention.places`."""
+        return {digest: place for one in self.interventions for digest, place in one.places().items()}
+
+    def placed(self, places: Mapping[str, str]) -> Attack:
+        """The same, every intervention told where what it reads lies."""
+        return self._with(tuple(one.placed(places) for one in self.interventions))
 
     def _with(self, interventions: tuple[Intervention, ...]) -> Attack:
-        return replace(self, interventions=interventions)
+        same = all(one is other for one, other in zip(interventions, self.interventions, strict=True))
+        return self if same else replace(self, interventions=interventions)
 
     @property
     def keeps_function(self) -> bool:

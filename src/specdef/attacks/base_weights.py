@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -40,6 +40,14 @@ class HoldsBase(Intervention):
             return self
         folder, digest = find_base(self.base)
         return replace(self, base=folder, digest=digest)
+
+    def places(self) -> Mapping[str, str]:
+        """The base's folder."""
+        return {self.digest: self.base} if self.digest and self.base else {}
+
+    def placed(self, places: Mapping[str, str]) -> Self:
+        """The same with the base's folder, where it is known."""
+        return self if self.base or self.digest not in places else replace(self, base=places[self.digest])
 
 
 def weights_digest(folder: Path) -> str:

@@ -273,7 +273,7 @@ def certify_model(
         effort=effort,
         resources=resources or Resources(),
     )
-    study = replace(study, also=own)
+    study = replace(study, also=tuple(one.bound() for one in own))
     if needing_base(threats):
         given = None if base is None else find_model(str(base), argument="base")
         study = replace(study, base=base_of(study, given))

@@ -189,7 +189,7 @@ class Cell:
             "original": None if self.original is None else asdict(self.original),
             "task": asdict(self.task),
             "attack": attack_to_wire(self.attack),
-            _PLACES: [one.places() for one in self.attack.interventions],
+            _PLACES: self.attack.places,
         }
 
 
@@ -200,11 +200,10 @@ def cell_from_json(data: Mapping[str, Any]) -> Cell:
     """The cell that `Cell.to_json` wrote."""
     own = ("subject", "original", "task", "attack", _PLACES)
     rest = {name: value for name, value in data.items() if name not in own}
-    attack = attack_from_wire(data["attack"])
     return Cell(
         subject=Subject(**data["subject"]),
         task=TaskSpec(**data["task"]),
-        attack=attack.placed(data[_PLACES]) if any(data.get(_PLACES, ())) else attack,
+        attack=attack_from_wire(data["attack"]).placed(data.get(_PLACES, {})),
         original=None if data.get("original") is None else Subject(**data["original"]),
         **rest,
     )

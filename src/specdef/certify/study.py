@@ -94,6 +94,14 @@ class Study:
         """The score between chance and target; below it an attack is clearly below its target."""
         return (self.task.chance + self.task.target) / 2
 
+    @property
+    def places(self) -> dict[str, str]:
+        """Where files lie that attacks read, by digest: an attack made again from a result knows the digest alone."""
+        found = {} if self.base is None else {self.base.digest: self.base.path}
+        return found | {
+            key: place for plan in self.also for one in plan.interventions for key, place in one.places().items()
+        }
+
     def cell(
         self,
         subject: Subject,
@@ -122,7 +130,7 @@ class Study:
             task_digest=self.task_digest,
             text=self.text,
             text_digest=self.text_digest,
-            attack=attack,
+            attack=attack.placed(self.places),
             reference=reference,
             threads=self.resources.threads or 1,
             device=self.resources.device or "cpu",

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.floating[Any]]
 
-SAMPLED = 512
+SAMPLED = 256
 """Entries of a row or column that its factor is estimated from, at most."""
 SWEEPS = 4
 """Alternations between rows and columns; where nothing but factors differs, one is enough."""
@@ -60,13 +60,17 @@ def channel_factors(found: Floats, base: Floats) -> Factors:
     wide = _logs(found[:, some_columns], base[:, some_columns])  # every row, some of its entries
     tall = _logs(found[some_rows], base[some_rows])
     for _ in range(SWEEPS):
-        rows += _median(wide - rows[:, None] - columns[some_columns])
-        columns += _median((tall - rows[some_rows, None] - columns).T)
+        more = _median(wide - rows[:, None] - columns[some_columns])
+        rows += more
+        other = _median((tall - rows[some_rows, None] - columns).T)
+        columns += other
+        if not more.any() and not other.any():
+            break
     whole = float(_median(rows[None])[0])
     rows, columns = rows - whole, columns + whole
-    spread = _median(np.abs(wide - rows[:, None] - columns[some_columns]))
-    other = _median(np.abs(tall - rows[some_rows, None] - columns).T)
-    return Factors(_clear(rows, spread), _clear(columns, other))
+    across = _median(np.abs(wide - rows[:, None] - columns[some_columns]))
+    along = _median(np.abs(tall - rows[some_rows, None] - columns).T)
+    return Factors(_clear(rows, across), _clear(columns, along))
 
 
 def powers_of_two(found: Floats, base: Floats) -> npt.NDArray[np.bool_]:
@@ -88,10 +92,13 @@ def _logs(found: Floats, base: Floats) -> Floats:
 
 def _median(values: Floats) -> Floats:
     """The lower median of every row's numbers, one of them itself: the mean of two powers' logs is none; 0 without."""
+    if values.size and not np.isnan(values).any():
+        middle = (values.shape[1] - 1) // 2
+        return np.asarray(np.partition(values, middle, axis=1)[:, middle])
     ordered = np.sort(values, axis=1)  # what is no number comes last
     known = np.count_nonzero(~np.isnan(values), axis=1)
-    middle = ordered[np.arange(len(ordered)), np.maximum(known - 1, 0) // 2]
-    return np.asarray(np.where(known > 0, middle, 0.0))
+    lower = ordered[np.arange(len(ordered)), np.maximum(known - 1, 0) // 2]
+    return np.asarray(np.where(known > 0, lower, 0.0))
 
 
 def _clear(logs: Floats, spread: Floats) -> Floats:
