@@ -16,7 +16,7 @@ SWEEPS = 4
 """Alternations between rows and columns; where nothing but factors differs, one is enough."""
 LEAST = 2.0**-10
 """Factors nearer to 1 than this, as log2, are no change of variables."""
-MOST_SPREAD = 0.25
+MOST_SPREAD = 0.5
 """How far the entries of a channel may lie from its factor, as log2 (median): beyond, they share none."""
 SURE = 4.0
 """A factor must be this many times its spread: the median of what training changes lies nearer to 1."""
@@ -76,7 +76,7 @@ def channel_factors(found: Floats, base: Floats) -> Factors:
 def powers_of_two(found: Floats, base: Floats) -> npt.NDArray[np.bool_]:
     """Where entries are those of `base` times a power of two other than 1, exactly."""
     (mantissa, exponent), (other, power) = np.frexp(found), np.frexp(base)
-    return np.asarray((mantissa == other) & (exponent != power) & (found != 0))
+    return np.asarray((mantissa == other) & (exponent != power))
 
 
 def _sample(size: int) -> npt.NDArray[np.int64]:
