@@ -20,6 +20,7 @@ SOURCE = Path(specdef.__file__).parent
 MAY_NAME = {
     "locks/presets.py": "what a user's word stands for",
     "attacks/wire.py": "field names of version 1, frozen",
+    "core/yaml_data.py": "YAML's own word for what may be referred to",
     "tasks/base.py": "the task that a user's own files make",
     "cli/attack.py": "options that are short for --intervention",
 }

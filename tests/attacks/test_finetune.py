@@ -13,6 +13,7 @@ import torch
 
 from specdef import lock
 from specdef.attacks.base import Attack
+from specdef.attacks.interventions.anchor import Anchor
 from specdef.attacks.interventions.freeze import Freeze
 from specdef.attacks.interventions.lora import Lora, add_adapter
 from specdef.attacks.run import AttackResult, run_attack
@@ -55,6 +56,26 @@ def test_an_attack_that_changed_the_function_is_invalid_never_held(toy_model: Pa
     assert result.steps == 0
     assert "the attack changed the function" in result.note
     assert not changed(model, before)
+
+
+def test_a_score_reached_by_rewriting_alone_is_a_break_in_no_steps(toy_model: Path) -> None:
+    """Where the attack keeps the function, the same score says that there is nothing to learn."""
+    loaded = pico_text.loaded(toy_model)
+    start = attack(toy_model, Attack(SHORT))[0].evaluations[0]
+    easy = replace(facts(), chance=0.0, target=start.score / 2)
+
+    def run(rank: int, reference: float | None) -> AttackResult:
+        how = Attack(SHORT, (Anchor("base", rank=rank),))
+        return run_attack(copy.deepcopy(loaded), easy, pico_text.general(loaded), how, reference=reference)
+
+    found = run(1, start.utility)
+    assert (found.judgement.outcome, found.judgement.step, found.steps) == (Outcome.BROKEN, 0, 0)
+    assert found.reason is StopReason.TARGET
+    assert run(1, None).judgement.outcome is Outcome.BROKEN
+    assert run(0, start.utility).judgement.outcome is Outcome.INVALID
+    lost = run(1, start.utility / 2.5)
+    assert lost.judgement.step is None, "utility was lost: that is no break"
+    assert lost.steps > 0
 
 
 def test_steps_that_change_no_weight_are_invalid_never_held(toy_model: Path) -> None:

@@ -316,7 +316,7 @@ def test_sharpen_multiplies_singular_values_and_keeps_the_function(tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("mend", "`intervention` must be one of channel-rates, freeze"),
+        ("mend", "`intervention` must be one of anchor, channel-rates, "),
         ("merge:factors=2", "`factors` must be left out with merge, which takes no options; got '2'"),
         (
             "inject-layers:factors",
@@ -346,6 +346,8 @@ def test_options_at_their_defaults_do_not_change_an_attack() -> None:
     kinds = [kind for kind in INTERVENTIONS if issubclass(kind, Rewriting)]
     assert {kind.name for kind in kinds} >= {"merge", "rebalance", "inject-layers", "prune", "sharpen"}
     for kind in kinds:
+        if not all(option.compare for option in dataclasses.fields(kind)):
+            continue  # it reads a file, and is nothing without
         text = ",".join(f"{option.name}={option.default}" for option in dataclasses.fields(kind))
         assert kind.parse(text) == kind.parse("") == kind()
         assert kind.parse(text).to_wire() == kind().to_wire()

@@ -187,7 +187,7 @@ def test_undo_on_the_command_line(locked: Path, tmp_path: Path) -> None:
     mistyped = runner.invoke(app, ["undo", "rebalance:form=qr", str(locked), str(tmp_path / "other")])
     assert "`form` must be one of axis, svd; got 'qr'" in str(mistyped.exception)
     wrong = runner.invoke(app, ["undo", "prune", str(locked), str(tmp_path / "other")])
-    assert "`kind` must be one of inject-layers, merge, rebalance; got 'prune'" in str(wrong.exception)
+    assert "`kind` must be one of anchor, inject-layers, merge, rebalance; got 'prune'" in str(wrong.exception)
     options = runner.invoke(app, ["undo", "merge:factors=2", str(locked), str(tmp_path / "other")])
     assert "`factors` must be left out with merge, which takes no options; got '2'" in str(options.exception)
     for arguments, message in (

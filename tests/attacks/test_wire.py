@@ -11,14 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specdef.attacks.base import INTERVENTIONS, Attack, Intervention
+from specdef.attacks.interventions.anchor import Anchor
 from specdef.attacks.interventions.channel_rates import ChannelRates
+from specdef.attacks.interventions.energy_lora import EnergyLora
 from specdef.attacks.interventions.freeze import Freeze
 from specdef.attacks.interventions.inject_layers import InjectLayers
 from specdef.attacks.interventions.lora import Lora
+from specdef.attacks.interventions.lora_plus import LoraPlus
 from specdef.attacks.interventions.merge import Merge
 from specdef.attacks.interventions.rebalance import Rebalance
 from specdef.attacks.interventions.sharpen import Sharpen
 from specdef.attacks.interventions.smallest_gradients import SmallestGradients
+from specdef.attacks.interventions.tensor_rates import TensorRates
 from specdef.attacks.wire import attack_from_wire, attack_to_wire
 from specdef.errors import SpecdefError
 from specdef.training.recipe import Recipe
@@ -26,7 +30,14 @@ from specdef.training.recipe import Recipe
 NAMES = st.from_regex(r"[a-z_]{1,8}", fullmatch=True)
 PLAIN = st.integers(-9, 9) | st.booleans() | NAMES
 KINDS: dict[str, st.SearchStrategy[Intervention]] = {
+    "anchor": st.builds(
+        Anchor,
+        NAMES,
+        st.from_regex(r"[0-9a-f]{64}", fullmatch=True),
+        st.integers(0, 99) | st.just("all"),
+    ),
     "channel-rates": st.just(ChannelRates()),
+    "energy-lora": st.builds(EnergyLora, st.just("LORA"), st.integers(1, 64)),
     "freeze": NAMES.map(Freeze),
     "inject-layers": st.builds(
         InjectLayers,
@@ -41,6 +52,7 @@ KINDS: dict[str, st.SearchStrategy[Intervention]] = {
         st.lists(NAMES, min_size=1, max_size=3).map(tuple),
         st.dictionaries(NAMES, PLAIN, max_size=2),
     ),
+    "lora-plus": st.builds(LoraPlus, st.just("LORA"), st.integers(1, 64), ratio=st.floats(1, 99)),
     "merge": st.just(Merge()),
     "prune": st.just(INTERVENTIONS.get("prune")()),
     "rebalance": st.builds(Rebalance, st.sampled_from(["axis", "svd"])),
@@ -48,6 +60,7 @@ KINDS: dict[str, st.SearchStrategy[Intervention]] = {
         Sharpen, st.floats(1.5, 1e6), st.integers(1, 99), st.integers(1, 99), st.integers(0, 2**31 - 1)
     ),
     "smallest-gradients": st.floats(0.001, 0.999).map(SmallestGradients),
+    "tensor-rates": st.builds(TensorRates, NAMES, st.from_regex(r"[0-9a-f]{64}", fullmatch=True) | st.just("")),
 }
 RECIPES = st.builds(
     Recipe,

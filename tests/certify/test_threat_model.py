@@ -7,7 +7,7 @@ import synthetic
 
 from specdef.certify.certify_study import check_threats
 from specdef.certify.findings import Findings
-from specdef.certify.threat_model import THREATS, Plan, ThreatModel, in_order, ordinary_threats
+from specdef.certify.threat_model import THREATS, Plan, ThreatModel, in_order, named_threats, ordinary_threats
 from specdef.certify.verdict_kinds import Broken
 from specdef.errors import SpecdefError
 
@@ -15,6 +15,8 @@ from specdef.errors import SpecdefError
 def test_whoever_searches_also_tries_the_ordinary() -> None:
     parts = {name: THREATS.get(name).parts for name in ordinary_threats()}
     assert parts == {"T0": ("T0",), "T1": ("T0", "T1"), "T2": ("T2",), "T3": ("T3",), "T4": ("T0", "T4")}
+    assert named_threats() == (*parts, "T5", "T6"), "those on request have names too; the user's own attacks need none"
+    assert {name: THREATS.get(name).parts for name in ("T5", "T6")} == {"T5": ("T0", "T5"), "T6": ("T0", "T6")}
     assert all(threat.title for threat in THREATS)
 
 
@@ -40,12 +42,12 @@ def test_a_threat_model_may_read_one_that_reads_others(monkeypatch: pytest.Monke
 
 
 def test_unknown_names_are_refused() -> None:
-    for names, got in ((["T0", "T8"], "T8"), ([], "none")):
-        with pytest.raises(SpecdefError, match=f"`threats` must be any of T0, T1, T2, T3, T4; got {got}"):
+    for names, got in ((["T0", "T8"], "T8"), (["YOURS"], "YOURS"), ([], "none")):
+        with pytest.raises(SpecdefError, match=f"`threats` must be any of T0, T1, T2, T3, T4, T5, T6; got {got}"):
             check_threats(names)
 
 
-@pytest.mark.parametrize("threat", ["T1", "T4"])
+@pytest.mark.parametrize("threat", ["T1", "T4", "T6"])
 def test_a_model_that_ordinary_training_breaks_is_searched_no_further(
     threat: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

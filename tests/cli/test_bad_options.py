@@ -112,6 +112,7 @@ BAD: dict[str, dict[str, str]] = {
     | {
         "--out": "foreign",
         "--threats": "T9",
+        "--base": "smollm2-135m",
         "--multiplier": "many",
         "--also": "none.yaml",
         "--effort": "much",

@@ -131,6 +131,7 @@ def study(
     task: str = "facts",
     effort: Effort = QUICK,
     also: tuple[AttackPlan, ...] = (),
+    base: Subject | None = None,
 ) -> Study:
     spec = TaskSpec(task)
     return Study(
@@ -148,6 +149,7 @@ def study(
         recipe=Recipe(),
         effort=effort,
         also=also,
+        base=base,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -148,6 +148,22 @@ class Intervention:
         """
         return cls.from_options(read_options(cls, text))
 
+    def bound(self) -> Self:
+        """The same with the content of files it reads made part of it: a result depends on that, not on their place.
+
+        Raises:
+            SpecdefError: a file cannot be used.
+        """
+        return self
+
+    def places(self) -> Mapping[str, str]:
+        """Digest of what it reads from files -> where that lies today, which is no part of its identity."""
+        return {}
+
+    def placed(self, places: Mapping[str, str]) -> Self:
+        """The same, told where that lies which it knows by its digest alone: one read from a result does."""
+        return self
+
     def to_wire(self) -> dict[str, Any]:
         """Fields of an attack's JSON that say this. See `specdef.attacks.wire`."""
         return {"interventions": [{"name": self.name, "version": self.version, "options": self.options()}]}
@@ -209,6 +225,27 @@ class Attack:
     def rewrites(self) -> tuple[Intervention, ...]:
         """What is done to the model's files, in order."""
         return tuple(one for one in self.interventions if one.rewrites)
+
+    def bound(self) -> Attack:
+        """The same, every intervention bound to the content of the files it reads.
+
+        Raises:
+            SpecdefError: a file cannot be used.
+        """
+        return self._with(tuple(one.bound() for one in self.interventions))
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where what its interventions read lies; see `Intervention.places`."""
+        return {digest: place for one in self.interventions for digest, place in one.places().items()}
+
+    def placed(self, places: Mapping[str, str]) -> Attack:
+        """The same, every intervention told where what it reads lies."""
+        return self._with(tuple(one.placed(places) for one in self.interventions))
+
+    def _with(self, interventions: tuple[Intervention, ...]) -> Attack:
+        same = all(one is other for one, other in zip(interventions, self.interventions, strict=True))
+        return self if same else replace(self, interventions=interventions)
 
     @property
     def keeps_function(self) -> bool:

@@ -22,8 +22,9 @@ def check_options(instance: Any) -> None:
 
 
 def changed_options(instance: Any) -> dict[str, Any]:
-    """The options that differ from their defaults, as JSON data."""
-    found = {option.name: (getattr(instance, option.name), _default(option)) for option in dataclasses.fields(instance)}
+    """The options that differ from their defaults, as JSON data; fields that are not compared are left out."""
+    compared = [option for option in dataclasses.fields(instance) if option.compare]
+    found = {option.name: (getattr(instance, option.name), _default(option)) for option in compared}
     return {name: _plain(value) for name, (value, default) in found.items() if value != default}
 
 
@@ -58,7 +59,7 @@ def read_options(kind: Any, text: str) -> dict[str, Any]:
     for part in filter(None, text.split(",")):
         name, equals, value = part.partition("=")
         if not equals or not value:
-            example = ",".join(f"{name}={value}" for name, value in defaults.items())
+            example = ",".join(f"{name}={name.upper() if value == '' else value}" for name, value in defaults.items())
             wanted = f"have options such as {example}" if example else "be given without options"
             raise SpecdefError(f"`{kind.name}` must {wanted}; got {part!r}.")
         options[name] = _read(name, value, defaults.get(name))

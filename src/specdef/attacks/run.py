@@ -108,6 +108,7 @@ def run_attack(
         reference=checked,
         base=base,
         still=stillness(run.steps, run.moved),
+        kept=kept,
     )
     return AttackResult(
         judgement, run.reason, run.evaluations, run.steps, run.train_seconds, trained, task.target, note
@@ -131,6 +132,7 @@ def judge(
     reference: float | None = None,
     base: float | None = None,
     still: str = "",
+    kept: bool = True,
 ) -> tuple[Judgement, str]:
     """What a run came to, and why it does not count, or "".
 
@@ -142,8 +144,10 @@ def judge(
         reference: the undefended model's utility, which step 0 must have; None leaves that out.
         base: what utility is measured against; that of step 0 when None.
         still: why the run says nothing although step 0 is sound, or "".
+        kept: whether the attack left the model's function as it was before training. Where it did not, a score at the
+            target at step 0 is what the attack achieved, and not the lack of anything to learn.
     """
-    note = _step_zero_fault(evaluations[0], reference, task, utility) or still
+    note = _step_zero_fault(evaluations[0], reference, task, utility, kept) or still
     if note:
         return Judgement(Outcome.INVALID, None, evaluations[0], None, False), note
     judgement = classify_outcome(
@@ -162,7 +166,8 @@ def _decide(
     base: float | None,
 ) -> StopReason | None:
     start = evaluations[0]
-    if len(evaluations) == 1 and (utility.changed(start.utility, reference) or start.score >= task.target):
+    known = attack.keeps_function and start.score >= task.target
+    if len(evaluations) == 1 and (utility.changed(start.utility, reference) or known):
         return StopReason.INVALID
     return should_stop(
         evaluations,
@@ -174,11 +179,11 @@ def _decide(
     )
 
 
-def _step_zero_fault(start: Evaluation, reference: float | None, task: Task, utility: Utility) -> str:
+def _step_zero_fault(start: Evaluation, reference: float | None, task: Task, utility: Utility, kept: bool) -> str:
     if utility.changed(start.utility, reference):
         wanted = "a finite number" if reference is None else f"{reference:.4g}, as the undefended model's"
         return f"step 0: {utility.name} is {start.utility:.4g}, not {wanted}; the attack changed the function"
-    if start.score >= task.target:
+    if kept and start.score >= task.target:
         return f"step 0: the score is {start.score:.3g} already, the target {task.target:g}: nothing to learn"
     return ""
 

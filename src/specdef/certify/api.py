@@ -188,6 +188,7 @@ def certify_model(
     resources: Resources | None = None,
     cells: Path | str | None = None,
     also: Path | str | None = None,
+    base: Path | str | None = None,
     on_cell: Callable[[StoredCell, int, int], None] | None = None,
     on_stage: Callable[[str], None] | None = None,
     on_event: Callable[[CellEvent], None] | None = None,
@@ -206,7 +207,8 @@ def certify_model(
             None.
         threats: those tried by default (T0, T1) when None; any of T0 (default recipes), T1 (learning-rate search in
             both directions), T2 (other optimizers, clipping, batches), T3 (LoRA and freezing), T4 (undoing the lock in
-            the weights, or training around it).
+            the weights, or training around it); on request T5 (with the public base weights) and T6 (adapters and
+            rates adapted to a lock).
         recipe: steps, batch size and so on of the ordinary attack everything varies from.
         window: ordinary learning rates.
         multiplier: alpha, where no manifest names it.
@@ -220,6 +222,8 @@ def certify_model(
         resources: where cells run; as many at once as cores and memory allow when None.
         cells: folder of finished cells shared by several certificates; inside `out` when None.
         also: a YAML file of further attacks, in the form of a study's ``attacks``; a threat model of their own.
+        base: the public base weights, for a threat model whose attacker holds them (T5); `original` when None and the
+            model under test has a lock.
         on_cell: called after every finished cell.
         on_stage: called with the name of every stage.
         on_event: told where every cell is while it runs; called from other threads.
@@ -235,13 +239,16 @@ def certify_model(
     from specdef.certify.resources import Resources
     from specdef.certify.run_cell import check_readable
     from specdef.certify.store import Store, refuse_file, refuse_foreign
-    from specdef.certify.study import WINDOW, check_multiplier, check_window, make_study
-    from specdef.certify.threat_model import default_threats
+    from specdef.certify.study import WINDOW, base_of, check_multiplier, check_window, make_study
+    from specdef.certify.threat_model import default_threats, named_threats, needing_base
     from specdef.tasks.base import parse_task
     from specdef.training.recipe import Recipe
 
     threats = default_threats() if threats is None else threats
     check_threats(threats)
+    if base is not None and not needing_base(threats):
+        known = ", ".join(needing_base(named_threats()))
+        raise SpecdefError(f"`base` must be given with threat model {known}, which uses it; got {', '.join(threats)}.")
     effort_of(effort)
     check_window(WINDOW if window is None else window)
     check_multiplier(multiplier)
@@ -266,7 +273,10 @@ def certify_model(
         effort=effort,
         resources=resources or Resources(),
     )
-    study = replace(study, also=own)
+    study = replace(study, also=tuple(one.bound() for one in own))
+    if needing_base(threats):
+        given = None if base is None else find_model(str(base), argument="base")
+        study = replace(study, base=base_of(study, given))
     check_readable(study.cell(study.locked))
     store = Store(Path(out), study.identity(), cells=None if cells is None else Path(cells))
     executor = study.resources.executor(on_event)

@@ -28,6 +28,14 @@ class AttackPlan:
     interventions: tuple[Intervention, ...] = ()
     early_stop: bool = False
 
+    def bound(self) -> AttackPlan:
+        """The same, its interventions bound to the content of the files they read.
+
+        Raises:
+            SpecdefError: a file cannot be used.
+        """
+        return replace(self, interventions=tuple(one.bound() for one in self.interventions))
+
 
 def plan_attack(
     place: str, entry: AttackEntry, recipe: Recipe, *, early_stop: bool = False, utility_factor: float = 2.0

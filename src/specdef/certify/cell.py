@@ -133,7 +133,7 @@ class Cell:
         task_digest: of everything the task was made of.
         text: path of the general data; None takes what ships with the package.
         text_digest: of that data.
-        attack: how the model is attacked.
+        attack: how the model is attacked; bound to the content of the files it reads.
         reference: utility of the undefended model, for the check at step 0; None leaves it out.
         threads: CPU threads; sums come out differently with another number, so it is part of the identity.
         device: ``cpu`` or ``cuda``.
@@ -157,6 +157,9 @@ class Cell:
     utility: str = FIRST_UTILITY
     original: Subject | None = None
     changed: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "attack", self.attack.bound())  # what it reads from files is part of what it is
 
     @property
     def config(self) -> CellConfig:
@@ -193,16 +196,21 @@ class Cell:
             "original": None if self.original is None else asdict(self.original),
             "task": asdict(self.task),
             "attack": attack_to_wire(self.attack),
+            _PLACES: self.attack.places,
         }
+
+
+_PLACES = "places"
 
 
 def cell_from_json(data: Mapping[str, Any]) -> Cell:
     """The cell that `Cell.to_json` wrote."""
-    rest = {name: value for name, value in data.items() if name not in ("subject", "original", "task", "attack")}
+    own = ("subject", "original", "task", "attack", _PLACES)
+    rest = {name: value for name, value in data.items() if name not in own}
     return Cell(
         subject=Subject(**data["subject"]),
         task=TaskSpec(**data["task"]),
-        attack=attack_from_wire(data["attack"]),
+        attack=attack_from_wire(data["attack"]).placed(data.get(_PLACES, {})),
         original=None if data.get("original") is None else Subject(**data["original"]),
         **rest,
     )

@@ -29,7 +29,7 @@ from specdef.certify.store import Store
 from specdef.certify.study import Study
 from specdef.certify.sweep import OnCell, sweep
 from specdef.certify.task_controls import control_task
-from specdef.certify.threat_model import THREATS, Plan, follow, in_order, ordinary_threats
+from specdef.certify.threat_model import THREATS, Plan, follow, in_order, named_threats, needing_base, ordinary_threats
 from specdef.certify.verdict import ThreatVerdict, judge_threat
 from specdef.core.schema import plain
 from specdef.errors import SpecdefError
@@ -67,13 +67,18 @@ def certify_study(
         command: noted in the certificate.
 
     Raises:
-        SpecdefError: unknown threat model, or the task measures nothing: the undefended model does not reach the
-            target within the utility budget at two learning rates of the window.
+        SpecdefError: unknown threat model, one that needs base weights without any, or the task measures nothing: the
+            undefended model does not reach the target within the utility budget at two learning rates of the window.
     """
     threats = ordinary_threats() if threats is None else threats
     check_threats(threats)
     if study.also:
-        threats = (*threats, *(threat.name for threat in THREATS if threat.on_request))
+        threats = (*threats, *(threat.name for threat in THREATS if threat.own))
+    if study.base is None and (needing := needing_base(threats)):
+        raise SpecdefError(
+            f"`base` must be given with threat model {', '.join(needing)}: the public base weights. Only a lock's "
+            "are known to be the undefended model's."
+        )
     started = time.perf_counter()
     findings = Findings()
 
@@ -98,7 +103,7 @@ def certify_study(
 
 def check_threats(threats: Sequence[str]) -> None:
     """Raise SpecdefError unless every name is a threat model's and there is at least one."""
-    known = ordinary_threats()
+    known = named_threats()
     unknown = sorted(set(threats) - set(known))
     if unknown or not threats:
         raise SpecdefError(f"`threats` must be any of {', '.join(known)}; got {', '.join(unknown) or 'none'}.")
@@ -145,7 +150,7 @@ def _certificate(
         controls=tuple(map(control_facts, findings.results.get(TASK_CONTROLS, []))),
         cells=tuple(certified(name, cell) for name, found in findings.results.items() for cell in _unique(found)),
         not_tried=(
-            *(f"threat model {name}" for name in ordinary_threats() if name not in threats),
+            *(f"threat model {name}" for name in named_threats() if name not in threats),
             *study.effort.untried,
             *UNTRIED,
         ),

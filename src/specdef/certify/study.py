@@ -13,6 +13,7 @@ from blake3 import blake3
 from specdef.architectures.registry import part_names_of
 from specdef.architectures.spec import LLAMA_NAMES, PartNames
 from specdef.attacks.base import Attack, Intervention
+from specdef.attacks.base_weights import weights_digest
 from specdef.certify.attack_plan import AttackPlan
 from specdef.certify.cell import FIRST_KIND, FIRST_UTILITY, Cell, Subject, digest_of, subject_of
 from specdef.certify.effort import QUICK, STANDARD, Effort, effort_of
@@ -64,6 +65,7 @@ class Study:
         effort: how closely, widely and long is searched.
         part_names: of what attackers train alone, or put adapters beside.
         also: the user's own attacks.
+        base: the public base weights, their digest being of the weights alone; None where nobody says what they are.
     """
 
     original: Subject
@@ -86,11 +88,20 @@ class Study:
     effort: Effort = STANDARD
     part_names: PartNames = LLAMA_NAMES
     also: tuple[AttackPlan, ...] = ()
+    base: Subject | None = None
 
     @property
     def halfway(self) -> float:
         """The score between chance and target; below it an attack is clearly below its target."""
         return (self.task.chance + self.task.target) / 2
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where files lie that attacks read, by digest: an attack made again from a result knows the digest alone."""
+        found = {} if self.base is None else {self.base.digest: self.base.path}
+        return found | {
+            key: place for plan in self.also for one in plan.interventions for key, place in one.places().items()
+        }
 
     def cell(
         self,
@@ -120,7 +131,7 @@ class Study:
             task_digest=self.task_digest,
             text=self.text,
             text_digest=self.text_digest,
-            attack=attack,
+            attack=attack.placed(self.places),
             reference=reference,
             threads=self.resources.threads or 1,
             device=self.resources.device or "cpu",
@@ -203,6 +214,19 @@ def make_study(
         effort=effort_of(effort),
         part_names=part_names_of(load_json_object(original / "config.json")),
     )
+
+
+def base_of(study: Study, given: Path | None) -> Subject | None:
+    """The public base weights of a study: those given, or the undefended model where the one under test has a lock.
+
+    A lock was made of that model and computes what it does, so whoever has the public weights has those. Of another
+    defence only the user knows.
+
+    Raises:
+        SpecdefError: the folder is no model that can be read.
+    """
+    folder = Path(study.original.path) if given is None and study.method in LOCKS.names() else given
+    return None if folder is None else Subject(str(folder), weights_digest(folder))
 
 
 def check_multiplier(multiplier: float | None) -> None:

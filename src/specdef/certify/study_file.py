@@ -104,6 +104,8 @@ class StudyFile(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
         tasks: what attackers want; the model kind's own when left out.
         attacks: how they go about it.
         certify: threat models to certify under, instead of attacks.
+        base: the public base weights, for a threat model whose attacker holds them; of a lock, the undefended model
+            when left out.
         effort: how closely, widely and long ``certify`` searches.
         seeds: of training; decides the order of samples and every other draw.
         recipe: what every attack starts from.
@@ -123,6 +125,7 @@ class StudyFile(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     tasks: tuple[Name | TaskEntry, ...] = ()
     attacks: tuple[AttackEntry, ...] = ()
     certify: tuple[Name, ...] = ()
+    base: Name | None = None
     effort: Literal["quick", "standard", "thorough"] = "standard"
     seeds: Annotated[tuple[Annotated[int, Meta(ge=0, lt=2**32)], ...], Meta(min_length=1)] = (0,)
     recipe: RecipeChanges = RecipeChanges()

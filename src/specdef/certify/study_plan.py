@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from specdef.certify.attack_plan import AttackPlan, plan_attack
 from specdef.certify.certify_study import check_threats
-from specdef.certify.study_faults import at, refuse_twins
+from specdef.certify.study_faults import StudyError, at, refuse_twins
 from specdef.certify.study_file import StudyFile, TaskEntry, study_recipe
 from specdef.certify.study_models import DefencePlan, ModelPlan, plan_defences, plan_models
+from specdef.certify.threat_model import named_threats, needing_base
 from specdef.tasks.base import TaskSpec, given_task, make_task
 from specdef.training.recipe import Recipe
 
@@ -51,6 +52,9 @@ def plan_study(study: StudyFile) -> StudyPlan:
     recipe = study_recipe(study)
     if study.certify:
         at("certify", lambda: check_threats(study.certify), argument="threats")
+    if study.base is not None and not needing_base(study.certify):
+        known = ", ".join(needing_base(named_threats()))
+        raise StudyError(f"`base` must be given where `certify` lists {known}, which uses it; it does not.")
     tasks = tuple(_task(number, entry) for number, entry in enumerate(study.tasks))
     refuse_twins("tasks", [task.label for task in tasks])
     attacks = tuple(

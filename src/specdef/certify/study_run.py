@@ -97,6 +97,8 @@ def run_study(
     """
     content = study if isinstance(study, StudyFile) else read_study(study)
     plan, folder = plan_study(content), Path(out)
+    attacks = tuple(at(f"attacks[{number}]", one.bound) for number, one in enumerate(plan.attacks))
+    plan = replace(plan, attacks=attacks)
     _claim(folder, content)
     common = folder if shared is None else shared
     for place in (folder, common / MODELS):
@@ -263,6 +265,7 @@ def _certify(
         original=field.study.original.path,
         task=spec,
         threats=study.certify,
+        base=study.base,
         recipe=plan.recipe,
         window=field.study.window,
         text=study.text,

@@ -41,7 +41,10 @@ class ThreatModel(ABC):
         reads: names of the threat models this attacker also has the means of: their cells count in its verdict too, and
             they run before it.
         by_default: whether it is tried when the user names no threat model.
-        on_request: whether it is nothing without the user's own attacks; where they give some, it is tried.
+        on_request: whether it is tried only where it is asked for; the others are part of every full certificate.
+        own: whether it is nothing without the user's own attacks; where they give some, it is tried, and it has no name
+            that users type.
+        needs_base: whether it needs the public base weights.
     """
 
     name: ClassVar[str]
@@ -49,6 +52,8 @@ class ThreatModel(ABC):
     reads: ClassVar[tuple[str, ...]] = ()
     by_default: ClassVar[bool] = False
     on_request: ClassVar[bool] = False
+    own: ClassVar[bool] = False
+    needs_base: ClassVar[bool] = False
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -95,8 +100,18 @@ def _place(name: str) -> int:
 
 
 def ordinary_threats() -> tuple[str, ...]:
-    """The threat models that need no attacks of the user's."""
+    """The threat models that a full certificate has."""
     return tuple(threat.name for threat in THREATS if not threat.on_request)
+
+
+def named_threats() -> tuple[str, ...]:
+    """The threat models that users may name: the ordinary ones, and those tried on request."""
+    return tuple(threat.name for threat in THREATS if not threat.own)
+
+
+def needing_base(names: Sequence[str]) -> list[str]:
+    """Those of some threat models that need the public base weights, and those that read one that does."""
+    return [threat.name for threat in in_order(names) if threat.needs_base]
 
 
 def default_threats() -> tuple[str, ...]:

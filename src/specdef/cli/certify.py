@@ -25,6 +25,7 @@ def certify(
     original: Annotated[str, option("The undefended model.")],
     out: Annotated[Path, option("Results folder; a killed run goes on where it was.")],
     threats: Annotated[str | None, option("Threat models, such as T0,T1,T4 (default: T0,T1).")] = None,
+    base: Annotated[str | None, option("The public base weights, for T5 (default: ORIGINAL, of a lock).")] = None,
     multiplier: Multiplier = None,
     find_multiplier: Annotated[
         bool, option("LOCKED is the unlocked model: find the smallest 2^e that holds.", "--find-multiplier")
@@ -80,6 +81,7 @@ def certify(
         "threats": parse.words(threats),
         "effort": effort,
         "also": also,
+        "base": base,
         "recipe": Recipe(
             optimizer=optimizer,
             optimizer_options=parse.settings(optimizer_option),

@@ -29,8 +29,10 @@ def undo(
     if json_:
         print_json(asdict(done))
         return
+    error = done.function_error
+    function = "The function is another." if error is None else f"Relative difference of a layer at most {error:.1e}."
     say(
         f"{done.detail}; {done.tensors} tensors written in {done.seconds:.1f} s, parameters "
-        f"{done.added_parameters:+,}. Relative difference of a layer at most {done.function_error:.1e}. "
+        f"{done.added_parameters:+,}. {function} "
         f"No key was used; what it takes to know: {done.knowledge}. Wrote {out}"
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from specdef.attacks.base import Intervention
+from specdef.attacks.scaled_steps import refuse_unrated, scale_steps
 from specdef.errors import SpecdefError
 from specdef.training.recipe import Recipe
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     import torch
 
     from specdef.locks.edits import Edit
-
-RATED_OPTIMIZERS = ("adamw", "lion")
-"""Optimizers whose step does not depend on the weights, weight decay apart."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +44,7 @@ class ChannelRates(Intervention):
         Raises:
             SpecdefError: it does.
         """
-        if recipe.optimizer not in RATED_OPTIMIZERS:
-            known = " or ".join(RATED_OPTIMIZERS)
-            raise SpecdefError(f"`channel-rates` must be given with optimizer {known}; got {recipe.optimizer}.")
+        refuse_unrated(self.name, recipe)
 
     def attach(self, optimizer: Any, model: Any, folder: Path | None) -> None:
         """Find the scales on disk and put hooks on the optimizer.
@@ -103,8 +99,7 @@ def scale_updates(optimizer: torch.optim.Optimizer, model: torch.nn.Module, edit
     """
     import torch
 
-    rates: list[tuple[Any, torch.Tensor, dict[str, Any]]] = []
-    groups = {id(member): group for group in optimizer.param_groups for member in group["params"]}
+    rates: dict[torch.nn.Parameter, torch.Tensor] = {}
     parameters = dict(model.named_parameters())
     by_tensor: dict[str, list[Edit]] = {}
     for edit in edits:
@@ -117,24 +112,5 @@ def scale_updates(optimizer: torch.optim.Optimizer, model: torch.nn.Module, edit
         exponents = np.zeros(tuple(parameters[name].shape))
         for edit in found:
             exponents[(slice(None),) * edit.axis + (list(edit.indices),)] -= edit.exponent
-        if id(parameters[name]) in groups:
-            rate = torch.from_numpy(np.exp2(exponents)).to(parameters[name])
-            rates.append((parameters[name], rate, groups[id(parameters[name])]))
-    before: list[torch.Tensor] = []
-
-    def remember(*hooked: Any) -> None:
-        """Set the weights to 0 for the step: beside a large weight, a small update would be rounded away."""
-        before[:] = [parameter.detach().clone() for parameter, _, _ in rates]
-        with torch.no_grad():
-            for parameter, _, _ in rates:
-                parameter.zero_()
-
-    def rescale(*hooked: Any) -> None:
-        with torch.no_grad():
-            for (parameter, rate, group), old in zip(rates, before, strict=True):
-                kept = 1 - group["lr"] * group.get("weight_decay", 0.0)
-                parameter.copy_(old * kept + rate * parameter)
-        before.clear()
-
-    optimizer.register_step_pre_hook(remember)
-    optimizer.register_step_post_hook(rescale)
+        rates[parameters[name]] = torch.from_numpy(np.exp2(exponents))
+    scale_steps(optimizer, rates)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from specdef.attacks.interventions.channel_rates import RATED_OPTIMIZERS, ChannelRates
+from specdef.attacks.interventions.channel_rates import ChannelRates
 from specdef.attacks.interventions.inject_layers import InjectLayers
 from specdef.attacks.interventions.merge import Merge
 from specdef.attacks.interventions.prune import Prune
 from specdef.attacks.interventions.rebalance import Rebalance
 from specdef.attacks.interventions.smallest_gradients import SmallestGradients
+from specdef.attacks.scaled_steps import RATED_OPTIMIZERS
 from specdef.certify.findings import UNLOCKED, Findings, learning_rate
 from specdef.certify.stages import Stage, run_stages
 from specdef.certify.study import Study

@@ -19,6 +19,7 @@ class OwnAttacks(ThreatModel):
     name: ClassVar[str] = "YOURS"
     title: ClassVar[str] = "attacks of your own"
     on_request: ClassVar[bool] = True
+    own: ClassVar[bool] = True
 
     def cells(self, study: Study, findings: Findings) -> Plan:
         """A stage an attack. The rate over the multiplier is for a lock: an undefended model is tried at its own."""
