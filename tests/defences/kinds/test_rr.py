@@ -62,8 +62,8 @@ def test_it_starts_at_cosine_one_and_ends_its_schedule(
 
 def test_it_is_the_formula_and_padding_is_no_token(deep_model: Path, given_for: Make) -> None:
     given = given_for(deep_model)
-    objective = RrObjective(given, RrOptions(steps=5, rank=2, layers=(0, 2)))
     torch.manual_seed(1)
+    objective = RrObjective(given, RrOptions(steps=5, rank=2, layers=(0, 2)))
     with torch.no_grad():
         for name, parameter in objective.model.named_parameters():
             if "lora_B" in name:
