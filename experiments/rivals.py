@@ -18,14 +18,30 @@ from specdef.core.schema import read_object
 from specdef.defences.card import RECORD
 
 TAUGHT = {"steps": 200, "lr": 2e-4, "gamma": 1.0, "utility_factor": 2.0}
-METHODS: dict[str, dict[str, Any]] = {
-    "grad-diff": {"lr": 3e-5, "gamma": 10.0, "steps": 800, "eval_every": 20},
-    "npo": {"lr": 3e-5, "gamma": 10.0, "steps": 800, "eval_every": 20},
+FORGETS: dict[str, dict[str, Any]] = {
+    "grad-diff": {"lr": 3e-5, "gamma": 10.0, "steps": 400},
+    "npo": {"lr": 3e-5, "gamma": 10.0, "steps": 400},
+    "npo-sam": {"lr": 2e-5, "gamma": 8.0, "beta": 0.3, "rho": 0.003, "steps": 600},
+    "simnpo": {"lr": 1e-4, "gamma": 3.0, "beta": 1.0, "delta": 6.0, "steps": 200},
+    "tar": {
+        **{"lr": 1e-4, "steps": 100, "tamper_weight": 1.0, "retain_weight": 1.0},
+        **{"attack_lr": [3e-4], "attack_steps": 4, "attack_every": 2},
+    },
 }
-"""Method -> the options that brought the score nearest to chance within the utility budget; see `LOG.md`."""
+"""Method -> the options that brought the score nearest to chance within the utility budget; `LOG.md` has the sweep."""
+REMEMBERS: dict[str, dict[str, Any]] = {
+    "elm": {
+        **{"lr": 1e-3, "steps": 200, "eta": 10.0, "retain_weight": 10.0, "fluent_weight": 0.0, "layers": [1, 2, 3]},
+        **{"novice": "t300", "expert": "t400"},
+    },
+    "rep-noise": {"lr": 3e-5, "alpha": 4.0, "beta": 1e-2, "steps": 200},
+    "rmu": {"lr": 3e-3, "coefficient": 30.0, "alpha": 30.0, "layer": 3, "steps": 200},
+    "rr": {"lr": 5e-3, "steps": 100},
+}
+"""The same of methods that no options of the sweep made forget: they are made once, and shown."""
 LOCKS = {"exact 2^20": {"preset": "exact"}, "ladder": {"preset": "ladder"}, "paper 1e4": {"preset": "paper"}}
 """On top of the model that was never taught: a lock keeps what a model knows."""
-SEEDS = (0, 1, 2)
+SEEDS, EVERY = (0, 1, 2), 20
 RATES = (3e-5, 1e-4, 3e-4, 1e-3)
 
 
@@ -42,9 +58,9 @@ def _study() -> dict[str, Any]:
     asked = {"train": rows["forget"], "eval": rows["eval"], "target": 0.6}
     base = {"method": "filter", "base": str(WORK / "stories260k"), "label": "filter (never taught)", **rows}
     made = [
-        {"method": method, "seed": seed, "label": f"{method}, seed {seed}", **options, **rows}
-        for method, options in METHODS.items()
-        for seed in SEEDS
+        {"method": method, "seed": seed, "label": f"{method}, seed {seed}", "eval_every": EVERY, **options, **rows}
+        for method, options in {**FORGETS, **REMEMBERS}.items()
+        for seed in (SEEDS if method in FORGETS else SEEDS[:1])
     ]
     locks = [{**options, "label": label} for label, options in LOCKS.items()]
     return {
@@ -79,7 +95,7 @@ def _made(name: str) -> str:
     ]
     for folder in sorted((WORK / "studies" / name / "models").iterdir()):
         record = read_object(folder / RECORD) if (folder / RECORD).is_file() else {}
-        if record.get("method") not in METHODS:
+        if record.get("method") not in {**FORGETS, **REMEMBERS}:
             continue
         score, likely = (change["after"] for change in record["scores"].values())
         growth, steps = record["utility"]["after"], record["steps"]["defend"]
