@@ -23,6 +23,7 @@ from specdef.defences.descent import descend
 from specdef.defences.objective import Objective, Rows, TrainingOptions
 from specdef.defences.unfinished import Unfinished
 from specdef.errors import SpecdefError
+from specdef.tasks.utilities.perplexity_growth import PerplexityGrowth
 
 Make = Callable[[Path], Given]
 NOISE = 1e-2
@@ -116,6 +117,19 @@ def test_the_finished_folder_leaves_no_state(toy_model: Path, tmp_path: Path, mo
     )
     assert report.applied.steps == {"defend": 2}
     assert sorted(path.name for path in tmp_path.iterdir()) == [".out2.unfinished-other", "out"]
+
+
+def test_the_given_model_is_measured_once(toy_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, after each of two steps, and of what is written: four, where step 0 of training is the given model."""
+    measure, calls = PerplexityGrowth.measure, list[float]()
+    monkeypatch.setattr(
+        PerplexityGrowth, "measure", lambda self, *given: calls.append(measure(self, *given)) or calls[-1]
+    )
+    options = {"steps": 2, "eval_every": 1, "lr": 1e-6}
+    report = defend("grad-diff", toy_model, tmp_path / "out", options=options, data=named_data(task="facts"))
+    assert len(calls) == 4
+    assert [point.utility for point in report.applied.evaluations["defend"]] == calls[:3]
+    assert report.utility.after == calls[3]
 
 
 def test_a_budget_spent_before_the_first_evaluation_is_refused(toy_model: Path, tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ class Given:
         data_rows: what to forget and what to keep, encoded; None for a defence that brings its own data.
         measures: what is measured before and after; the first is shown with every evaluation.
         unfinished: where a long run keeps its state; None keeps none.
+        start: what the given model came to: score of the first measure, and utility; None where nobody measured it.
     """
 
     folder: Path
@@ -58,6 +59,7 @@ class Given:
     data_rows: DataRows | None = None
     measures: Sequence[Measure] = ()
     unfinished: Unfinished | None = None
+    start: Evaluation | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from specdef.models.base import kind_of
 from specdef.models.loading import quiet
 from specdef.models.sources import find_model
 from specdef.tasks.utility import refuse_missing_text, utility_for
+from specdef.training.outcome import Evaluation
 
 
 def defend(
@@ -127,6 +128,7 @@ def _apply(defence: Defence, options: Any, given: Given, dtypes: Mapping[str, An
     model, processor = given.loaded.model, given.loaded.processor
     before = {measure.name: float(measure.metric(model, processor)) for measure in given.measures}
     useful = given.utility.measure(model, given.data)
+    given = replace(given, start=Evaluation(0, next(iter(before.values()), 0.0), useful))
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(given.seed)
         applied = defence.apply(given, options)

@@ -69,7 +69,10 @@ class _Run:
     def train(self) -> str:
         """Step until the budget of steps or of utility is spent, or a number is not finite; returns the reason."""
         outside = 0
-        if not self.evaluations:
+        if not self.evaluations and self.given.start is not None:
+            self.evaluations.append(self.given.start)
+            self.given.progress(STAGE, self.given.start)
+        elif not self.evaluations:
             self._evaluate(None)
         while self.done < self.options.steps:
             loss = self._step()
