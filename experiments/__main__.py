@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from experiments import (
+    anchors,
     calibration,
     certificates,
     coverage,
@@ -26,6 +27,7 @@ from experiments.toy import run as toy
 from specdef.errors import SpecdefError
 
 IN_CODE: dict[str, Callable[[str], Path]] = {
+    "anchors": anchors.run,
     "calibration": calibration.run,
     **dict.fromkeys(("certificates", *(f"certificates-{model}" for model in certificates.MODELS)), certificates.run),
     "coverage": coverage.run,

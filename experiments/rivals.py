@@ -7,14 +7,17 @@ them again. `studies/table1.yaml` is the same study on SmolLM2-135M, for a night
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 from experiments import stories, tables
 from experiments.locked import HERE, WORK
 from specdef.certify.study_file import parse_study
-from specdef.core.schema import read_object
+from specdef.core.schema import digest, read_object
 from specdef.defences.card import RECORD
+from specdef.tasks.text.rows import read_rows
 
 TAUGHT = {"steps": 200, "lr": 2e-4, "gamma": 1.0, "utility_factor": 2.0}
 FORGETS: dict[str, dict[str, Any]] = {
@@ -49,7 +52,7 @@ def run(name: str) -> Path:
     stories.model()
     # JSON is YAML.
     tables.run_file(name, parse_study(json.dumps(_study()).encode()))
-    (HERE / "results" / f"{name}-made.md").write_text(_made(name))
+    (HERE / "results" / f"{name}-made.md").write_text(_made())
     return HERE / "results" / f"{name}.md"
 
 
@@ -82,7 +85,18 @@ def _study() -> dict[str, Any]:
     }
 
 
-def _made(name: str) -> str:
+def made() -> Iterator[tuple[dict[str, Any], Path]]:
+    """(record, folder) of the taught model and of every defence of it, without those that stand on another's copy."""
+    found = [
+        (read_object(folder / RECORD), folder) for folder in sorted(tables.MODELS.iterdir()) if _has_record(folder)
+    ]
+    ours = digest([list(astuple(row.sample)) for row in read_rows(WORK / "stories-train.jsonl")])
+    for record, folder in found:
+        if record["data"].get("forget") == ours and folder.name.startswith(record["method"]):
+            yield record, folder
+
+
+def _made() -> str:
     """What every defence did before anyone attacked it."""
     lines = [
         "# The defences before any attack",
@@ -93,10 +107,7 @@ def _made(name: str) -> str:
         "| method | seed | score | probability | growth | steps | ended |",
         "|---|---|---|---|---|---|---|",
     ]
-    for folder in sorted((WORK / "studies" / name / "models").iterdir()):
-        record = read_object(folder / RECORD) if (folder / RECORD).is_file() else {}
-        if record.get("method") not in {**FORGETS, **REMEMBERS}:
-            continue
+    for record, _ in made():
         score, likely = (change["after"] for change in record["scores"].values())
         growth, steps = record["utility"]["after"], record["steps"]["defend"]
         cells = (record["method"], record["seed"], f"{score:.2f}", f"{likely:.2g}", f"{growth:.2f}", steps)

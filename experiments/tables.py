@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from experiments import utility
@@ -19,6 +20,7 @@ from specdef.report.study_picture import draw_study
 STUDIES = HERE / "studies"
 SHARED = WORK / "cells-store"
 """Defended models and finished cells, of all experiments together."""
+MODELS = SHARED / "models"
 
 
 def names() -> list[str]:
@@ -63,7 +65,8 @@ def _write(name: str, study: StudyFile, results: StudyResults) -> None:
         "environment": plain(results.environment),
         "rows": [{"lock": row.defence, "entries": plain(row.entries)} for row in table.rows],
     }
-    write_json(HERE / "results" / f"{name}.json", content)
+    anywhere = json.loads(json.dumps(content).replace(str(WORK), "experiments/work"))
+    write_json(HERE / "results" / f"{name}.json", anywhere)
     (HERE / "results" / f"{name}.md").write_text(study_markdown(results))
     if results.rows == "defences":
         draw_study(results, HERE / "results" / f"{name}.png")
