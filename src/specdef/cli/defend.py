@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from specdef.cli import kinds
 from specdef.cli.options import Device, Given, Json, Model, Out, Seed, names_of, option
 from specdef.cli.render import err_console, number, print_json, safe, say
 
@@ -20,7 +21,7 @@ def defend(
         str,
         typer.Argument(
             metavar="METHOD",
-            help="Name of a defence, such as unlearned.",
+            help=f"One of {kinds.METHODS}.",
             autocompletion=names_of("specdef.defences.base", "DEFENCES"),
         ),
     ],
@@ -48,7 +49,8 @@ def defend(
     from specdef.defences.options import parse_pairs
 
     def show(stage: str, point: Evaluation) -> None:
-        line = f"{stage} step {point.step}: score {point.score:.3f}, utility {number(point.utility)}"
+        loss = "" if point.loss is None else f", loss {number(point.loss)}"
+        line = f"{stage} step {point.step}: score {point.score:.3f}, utility {number(point.utility)}{loss}"
         err_console.print(safe(line), soft_wrap=True, highlight=False)
 
     done = defend_model(

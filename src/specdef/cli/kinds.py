@@ -1,4 +1,4 @@
-"""Names of interventions in a command's help, from their registry: a kind of another package is listed as well."""
+"""Names of kinds in a command's help, from their registry: a kind of another package is listed as well."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from specdef.errors import SpecdefError
 
-UNDOING, REWRITING = "{undoing}", "{rewriting}"
-"""What a help text holds where the names of the kinds that undo a lock, or rewrite weights, go."""
+UNDOING, REWRITING, METHODS = "{undoing}", "{rewriting}", "{methods}"
+"""What a help text holds where the names of the kinds that undo a lock, or rewrite weights, or defend, go."""
 
 
 class ListingCommand(TyperCommand):
@@ -37,4 +37,8 @@ def _filled(help: str) -> str:
         undoing = ", ".join(kind.name for kind in kinds if kind.undoes)
         rewriting = ", ".join(kind.name for kind in kinds if kind.rewrite is not Intervention.rewrite)
         return help.replace(UNDOING, undoing).replace(REWRITING, rewriting)
+    if METHODS in help:
+        from specdef.defences.base import DEFENCES
+
+        return help.replace(METHODS, ", ".join(DEFENCES.names()))
     return help

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,7 +94,9 @@ def with_adapters(
         task_type=loaded.kind.adapter_task_type,
         fan_in_fan_out=not isinstance(loaded.model.get_submodule(chosen[0]), torch.nn.Linear),
     )
-    return peft.get_peft_model(loaded.model, config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that is on its way out
+        return peft.get_peft_model(loaded.model, config)
 
 
 def _linear_layers(loaded: LoadedModel, layers: Collection[int]) -> list[str]:
