@@ -44,7 +44,8 @@ REMEMBERS: dict[str, dict[str, Any]] = {
 LOCKS = {"exact 2^20": {"preset": "exact"}, "ladder": {"preset": "ladder"}, "paper 1e4": {"preset": "paper"}}
 """On top of the model that was never taught: a lock keeps what a model knows."""
 SEEDS, EVERY = (0, 1, 2), 20
-RATES = (3e-5, 1e-4, 3e-4, 1e-3)
+RATES = (3e-8, 3e-7, 3e-5, 1e-4, 3e-4, 1e-3)
+"""The ordinary ones, and two far below, where a lock may train as the undefended model does."""
 
 
 def run(name: str) -> Path:
@@ -87,9 +88,8 @@ def _study() -> dict[str, Any]:
 
 def made() -> Iterator[tuple[dict[str, Any], Path]]:
     """(record, folder) of the taught model and of every defence of it, without those that stand on another's copy."""
-    found = [
-        (read_object(folder / RECORD), folder) for folder in sorted(tables.MODELS.iterdir()) if _has_record(folder)
-    ]
+    folders = sorted(folder for folder in tables.MODELS.iterdir() if (folder / RECORD).is_file())
+    found = [(read_object(folder / RECORD), folder) for folder in folders]
     ours = digest([list(astuple(row.sample)) for row in read_rows(WORK / "stories-train.jsonl")])
     for record, folder in found:
         if record["data"].get("forget") == ours and folder.name.startswith(record["method"]):
