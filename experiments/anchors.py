@@ -67,7 +67,8 @@ def _row(label: str, folder: Path, base: Path, task: Any) -> dict[str, Any]:
 
 
 def _table(rows: list[dict[str, Any]], name: str) -> str:
-    head = " | ".join("changes of variables undone" if rank == 0 else f"rank {rank} removed" for rank in RANKS)
+    names = {0: "changes of variables undone", "all": "base taken back"}
+    head = " | ".join(names.get(rank, f"rank {rank} removed") for rank in RANKS)
     lines = [
         "# What the base weights give away",
         "",
