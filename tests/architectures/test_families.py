@@ -48,6 +48,10 @@ NUM_PAIRS = {
     "gpt_neox-serial": 9,
     "vit": 6,
     "vit-bare-relu": 8,
+    # one pair in each of three basic blocks, two in each bottleneck
+    "resnet": 3,
+    "resnet-bottleneck": 6,
+    "resnet-bare": 3,
     # OPT without its pre-norms keeps v->o and fc1->fc2
     "opt": 9,
     "opt-post-norm": 4,
@@ -187,7 +191,8 @@ def test_the_parts_that_attackers_aim_at_are_there_by_name(name: str, gallery: G
     for part in parts.query_value:
         found = [path for path in modules if path.endswith(f".{part}")]
         assert found, part
-        assert all("attn" in path or "attention" in path for path in found)
+        if config["model_type"] != "resnet":  # which has convolutions in place of attention
+            assert all("attn" in path or "attention" in path for path in found)
     names = {path for path, _ in model.named_parameters()}
     mlp, embeddings = ({path for path in names if re.search(part, path)} for part in (parts.mlp, parts.embeddings))
     assert mlp
