@@ -21,6 +21,7 @@ MAY_NAME = {
     "locks/presets.py": "what a user's word stands for",
     "attacks/wire.py": "field names of version 1, frozen",
     "tasks/base.py": "the task that a user's own files make",
+    "tasks/images/npz.py": "what a numpy archive calls its images",
     "cli/attack.py": "options that are short for --intervention",
 }
 KINDS = ("/kinds/", "/interventions/", "/threats/", "/utilities/")

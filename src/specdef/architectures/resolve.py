@@ -281,9 +281,7 @@ def _bind(pair: Pair, layer: int | None, expert: int | None, place: Place, prefi
     )
 
 
-def _bind_slot(
-    slot: Slot, expert: int | None, place: Place, prefix: str, shapes: Shapes
-) -> Iterator[ResolvedSlot]:
+def _bind_slot(slot: Slot, expert: int | None, place: Place, prefix: str, shapes: Shapes) -> Iterator[ResolvedSlot]:
     dims = place.dims
     experts: Iterable[int | None] = [expert]
     if expert is None and "{expert}" in slot.tensor:

@@ -190,6 +190,7 @@ class Architecture:
         known_quantization: ``quant_method`` values under which every tensor of the map keeps a floating-point type.
         places: config -> its layers in order, where they are not alike and numbered 0, 1, ...; None where they are.
         layer_pattern: regular expression of what stands for ``{layer}``.
+        remarks: what whoever locks such a model must know, in sentences.
     """
 
     name: str
@@ -209,6 +210,7 @@ class Architecture:
     known_quantization: tuple[str, ...] = ()
     places: Callable[[Config], Sequence[Place]] | None = None
     layer_pattern: str = "[0-9]{1,6}"
+    remarks: tuple[str, ...] = ()
 
 
 def fc_pairs(activation: object, inner: str, outer: str, *, transposed: bool = False) -> tuple[Pair, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from specdef.errors import CheckpointError, TaskError
 from specdef.models.loading import is_fault, quiet, reason
+from specdef.models.probing import PIXELS
 from specdef.models.samples import LabelledImage, Pixels
 from specdef.models.tokens import bare
 
@@ -48,7 +49,8 @@ def encode_images(images: Sequence[LabelledImage], model: Any, processor: Any) -
 
     The folder's image processor decides size and normalisation. Without one, pixels are normalised to lie from -1 to 1,
     grey becomes as many channels as the model reads, and an image smaller than the model's is enlarged by the largest
-    whole factor that fits, every pixel repeated, and set in the middle of black.
+    whole factor that fits, every pixel repeated, and set in the middle of black. A model that takes any size (ResNet)
+    is given at least `PIXELS` in height and width.
 
     Raises:
         TaskError: an image of another size or number of channels than the others or than the model can read.
@@ -74,7 +76,7 @@ def encode_images(images: Sequence[LabelledImage], model: Any, processor: Any) -
     if processor is not None:
         return _processed(found, processor)
     pixels = torch.from_numpy(np.stack(found))
-    size = getattr(config, "image_size", None) or pixels.shape[2:]
+    size = getattr(config, "image_size", None) or tuple(max(PIXELS, length) for length in pixels.shape[2:])
     return (_placed(pixels, *(size if isinstance(size, Sequence) else (size, size))) - MEAN) / SPREAD
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 PIXELS = 64
-"""Height and width of probes for image models that take any size, as ResNets do."""
+"""Height and width of images for models that take any size, as ResNets do: they shrink them 32-fold, to 2 x 2."""
 
 
 class Probing:

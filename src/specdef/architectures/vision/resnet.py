@@ -2,6 +2,9 @@
 
 BatchNorm takes its statistics, stored ones or the batch's, of the convolution's output, which is not scaled. So its
 weight and bias scale its output exactly, in evaluation and in training alike.
+
+For the same reason the lock is weak here: the consumer's output goes through a BatchNorm of its own, which takes out
+the size of whatever training does to the consumer. `tests/certify/test_image_classifier.py` measures it.
 """
 
 from __future__ import annotations
@@ -97,6 +100,9 @@ RESNET = Architecture(
         *(STEM + "shortcut.normalization." + part for part in ("weight", "bias", *STATISTICS)),
     ),
     exclusions=(
+        Exclusion(
+            "normalization -> next convolution under GELU or SiLU", "only a homogeneous activation lets a scale by"
+        ),
         Exclusion("last normalization of a block -> next block", "its output is added to the residual stream"),
         Exclusion(
             "embedder.normalization -> first block", "the first block's residual stream reads it beside its convolution"
@@ -115,6 +121,10 @@ RESNET = Architecture(
     part_names=PartNames(query_value=("convolution",), mlp=r"layer\.\d\.convolution", embeddings=r"embedder\."),
     places=places,
     layer_pattern=r"[0-9]{1,6}\.layers\.[0-9]{1,6}",
+    remarks=(
+        "Do not rely on it: BatchNorm follows every scaled convolution and takes out the size of whatever training "
+        "does to it, so ordinary fine-tuning goes on as without the lock (docs/limits.md).",
+    ),
 )
 
 FAMILIES = (RESNET,)

@@ -20,8 +20,8 @@ class Lora(Intervention):
     Attributes:
         kind: a PEFT type, such as ``LORA``, ``IA3`` or ``VERA`` (any that wraps linear layers).
         rank: alpha is twice the rank unless `arguments` say otherwise.
-        targets: ``all`` linear layers and convolutions but the head and the layers a lock replaced, names such as ``q_proj``, or one
-            regular expression (``re:...``). Named layers may be locked ones, for kind ``LORA``.
+        targets: ``all`` linear layers and convolutions but the head and the layers a lock replaced, names such as
+            ``q_proj``, or one regular expression (``re:...``). Named layers may be locked ones, for kind ``LORA``.
         arguments: further arguments of the PEFT config.
     """
 

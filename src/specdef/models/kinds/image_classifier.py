@@ -89,10 +89,22 @@ class ImageClassifier(ModelKind):
         return len(batch[1])
 
     def predictions(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits and labels of every image."""
+        """Logits and labels of every image.
+
+        Raises:
+            TaskError: one image alone, in training, leaves BatchNorm a single number to take the spread of.
+        """
         like = next(model.parameters())
         pixels, labels = batch
-        logits: torch.Tensor = model(pixel_values=pixels.to(like.device, like.dtype)).logits
+        try:
+            logits: torch.Tensor = model(pixel_values=pixels.to(like.device, like.dtype)).logits
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise TaskError(
+                "`batch_size` must leave two images or more in a batch of this model, whose BatchNorm takes their "
+                "spread; it leaves one, of the task or of the general images mixed in. Raise it."
+            ) from error
         return logits, labels.to(like.device)
 
 

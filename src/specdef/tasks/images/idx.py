@@ -26,7 +26,7 @@ def read_idx_pair(path: Path, *, argument: str = "path") -> tuple[npt.NDArray[An
     """Images and labels: of a file of images, whose file of labels lies beside it under the usual name.
 
     Args:
-        path: such as ``train-images-idx3-ubyte.gz``; ``train-labels-idx1-ubyte``, ending in ``.gz`` or not, is read too.
+        path: such as ``train-images-idx3-ubyte.gz``; ``train-labels-idx1-ubyte``, or its ``.gz``, is read too.
         argument: what the user gave it as.
 
     Raises:
@@ -38,7 +38,9 @@ def read_idx_pair(path: Path, *, argument: str = "path") -> tuple[npt.NDArray[An
     beside = [path.with_name(name) for name in (stem, f"{stem}.gz")]
     labels = next((found for found in beside if found.is_file()), None)
     if labels is None:
-        raise TaskError(f"`{argument}` must have its labels beside it; {beside[0]} does not exist. Put it there, or its .gz.")
+        raise TaskError(
+            f"`{argument}` must have its labels beside it; {beside[0]} does not exist. Put it there, or its .gz."
+        )
     return read_idx(path, axes=3, argument=argument), read_idx(labels, axes=1, argument=argument)
 
 
@@ -57,12 +59,14 @@ def read_idx(path: Path, *, axes: int, argument: str = "path") -> npt.NDArray[np
         raw = path.read_bytes()
         data = gzip.decompress(raw) if raw.startswith(GZIP) else raw
     except (OSError, EOFError, zlib.error) as error:
-        raise TaskError(f"`{argument}` must be a readable IDX file; {path} is not ({error}). Download it again.") from error
+        raise TaskError(
+            f"`{argument}` must be a readable IDX file; {path} is not ({error}). Download it again."
+        ) from error
     start = 4 + 4 * axes
     if len(data) < start or data[:4] != bytes((0, 0, UNSIGNED_BYTES, axes)):
         raise TaskError(
-            f"`{argument}` must be an IDX file of unsigned bytes with {axes} axes; {path} starts with {data[:4].hex()!r}, "
-            f"which is none. Give a file that starts with {bytes((0, 0, UNSIGNED_BYTES, axes)).hex()!r}."
+            f"`{argument}` must be an IDX file of unsigned bytes with {axes} axes; {path} starts with "
+            f"{data[:4].hex()!r}. Give a file that starts with {bytes((0, 0, UNSIGNED_BYTES, axes)).hex()!r}."
         )
     sizes = [int.from_bytes(data[at : at + 4], "big") for at in range(4, start, 4)]
     if len(data) - start != math.prod(sizes):

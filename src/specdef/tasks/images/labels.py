@@ -20,7 +20,9 @@ class ImageAccuracy:
     def __call__(self, model: Any, processor: Any) -> Score:
         """Score a model; 0 when any logit is not finite, so that a broken model never scores by luck."""
         found = predicted(model, processor, self.rows)
-        right = [False] * len(self.rows) if found is None else [f == r.label for f, r in zip(found, self.rows, strict=True)]
+        right = (
+            [False] * len(self.rows) if found is None else [f == r.label for f, r in zip(found, self.rows, strict=True)]
+        )
         return share(right, range(len(right)))
 
     @property

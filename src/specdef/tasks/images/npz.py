@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,20 @@ import numpy.typing as npt
 
 from specdef.errors import TaskError
 
+ZIP = b"PK\x03\x04"
+"""How an archive with something in it starts; numpy takes any other file for a pickle."""
+FAULTS = (
+    OSError,
+    EOFError,
+    KeyError,
+    ValueError,
+    RuntimeError,
+    MemoryError,
+    OverflowError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What numpy and zipfile raise for a damaged file."""
 IMAGES, LABELS = ("images", "x", "data"), ("labels", "y", "targets")
 
 
@@ -26,33 +41,28 @@ def read_npz(path: Path, *, argument: str = "path") -> tuple[npt.NDArray[Any], n
         TaskError: it cannot be read, lacks an array, or holds pickled objects.
     """
     try:
+        with path.open("rb") as file:
+            if file.read(len(ZIP)) != ZIP:
+                raise zipfile.BadZipFile("it is no zip archive")
         with np.load(path, allow_pickle=False) as held:
             return _named(held, IMAGES, path, argument), _named(held, LABELS, path, argument)
-    except TaskError:
-        raise
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError, OverflowError) as error:
-        raise TaskError(
-            f"`{argument}` must be a readable npz file; {path} is not ({error}). Write it again with numpy.savez."
-        ) from error
-    except ValueError as error:
+    except FAULTS as error:
         if "allow_pickle" in str(error):
             raise TaskError(
-                f"`{argument}` must hold plain arrays; {path} holds pickled objects, which can run code when read. Write it "
-                "again from arrays of numbers."
+                f"`{argument}` must hold plain arrays; {path} holds pickled objects, which can run code when read. "
+                "Write it again from arrays of numbers."
             ) from error
         raise TaskError(
             f"`{argument}` must be a readable npz file; {path} is not ({error}). Write it again with numpy.savez."
         ) from error
 
 
-def _named(held: Any, names: tuple[str, ...], path: Path, argument: str) -> npt.NDArray[Any]:
-    files = getattr(held, "files", None)
-    if files is None:
-        raise TaskError(f"`{argument}` must be an npz file; {path} holds a single array. Write it with numpy.savez.")
-    found = next((name for name in names if name in files), None)
+def _named(held: Any, names: Sequence[str], path: Path, argument: str) -> npt.NDArray[Any]:
+    found = next((name for name in names if name in held.files), None)
     if found is None:
         raise TaskError(
-            f"`{argument}` must hold an array named {' or '.join(names)}; {path} holds {', '.join(files) or 'none'}. Rename it."
+            f"`{argument}` must hold an array named {' or '.join(names)}; {path} holds "
+            f"{', '.join(held.files) or 'none'}. Rename it."
         )
     array: npt.NDArray[Any] = held[found]
     return array

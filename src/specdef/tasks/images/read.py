@@ -50,8 +50,8 @@ def _pixels(images: npt.NDArray[Any], path: Path, argument: str) -> npt.NDArray[
         images = images.transpose(0, 3, 1, 2)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
         raise TaskError(
-            f"`{argument}` must hold images of 1 or 3 channels, [n, height, width] or with an axis for the channels; {path} "
-            f"holds {list(images.shape)}. Bring them into that form."
+            f"`{argument}` must hold images of 1 or 3 channels, [n, height, width] or with an axis for the channels; "
+            f"{path} holds {list(images.shape)}. Bring them into that form."
         )
     if images.dtype == np.uint8:
         return images
@@ -59,7 +59,8 @@ def _pixels(images: npt.NDArray[Any], path: Path, argument: str) -> npt.NDArray[
         raise TaskError(f"`{argument}` must hold images of bytes or floats; {path} holds {images.dtype}. Convert them.")
     if not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
         raise TaskError(
-            f"`{argument}` must hold floats from 0 to 1; {path} holds from {images.min():g} to {images.max():g}. Scale them."
+            f"`{argument}` must hold floats from 0 to 1; {path} holds from {images.min():g} to {images.max():g}. "
+            "Scale them."
         )
     return images
 
@@ -67,16 +68,18 @@ def _pixels(images: npt.NDArray[Any], path: Path, argument: str) -> npt.NDArray[
 def _check_labels(labels: npt.NDArray[Any], count: int, path: Path, argument: str) -> None:
     if labels.shape != (count,):
         raise TaskError(
-            f"`{argument}` must have one label an image; {path} has {count} images and labels of shape {list(labels.shape)}."
+            f"`{argument}` must have one label an image; {path} has {count} images and labels of shape "
+            f"{list(labels.shape)}."
         )
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
         raise TaskError(
-            f"`{argument}` must have labels that are whole numbers from 0; {path} has {labels.dtype} from {labels.min()}."
+            f"`{argument}` must have labels that are whole numbers from 0; {path} has {labels.dtype} from "
+            f"{labels.min()}."
         )
     if labels.max() >= count:
         raise TaskError(
-            f"`{argument}` must have an image of every class; {path} has {count} images and label {labels.max()}. Number the "
-            "classes from 0."
+            f"`{argument}` must have an image of every class; {path} has {count} images and label {labels.max()}. "
+            "Number the classes from 0."
         )
     empty = np.flatnonzero(np.bincount(labels) == 0)
     if len(empty):
