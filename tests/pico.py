@@ -121,6 +121,11 @@ _VARIANTS = {
         "DebertaV2ForSequenceClassification",
         {**DEBERTA, "pos_att_type": ["p2c", "c2p"], "share_att_key": True},
     ),
+    "resnet-cifar": Pico(
+        "CifarResNetConfig",
+        "CifarResNetForImageClassification",
+        {"depths": [1, 2], "hidden_sizes": [8, 16], "num_labels": 7},
+    ),
     "resnet-bottleneck": Pico(
         "ResNetConfig", "ResNetForImageClassification", {**RESNET, "layer_type": "bottleneck", "hidden_sizes": [32, 32]}
     ),
@@ -132,6 +137,15 @@ FAMILIES = list(_FAMILIES)
 VARIANTS = list(_VARIANTS)
 
 
+def class_of(name: str) -> Any:
+    """A class of transformers, or one that this project adds to it."""
+    if (found := getattr(transformers, name, None)) is not None:
+        return found
+    from specdef.models import cifar_resnet  # not before conftest.py has put its import hook in place
+
+    return getattr(cifar_resnet, name)
+
+
 def build(family_name: str, folder: Path, dtype: torch.dtype = torch.float32, seed: int = 0, **changes: Any) -> Path:
     """Write a random 2-layer checkpoint with `save_pretrained`; `family_name` is one of FAMILIES or VARIANTS.
 
@@ -141,7 +155,7 @@ def build(family_name: str, folder: Path, dtype: torch.dtype = torch.float32, se
         `folder`, holding config.json and model.safetensors, the same bytes for the same arguments.
     """
     pico = PICOS[family_name]
-    model = getattr(transformers, pico.model)(getattr(transformers, pico.config)(**{**pico.arguments, **changes}))
+    model = class_of(pico.model)(class_of(pico.config)(**{**pico.arguments, **changes}))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -155,7 +169,7 @@ def build(family_name: str, folder: Path, dtype: torch.dtype = torch.float32, se
 
 def _fill(name: str, like: Tensor, generator: torch.Generator, offset_norms: bool) -> Tensor:
     draw = torch.randn(like.shape, generator=generator)
-    if "norm" in name.lower() or ".ln_" in name or name.startswith("ln_"):
+    if "norm" in name.lower() or "bn" in name or ".ln_" in name or name.startswith("ln_"):
         if name.endswith("bias"):
             return 0.3 * draw
         away = 0.3 + 0.5 * torch.rand(like.shape, generator=generator)
@@ -170,14 +184,14 @@ def _fill(name: str, like: Tensor, generator: torch.Generator, offset_norms: boo
 def inputs(family_name: str, seed: int = 0) -> dict[str, Tensor]:
     """Probe inputs: 3 sequences of 24 tokens, or 3 images."""
     generator = torch.Generator().manual_seed(seed)
-    if PICOS[family_name].config in ("ViTConfig", "ResNetConfig"):
+    if PICOS[family_name].config in ("ViTConfig", "ResNetConfig", "CifarResNetConfig"):
         return {"pixel_values": torch.randn(3, 3, 16, 16, generator=generator)}
     return {"input_ids": torch.randint(3, VOCAB, (3, 24), generator=generator)}
 
 
 def run(family_name: str, folder: Path) -> Tensor:
     """Load `folder` in plain transformers, in its stored dtype, and return logits (or the last hidden state)."""
-    model_class = getattr(transformers, PICOS[family_name].model)
+    model_class = class_of(PICOS[family_name].model)
     model, report = model_class.from_pretrained(folder, dtype="auto", output_loading_info=True)
     unmatched = {key: value for key, value in report.items() if value}
     assert not unmatched, f"{family_name}: {unmatched}"
