@@ -65,6 +65,15 @@ def test_labels_of_a_file_are_the_labels(folder: Path, loaded: LoadedModel, tmp_
     assert found.retained[1].tolist() == [0, 1, 2, 3]
 
 
+def test_an_image_with_two_labels_is_not_trained_on_where_it_is_measured(loaded: LoadedModel, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", images=images[[0, 0, 1, 2]], labels=[0, 1, 1, 2])
+    found = KIND.prepare(KIND.read(tmp_path / "data.npz"), loaded)
+    assert [row.label for row in found.measured.rows] == [0, 1]
+    assert found.retained is not None
+    assert found.retained[1].tolist() == [2]
+
+
 def test_data_that_shows_nothing_is_refused(loaded: LoadedModel, tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=r"`text` must be images of two labels or more, .* all of them have label 0"):
         KIND.prepare(KIND.read(write(tmp_path / "data.npz", [0] * 8)), loaded)
