@@ -3,7 +3,7 @@
 BatchNorm takes its statistics, stored ones or the batch's, of the convolution's output, which is not scaled. So its
 weight and bias scale its output exactly, in evaluation and in training alike.
 
-For the same reason the lock is weak here: the consumer's output goes through a BatchNorm of its own, which takes out
+The lock is weak here, most likely for the same reason: the consumer's output goes through a BatchNorm of its own, which takes out
 the size of whatever training does to the consumer. `tests/certify/test_image_classifier.py` measures it.
 """
 
@@ -123,7 +123,7 @@ RESNET = Architecture(
     layer_pattern=r"[0-9]{1,6}\.layers\.[0-9]{1,6}",
     remarks=(
         "Do not rely on it: BatchNorm follows every scaled convolution and takes out the size of whatever training "
-        "does to it, so ordinary fine-tuning goes on as without the lock (docs/limits.md).",
+        "does to it, so on tiny models fine-tuning went on as without the lock (docs/limits.md).",
     ),
 )
 
