@@ -67,7 +67,7 @@ def test_a_vit_learns_bars_and_the_lock_stops_it_until_it_is_rebalanced(vit: Fol
 
 
 def test_a_resnet_learns_bars_in_spite_of_the_lock(tmp_path: Path) -> None:
-    """Raw scores; most likely BatchNorm takes the size out of what training does to the scaled kernel. `lock` says so."""
+    """Raw scores. Most likely BatchNorm takes the size out of what training does to the kernel; `lock` says so."""
     resnet = made("resnet", tmp_path)
     plain, locked = (attacked(resnet, folder, tmp_path / "runs") for folder in (resnet.original, resnet.locked))
     assert locked.evaluations[0] == plain.evaluations[0]

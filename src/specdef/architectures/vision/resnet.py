@@ -123,7 +123,7 @@ RESNET = Architecture(
     layer_pattern=r"[0-9]{1,6}\.layers\.[0-9]{1,6}",
     remarks=(
         "Do not rely on it: BatchNorm follows every scaled convolution and takes out the size of whatever training "
-        "does to it, so on tiny models fine-tuning went on as without the lock (docs/limits.md).",
+        "does to it; on tiny models fine-tuning went on as without the lock (docs/limits.md).",
     ),
 )
 
