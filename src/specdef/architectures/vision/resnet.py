@@ -3,8 +3,8 @@
 BatchNorm takes its statistics, stored ones or the batch's, of the convolution's output, which is not scaled. So its
 weight and bias scale its output exactly, in evaluation and in training alike.
 
-The lock is weak here, most likely for the same reason: the consumer's output goes through a BatchNorm of its own, which takes out
-the size of whatever training does to the consumer. `tests/certify/test_image_classifier.py` measures it.
+The lock is weak here, most likely for the same reason: the consumer's output goes through a BatchNorm of its own, which
+takes out the size of whatever training does to it. `tests/certify/test_image_classifier.py` measures how weak.
 """
 
 from __future__ import annotations
