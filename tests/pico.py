@@ -45,6 +45,14 @@ ENCODER = {**BLOCK, "vocab_size": VOCAB, "type_vocab_size": 2, "pad_token_id": 0
 DEBERTA = {**ENCODER, "relative_attention": True, "position_buckets": 8, "norm_rel_ebd": "layer_norm"}
 VIT = {**BLOCK, "image_size": 16, "patch_size": 4, "num_labels": 7}
 VIT.pop("max_position_embeddings")
+RESNET: dict[str, Any] = {
+    "num_channels": 3,
+    "embedding_size": 8,
+    "hidden_sizes": [8, 16],
+    "depths": [1, 2],
+    "layer_type": "basic",
+    "num_labels": 7,
+}
 SIGLIP = {**VIT, "vision_use_head": False}
 
 
@@ -75,6 +83,7 @@ _FAMILIES = {
     "roberta": Pico("RobertaConfig", "RobertaForMaskedLM", ENCODER),
     "deberta-v2": Pico("DebertaV2Config", "DebertaV2ForMaskedLM", {**DEBERTA, "pos_att_type": ["p2c", "c2p"]}),
     "vit": Pico("ViTConfig", "ViTForImageClassification", VIT),
+    "resnet": Pico("ResNetConfig", "ResNetForImageClassification", RESNET),
 }
 _VARIANTS = {
     "llama-biased": Pico("LlamaConfig", "LlamaForCausalLM", {**DECODER, "attention_bias": True, "mlp_bias": True}),
@@ -112,11 +121,29 @@ _VARIANTS = {
         "DebertaV2ForSequenceClassification",
         {**DEBERTA, "pos_att_type": ["p2c", "c2p"], "share_att_key": True},
     ),
+    "resnet-cifar": Pico(
+        "CifarResNetConfig",
+        "CifarResNetForImageClassification",
+        {"depths": [1, 2], "hidden_sizes": [8, 16], "num_labels": 7},
+    ),
+    "resnet-bottleneck": Pico(
+        "ResNetConfig", "ResNetForImageClassification", {**RESNET, "layer_type": "bottleneck", "hidden_sizes": [32, 32]}
+    ),
+    "resnet-bare": Pico("ResNetConfig", "ResNetModel", {**RESNET, "downsample_in_first_stage": True}),
     "vit-bare-relu": Pico("ViTConfig", "ViTModel", {**VIT, "hidden_act": "relu", "qkv_bias": False}),
 }
 PICOS: Mapping[str, Pico] = {**_FAMILIES, **_VARIANTS}
 FAMILIES = list(_FAMILIES)
 VARIANTS = list(_VARIANTS)
+
+
+def class_of(name: str) -> Any:
+    """A class of transformers, or one that this project adds to it."""
+    if (found := getattr(transformers, name, None)) is not None:
+        return found
+    from specdef.models import cifar_resnet  # not before conftest.py has put its import hook in place
+
+    return getattr(cifar_resnet, name)
 
 
 def build(family_name: str, folder: Path, dtype: torch.dtype = torch.float32, seed: int = 0, **changes: Any) -> Path:
@@ -128,18 +155,21 @@ def build(family_name: str, folder: Path, dtype: torch.dtype = torch.float32, se
         `folder`, holding config.json and model.safetensors, the same bytes for the same arguments.
     """
     pico = PICOS[family_name]
-    model = getattr(transformers, pico.model)(getattr(transformers, pico.config)(**{**pico.arguments, **changes}))
+    model = class_of(pico.model)(class_of(pico.config)(**{**pico.arguments, **changes}))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(_fill(name, parameter, generator, offset_norms="Gemma" in pico.model))
+        for name, buffer in model.named_buffers():
+            if "running_" in name:  # statistics of a trained BatchNorm
+                buffer.copy_(torch.rand(buffer.shape, generator=generator) + (0.5 if name.endswith("var") else 0.0))
     model.to(dtype).save_pretrained(folder)
     return Path(folder)
 
 
 def _fill(name: str, like: Tensor, generator: torch.Generator, offset_norms: bool) -> Tensor:
     draw = torch.randn(like.shape, generator=generator)
-    if "norm" in name.lower() or ".ln_" in name or name.startswith("ln_"):
+    if "norm" in name.lower() or "bn" in name or ".ln_" in name or name.startswith("ln_"):
         if name.endswith("bias"):
             return 0.3 * draw
         away = 0.3 + 0.5 * torch.rand(like.shape, generator=generator)
@@ -148,25 +178,26 @@ def _fill(name: str, like: Tensor, generator: torch.Generator, offset_norms: boo
         return 0.3 * draw
     if "embed" in name or "wte" in name or "wpe" in name:
         return draw
-    return draw * (1.5 / math.sqrt(like.shape[-1]))
+    return draw * (1.5 / math.sqrt(like.shape[-1] if like.ndim < 4 else like[0].numel()))
 
 
 def inputs(family_name: str, seed: int = 0) -> dict[str, Tensor]:
     """Probe inputs: 3 sequences of 24 tokens, or 3 images."""
     generator = torch.Generator().manual_seed(seed)
-    if PICOS[family_name].config == "ViTConfig":
+    if PICOS[family_name].config in ("ViTConfig", "ResNetConfig", "CifarResNetConfig"):
         return {"pixel_values": torch.randn(3, 3, 16, 16, generator=generator)}
     return {"input_ids": torch.randint(3, VOCAB, (3, 24), generator=generator)}
 
 
 def run(family_name: str, folder: Path) -> Tensor:
     """Load `folder` in plain transformers, in its stored dtype, and return logits (or the last hidden state)."""
-    model_class = getattr(transformers, PICOS[family_name].model)
+    model_class = class_of(PICOS[family_name].model)
     model, report = model_class.from_pretrained(folder, dtype="auto", output_loading_info=True)
     unmatched = {key: value for key, value in report.items() if value}
     assert not unmatched, f"{family_name}: {unmatched}"
+    given = {k: v.to(model.dtype) if v.is_floating_point() else v for k, v in inputs(family_name).items()}
     with torch.no_grad():
-        output = model.eval()(**inputs(family_name))
+        output = model.eval()(**given)
     return output.logits if "logits" in output else output.last_hidden_state
 
 

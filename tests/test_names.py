@@ -22,6 +22,7 @@ MAY_NAME = {
     "attacks/wire.py": "field names of version 1, frozen",
     "core/yaml_data.py": "YAML's own word for what may be referred to",
     "tasks/base.py": "the task that a user's own files make",
+    "tasks/images/npz.py": "what a numpy archive calls its images",
     "cli/attack.py": "options that are short for --intervention",
 }
 KINDS = ("/kinds/", "/interventions/", "/threats/", "/utilities/")

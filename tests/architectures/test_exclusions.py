@@ -18,6 +18,7 @@ LAYER = {
     "bert": "bert.encoder.layer.0.",
     "llama": "model.layers.0.",
     "opt-post-norm": "model.decoder.layers.0.",
+    "resnet": "resnet.",
 }
 
 
@@ -62,6 +63,16 @@ TEMPTING = {
     ),
     "opt-post-norm: norm -> fc1": _tempting(
         32, [("self_attn_layer_norm.weight", 0), ("self_attn_layer_norm.bias", 0)], [("fc1.weight", 1)]
+    ),
+    "resnet: last normalization -> next block": _tempting(
+        16,
+        [(f"encoder.stages.1.layers.0.layer.1.normalization.{part}", 0) for part in ("weight", "bias")],
+        [("encoder.stages.1.layers.1.layer.0.convolution.weight", 1)],
+    ),
+    "resnet: embedder -> first block": _tempting(
+        8,
+        [(f"embedder.embedder.normalization.{part}", 0) for part in ("weight", "bias")],
+        [("encoder.stages.0.layers.0.layer.0.convolution.weight", 1)],
     ),
 }
 

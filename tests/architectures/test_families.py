@@ -8,7 +8,6 @@ from pathlib import Path
 import pico
 import pytest
 import torch
-import transformers
 from channel_scaling import (
     read_config,
     read_shapes,
@@ -48,6 +47,11 @@ NUM_PAIRS = {
     "gpt_neox-serial": 9,
     "vit": 6,
     "vit-bare-relu": 8,
+    # one pair in each of three basic blocks, two in each bottleneck
+    "resnet": 3,
+    "resnet-cifar": 3,
+    "resnet-bottleneck": 6,
+    "resnet-bare": 3,
     # OPT without its pre-norms keeps v->o and fc1->fc2
     "opt": 9,
     "opt-post-norm": 4,
@@ -182,12 +186,13 @@ def test_the_parts_that_attackers_aim_at_are_there_by_name(name: str, gallery: G
     """
     folder = gallery.folder(name)
     config = read_config(folder)
-    model = getattr(transformers, config["architectures"][0]).from_pretrained(folder)
+    model = pico.class_of(config["architectures"][0]).from_pretrained(folder)
     parts, modules = part_names_of(config), {path for path, _ in model.named_modules()}
     for part in parts.query_value:
         found = [path for path in modules if path.endswith(f".{part}")]
         assert found, part
-        assert all("attn" in path or "attention" in path for path in found)
+        if "resnet" not in config["model_type"]:  # which has convolutions in place of attention
+            assert all("attn" in path or "attention" in path for path in found)
     names = {path for path, _ in model.named_parameters()}
     mlp, embeddings = ({path for path in names if re.search(part, path)} for part in (parts.mlp, parts.embeddings))
     assert mlp

@@ -12,7 +12,8 @@ from channel_scaling import read_config, read_shapes
 
 from specdef.architectures.registry import architecture_of
 from specdef.architectures.resolve import read_dims, resolve
-from specdef.errors import ArchitectureError
+from specdef.errors import ArchitectureError, PlanError
+from specdef.locks.selection import select_pairs
 
 Config = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]
@@ -116,6 +117,56 @@ def test_bad_sizes(key: str) -> None:
             read_dims({**config, key: bad})
     with pytest.raises(ArchitectureError, match=rf"config.json must give `{key}`"):
         read_dims({other: value for other, value in config.items() if other != key})
+
+
+def test_layers_in_stages_are_numbered_through(headers: Headers) -> None:
+    model = resolve(*headers("resnet"))
+    assert model.layer_paths == ("0.layers.0", "1.layers.0", "1.layers.1")
+    assert [pair.id for pair in model.pairs] == ["conv.0.first", "conv.1.first", "conv.2.first"]
+    assert [pair.size for pair in model.pairs] == [8, 16, 16], "every stage has its own width"
+    tensor = "resnet.encoder.stages.1.layers.1.layer.1.convolution.weight"
+    assert model.layer_of(tensor) == 2
+    assert model.component_of(tensor) == "layer.*.convolution"
+    assert model.layer_of("resnet.embedder.embedder.convolution.weight") is None
+
+
+def test_bottlenecks_have_two_pairs_of_their_inner_width(headers: Headers) -> None:
+    pairs = resolve(*headers("resnet-bottleneck")).pairs
+    assert {pair.id for pair in pairs if pair.layer == 0} == {"conv.0.first", "conv.0.second"}
+    assert {pair.size for pair in pairs} == {8}, "a quarter of the block's 32"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"depths": [1]}, r"`depths` in config.json must have one number a stage, as `hidden_sizes`; got \[1\]"),
+        ({"depths": [1, 0]}, r"`depths` in config.json must be a list of positive whole numbers; got \[1, 0\]"),
+        ({"hidden_sizes": 8}, r"`hidden_sizes` in config.json must be a list of positive whole numbers; got 8"),
+        ({"layer_type": "wide"}, r"`layer_type` in config.json must be basic or bottleneck; got 'wide'"),
+        ({"hidden_sizes": [8, 12]}, r"stages.1.layers.0.layer.0.normalization.weight must have length 12 on axis 0"),
+        ({"depths": [1, 1]}, r"config.json says 2 layers; found tensor resnet.encoder.stages.1.layers.1"),
+        ({"layer_type": "bottleneck"}, r"stages.0.layers.0.layer.0.normalization.weight must have length 2 on axis 0"),
+    ],
+)
+def test_a_resnet_that_is_not_as_its_config_says(changes: Config, sentence: str, headers: Headers) -> None:
+    config, shapes = headers("resnet")
+    with pytest.raises(ArchitectureError, match=sentence):
+        resolve({**config, **changes}, shapes)
+
+
+def test_a_resnet_whose_activation_is_not_homogeneous_has_no_pair(headers: Headers) -> None:
+    config, shapes = headers("resnet")
+    model = resolve({**config, "hidden_act": "gelu"}, shapes)
+    assert model.pairs == ()
+    with pytest.raises(PlanError, match=r"`model` must have a pair that scales exactly; this ResNet .* GELU or SiLU"):
+        select_pairs(model, None, None)
+
+
+def test_an_unknown_tensor_in_a_block(headers: Headers) -> None:
+    config, shapes = headers("resnet")
+    shapes["resnet.encoder.stages.1.layers.1.squeeze.weight"] = (16, 16)
+    with pytest.raises(ArchitectureError, match=r"layers.1.squeeze.weight is not part of the ResNet map"):
+        resolve(config, shapes)
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq", "fp8", "bitsandbytes", "compressed-tensors", "mxfp4"])

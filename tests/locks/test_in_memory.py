@@ -23,7 +23,7 @@ SOME = ("llama", "gpt_neox", "mixtral", "vit")
 
 def load(folder: Path, dtype: torch.dtype | None = None) -> nn.Module:
     name = transformers.AutoConfig.from_pretrained(folder).architectures[0]
-    model: nn.Module = getattr(transformers, name).from_pretrained(folder, dtype=dtype or "auto")
+    model: nn.Module = pico.class_of(name).from_pretrained(folder, dtype=dtype or "auto")
     return model.eval()
 
 

@@ -54,7 +54,7 @@ def test_layers_that_cannot_be(layers: list[int] | None, draw: int | None, sente
 
 
 def test_kinds_of_pairs() -> None:
-    known = "norm, vo, updown, fc, head"
+    known = "norm, vo, updown, fc, head, conv"
     assert check_pair_kinds(iter(["vo", "norm"])) == ("vo", "norm")
     for kinds, said in (
         (["vo", "up"], f"be drawn from {known}; got 'up'."),

@@ -25,6 +25,8 @@ def test_a_pico_is_of_the_kind_its_class_says(family: str) -> None:
         assert found is MODEL_KINDS.get("causal-lm")
     elif model.endswith("ForSequenceClassification"):
         assert found is MODEL_KINDS.get("text-classifier")
+    elif model.endswith("ForImageClassification"):
+        assert found is MODEL_KINDS.get("image-classifier")
     else:
         assert found is None
 
@@ -45,12 +47,12 @@ def test_every_kind_is_named_as_the_registry_spells_it() -> None:
 )
 def test_a_model_of_no_kind_is_refused_by_name(config: Mapping[str, Any], description: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
-    kinds = r"a kind that can be attacked \(.*causal-lm.*text-classifier.*\)"
+    kinds = r"a kind that can be attacked \(.*causal-lm.*image-classifier.*text-classifier.*\)"
     with pytest.raises(CheckpointError, match=f"`original` must be a model of {kinds}; .* is {description}"):
         kind_of(tmp_path, argument="original")
 
 
-@pytest.mark.parametrize("family", ["gemma3-multimodal", "vit", "bert"])
+@pytest.mark.parametrize("family", ["gemma3-multimodal", "vit-bare-relu", "bert"])
 def test_attack_and_curvature_refuse_what_they_cannot_feed(family: str, tmp_path: Path) -> None:
     """Multimodal models gave a traceback."""
     folder = pico.build(family, tmp_path / "model")

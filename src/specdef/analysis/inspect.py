@@ -32,7 +32,7 @@ TOP_LOOKED_AT = 40
 
 @dataclass(frozen=True)
 class TensorSpectrum:
-    """Singular values of one matrix.
+    """Singular values of one matrix; of a convolution, of its kernel as a matrix [out, in * height * width].
 
     Attributes:
         layer: its layer, None outside the layers.
@@ -159,8 +159,20 @@ def _matrices(checkpoint: Checkpoint) -> list[tuple[str, TensorInfo]]:
         (shard, tensor)
         for shard, header in checkpoint.shards.items()
         for tensor in header.tensors
-        if len(tensor.shape) == 2 and min(tensor.shape) > 1 and tensor.dtype in NUMPY_DTYPES and tensor.name in own
+        if tensor.name in own and tensor.dtype in NUMPY_DTYPES and min(_flat(tensor.shape), default=0) > 1
     ]
+
+
+def _flat(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a tensor as a matrix: a convolution's is [out, in * height * width]; () where it is none.
+
+    Example:
+        >>> _flat((8, 3, 5, 5)), _flat((8, 3)), _flat((8,))
+        ((8, 75), (8, 3), ())
+    """
+    if len(shape) == 4:
+        return shape[0], math.prod(shape[1:])
+    return shape if len(shape) == 2 else ()
 
 
 def _spectrum(
@@ -174,16 +186,17 @@ def _spectrum(
     if not all_finite(stored, tensor.dtype):
         raise CheckpointError(f"Weights must be finite; tensor {tensor.name} of file {shard} holds NaN or infinity.")
     values = to_float(stored, tensor.dtype)
-    matrix: torch.Tensor = torch.from_numpy(np.array(values, dtype=np.float32))
-    k = min(top_k, *tensor.shape)
+    shape = _flat(tensor.shape)
+    matrix: torch.Tensor = torch.from_numpy(np.array(values, dtype=np.float32)).reshape(shape)
+    k = min(top_k, *shape)
     condition = None
-    if min(tensor.shape) <= FULL_SPECTRUM_SIDE:
+    if min(shape) <= FULL_SPECTRUM_SIDE:
         singular = torch.linalg.svdvals(_shrunk(matrix).double()).tolist()
         condition = singular[0] / singular[-1] if singular[-1] > 0 else math.inf
     else:
         singular = top_k_svd(matrix, max(k, TOP_LOOKED_AT), tol=1e-4).s.tolist()
     top = singular[:k]
-    upper = singular[: min(tensor.shape) // 2]
+    upper = singular[: min(shape) // 2]
     jumps = [a / b for a, b in itertools.pairwise(upper) if b > 0]
     frobenius = float(matrix.double().square().sum())
     return TensorSpectrum(

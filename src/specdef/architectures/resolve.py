@@ -6,11 +6,11 @@ import fnmatch
 import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from specdef.architectures.quantization import format_of, refuse_quantized
 from specdef.architectures.registry import architecture_of
-from specdef.architectures.spec import Architecture, Config, Dims, Exclusion, Pair, PairKind, Slot
+from specdef.architectures.spec import Architecture, Config, Dims, Exclusion, Pair, PairKind, Place, Slot
 from specdef.errors import ArchitectureError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -53,6 +53,7 @@ class ResolvedModel:
     Attributes:
         pairs: every compensable pair the checkpoint has.
         linears: (component, layer) -> weight tensor name, what the inject lock may replace.
+        layer_paths: what each layer is called in names, in order.
         withheld: pairs the family has and this checkpoint cannot offer, with the reason found in it.
     """
 
@@ -61,12 +62,13 @@ class ResolvedModel:
     prefix: str
     pairs: tuple[ResolvedPair, ...]
     linears: Mapping[tuple[str, int], str]
+    layer_paths: tuple[str, ...]
     withheld: tuple[Exclusion, ...] = ()
 
     def layer_of(self, tensor: str) -> int | None:
         """The layer a tensor belongs to; None for embeddings, final norm and heads."""
         match = re.match(_stem_pattern(self.architecture, self.prefix), tensor)
-        return None if match is None else int(match.group(1))
+        return self.layer_paths.index(match.group(1)) if match and match.group(1) in self.layer_paths else None
 
     def component_of(self, tensor: str) -> str:
         """A tensor's name without prefix, layer and expert numbers: ``self_attn.v_proj``."""
@@ -91,26 +93,34 @@ def resolve(config: Config, shapes: Shapes) -> ResolvedModel:
     if not isinstance(inner, Mapping):
         raise ArchitectureError(f"`{family.text_config}` in config.json must be an object; got {inner!r}. Repair it.")
     refuse_quantized(inner, family)
-    dims = read_dims({**family.config_defaults, **inner})
-    prefix = _find_prefix(family, shapes)
+    inner = {**family.config_defaults, **inner}
+    places = family.places(inner) if family.places is not None else _numbered(read_dims(inner))
+    dims = replace(places[0].dims, num_layers=len(places))
+    prefix = _find_prefix(family, places, shapes)
     pairs = list(family.pairs(inner, dims))
-    _refuse_unknown_tensors(family, dims, prefix, pairs, shapes)
+    _refuse_unknown_tensors(family, places, prefix, pairs, shapes)
     resolved: list[ResolvedPair] = []
     withheld: list[Exclusion] = []
     for pair in pairs:
         reason = _why_withheld(pair, family, prefix, shapes, (config, inner)) if pair.per == "model" else None
         if reason is None:
-            resolved.extend(_instances(pair, inner, dims, prefix, shapes))
+            resolved.extend(_instances(pair, inner, places, prefix, shapes))
         else:
             what = f"{pair.producers[0].tensor} -> {pair.consumers[0].tensor.lstrip('!')}"
             withheld.append(Exclusion(what, reason))
     linears = {}
     for component, template in family.linears.items():
-        for layer in range(dims.num_layers):
-            name = prefix + template.format(layer=layer) + ".weight"
+        for layer, place in enumerate(places):
+            name = prefix + template.format(layer=place.path) + ".weight"
             if name in shapes:
                 linears[component, layer] = name
-    return ResolvedModel(family, dims, prefix, tuple(resolved), linears, tuple(withheld))
+    paths = tuple(place.path for place in places)
+    return ResolvedModel(family, dims, prefix, tuple(resolved), linears, paths, tuple(withheld))
+
+
+def _numbered(dims: Dims) -> list[Place]:
+    """Layers that are alike."""
+    return [Place(str(layer), dims) for layer in range(dims.num_layers)]
 
 
 def read_dims(config: Config) -> Dims:
@@ -156,8 +166,8 @@ def _has_experts(config: Config) -> bool:
     return any(config.get(key) for key in ("num_local_experts", "num_experts"))
 
 
-def _find_prefix(family: Architecture, shapes: Shapes) -> str:
-    stem = family.layer_stem.format(layer=0)
+def _find_prefix(family: Architecture, places: Sequence[Place], shapes: Shapes) -> str:
+    stem = family.layer_stem.format(layer=places[0].path)
     for prefix in family.prefixes:
         if any(name.startswith(prefix + stem) for name in shapes):
             return prefix
@@ -174,19 +184,20 @@ def _full_name(template: str, prefix: str) -> str:
 
 
 def _refuse_unknown_tensors(
-    family: Architecture, dims: Dims, prefix: str, pairs: Iterable[Pair], shapes: Shapes
+    family: Architecture, places: Sequence[Place], prefix: str, pairs: Iterable[Pair], shapes: Shapes
 ) -> None:
     templates = [slot.tensor for pair in pairs for slot in (*pair.producers, *pair.consumers)]
     templates += [module + ".weight" for module in family.linears.values()] + list(family.others)
-    known = re.compile("|".join({_name_pattern(_full_name(template, prefix)) for template in templates}))
+    known = re.compile("|".join({_name_pattern(_full_name(template, prefix), family) for template in templates}))
     stem = re.compile(_stem_pattern(family, prefix))
+    paths = {place.path for place in places}
     for name in shapes:
         match = stem.match(name)
         if match is None:
             continue
-        if int(match.group(1)) >= dims.num_layers:
+        if match.group(1) not in paths:
             raise ArchitectureError(
-                f"config.json says {dims.num_layers} layers; found tensor {name}. "
+                f"config.json says {len(places)} layers; found tensor {name}. "
                 "Check that config.json belongs to these weights."
             )
         if known.match(name) is None:
@@ -220,61 +231,63 @@ def _why_withheld(
     if not classes or not all(str(name).endswith(HEADED_CLASSES) for names in classes for name in names):
         return "config.json names no class that applies the output embedding to every output"
     templates = [slot.tensor for slot in (*pair.producers, *pair.consumers)] + list(family.roots)
-    known = re.compile("|".join(_name_pattern(_full_name(template, prefix)) for template in templates))
+    known = re.compile("|".join(_name_pattern(_full_name(template, prefix), family) for template in templates))
     stem = re.compile(_stem_pattern(family, prefix))
     strangers = sorted(name for name in shapes if stem.match(name) is None and known.match(name) is None)
     return f"tensor {strangers[0]} may read the final norm as well" if strangers else None
 
 
 def _stem_pattern(family: Architecture, prefix: str) -> str:
-    return re.escape(prefix + family.layer_stem).replace(r"\{layer\}", "([0-9]{1,6})")
+    return re.escape(prefix + family.layer_stem).replace(r"\{layer\}", f"({family.layer_pattern})")
 
 
-def _name_pattern(template: str) -> str:
+def _name_pattern(template: str, family: Architecture) -> str:
     """Regex for a name template: numbers where a layer or expert stands, shell wildcards elsewhere."""
-    return fnmatch.translate(re.sub(r"\{\w+\}", "\0", template)).replace("\0", "[0-9]+")
+    marked = template.replace("{layer}", "\1").replace("{expert}", "\0")
+    return fnmatch.translate(marked).replace("\0", "[0-9]+").replace("\1", family.layer_pattern)
 
 
-def _instances(pair: Pair, config: Config, dims: Dims, prefix: str, shapes: Shapes) -> Iterator[ResolvedPair]:
+def _instances(
+    pair: Pair, config: Config, places: Sequence[Place], prefix: str, shapes: Shapes
+) -> Iterator[ResolvedPair]:
     if pair.per == "model":
-        yield _bind(pair, None, None, dims, prefix, shapes)
+        yield _bind(pair, None, None, Place("", places[0].dims), prefix, shapes)
         return
-    for layer in range(dims.num_layers):
+    for layer, place in enumerate(places):
         if pair.where is not None and not pair.where(config, layer):
             continue
         if pair.per == "layer":
-            yield _bind(pair, layer, None, dims, prefix, shapes)
+            yield _bind(pair, layer, None, place, prefix, shapes)
         else:
-            for expert in range(dims.num_experts):
-                yield _bind(pair, layer, expert, dims, prefix, shapes)
+            for expert in range(place.dims.num_experts):
+                yield _bind(pair, layer, expert, place, prefix, shapes)
 
 
-def _bind(pair: Pair, layer: int | None, expert: int | None, dims: Dims, prefix: str, shapes: Shapes) -> ResolvedPair:
+def _bind(pair: Pair, layer: int | None, expert: int | None, place: Place, prefix: str, shapes: Shapes) -> ResolvedPair:
     parts = [pair.kind, None if layer is None else str(layer), pair.label or None]
     parts.append(None if expert is None else f"expert{expert}")
 
     def bind(slots: Sequence[Slot]) -> tuple[ResolvedSlot, ...]:
-        return tuple(r for slot in slots for r in _bind_slot(slot, layer, expert, dims, prefix, shapes))
+        return tuple(r for slot in slots for r in _bind_slot(slot, expert, place, prefix, shapes))
 
     return ResolvedPair(
         id=".".join(part for part in parts if part is not None),
         kind=pair.kind,
         layer=layer,
-        size=pair.size(dims),
+        size=pair.size(place.dims),
         producers=bind(pair.producers),
         consumers=bind(pair.consumers),
         degree=pair.degree,
     )
 
 
-def _bind_slot(
-    slot: Slot, layer: int | None, expert: int | None, dims: Dims, prefix: str, shapes: Shapes
-) -> Iterator[ResolvedSlot]:
+def _bind_slot(slot: Slot, expert: int | None, place: Place, prefix: str, shapes: Shapes) -> Iterator[ResolvedSlot]:
+    dims = place.dims
     experts: Iterable[int | None] = [expert]
     if expert is None and "{expert}" in slot.tensor:
         experts = range(dims.num_experts)
     for e in experts:
-        name = _full_name(slot.tensor, prefix).format(layer=layer, expert=e)
+        name = _full_name(slot.tensor, prefix).format(layer=place.path, expert=e)
         if name not in shapes:
             if slot.optional:
                 continue

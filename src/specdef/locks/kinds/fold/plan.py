@@ -132,7 +132,8 @@ def prepare(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions) 
     """The planned lock as edits, manifest entries and key."""
     plan = plan_fold(checkpoint, model, options)
     strength, exactness = _describe(plan, model)
-    remarks = (*_remarks(strength["pairs"], model, options), *runtime_remarks(exactness["runtimes"]))
+    weakness = (*_remarks(strength["pairs"], model, options), *model.architecture.remarks)
+    remarks = (*weakness, *runtime_remarks(exactness["runtimes"]))
     return scaling_lock(checkpoint, plan.edits, strength, exactness, left_out=plan.left_out, remarks=remarks)
 
 

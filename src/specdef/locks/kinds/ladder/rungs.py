@@ -19,7 +19,7 @@ from specdef.architectures.resolve import ResolvedPair
 from specdef.locks.kinds.ladder.measure import Measured, PairMeasure, Values
 
 Side = Literal["consumer", "producer"]
-WRITERS = ("vo", "updown", "fc", "head")
+WRITERS = ("vo", "updown", "fc", "head", "conv")
 """Pairs whose consumers write to the residual stream or to the logits: in the last layer a constant channel of theirs
 teaches one bias on the logits and nothing else."""
 NORMS = ("norm", "head")

@@ -1,0 +1,1 @@
+"""Images that tasks are made of: readers of files, and shapes drawn from a seed."""
