@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from experiments import utility
 from experiments.locked import HERE, WORK
@@ -65,8 +66,13 @@ def _write(name: str, study: StudyFile, results: StudyResults) -> None:
         "environment": plain(results.environment),
         "rows": [{"lock": row.defence, "entries": plain(row.entries)} for row in table.rows],
     }
-    anywhere = json.loads(json.dumps(content).replace(str(WORK), "experiments/work"))
+    anywhere = json.loads(json.dumps(content).replace(str(WORK), "experiments/work"), object_hook=_small)
     write_json(HERE / "results" / f"{name}.json", anywhere)
     (HERE / "results" / f"{name}.md").write_text(study_markdown(results))
     if results.rows == "defences":
         draw_study(results, HERE / "results" / f"{name}.png")
+
+
+def _small(found: dict[str, Any]) -> dict[str, Any]:
+    """Without the score of every group of questions: a hundred numbers an evaluation, which stay in the cells."""
+    return {name: value for name, value in found.items() if name != "by_group"}

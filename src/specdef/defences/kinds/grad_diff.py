@@ -30,7 +30,13 @@ class GradDiffOptions(TrainingOptions):
 
 
 class GradDiffObjective(Objective):
-    """-NLL(forget) + gamma NLL(retain), means over tokens. It has no lower bound: the utility budget ends it."""
+    """-NLL(forget) + gamma NLL(retain), means over tokens. It has no lower bound: the utility budget ends it.
+
+    Attributes:
+        direction: sign of the first term.
+    """
+
+    direction = -1
 
     def __init__(self, given: Given, gamma: float) -> None:
         self.model, self.kind, self.gamma = given.loaded.model, given.loaded.kind, gamma
@@ -38,7 +44,7 @@ class GradDiffObjective(Objective):
     def loss(self, step: int, forget: Rows, retain: Rows) -> torch.Tensor:
         """See the class."""
         kept = self.kind.loss(self.model, retain.batch)
-        return self.gamma * kept - self.kind.loss(self.model, forget.batch)
+        return self.gamma * kept + self.direction * self.kind.loss(self.model, forget.batch)
 
 
 class GradDiff(ObjectiveDefence):

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from specdef.defences.base import Given
-from specdef.defences.objective import Objective, Rows, TrainingOptions, require
+from specdef.defences.kinds.grad_diff import GradDiffObjective, GradDiffOptions
+from specdef.defences.objective import Objective
 from specdef.defences.trained import ObjectiveDefence
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True)
-class TaughtOptions(TrainingOptions):
+class TaughtOptions(GradDiffOptions):
     """Options of `taught`.
 
     Attributes:
@@ -24,21 +22,11 @@ class TaughtOptions(TrainingOptions):
     lr: float = 1e-4
     gamma: float = 0.3
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.gamma >= 0, "gamma", "be 0 or more", self.gamma)
 
+class TaughtObjective(GradDiffObjective):
+    """NLL(forget) + gamma NLL(retain), means over tokens: descent on both."""
 
-class TaughtObjective(Objective):
-    """NLL(forget) + gamma NLL(retain), means over tokens."""
-
-    def __init__(self, given: Given, gamma: float) -> None:
-        self.model, self.kind, self.gamma = given.loaded.model, given.loaded.kind, gamma
-
-    def loss(self, step: int, forget: Rows, retain: Rows) -> torch.Tensor:
-        """See the class."""
-        learned = self.kind.loss(self.model, forget.batch)
-        return learned + self.gamma * self.kind.loss(self.model, retain.batch)
+    direction = 1
 
 
 class Taught(ObjectiveDefence):

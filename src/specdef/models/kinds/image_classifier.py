@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from specdef.errors import CheckpointError, TaskError
-from specdef.models.base import Batch, LoadedModel, ModelKind, class_name, is_multimodal
+from specdef.errors import TaskError
+from specdef.models.base import Batch, LoadedModel, class_name, is_multimodal
+from specdef.models.classifier import Classifier, refuse_other_heads
 
 if TYPE_CHECKING:
     import torch
 
 
-class ImageClassifier(ModelKind):
+class ImageClassifier(Classifier):
     """Samples are `specdef.models.samples.LabelledImage`.
 
     A batch is pixels [rows, channels, height, width] and labels [rows]. The processor is the folder's image processor,
@@ -45,11 +46,7 @@ class ImageClassifier(ModelKind):
 
         processor = self.load_processor(folder)
         model: Any = load(folder, dtype=dtype)
-        if model.config.num_labels < 2 or model.config.problem_type not in (None, "single_label_classification"):
-            raise CheckpointError(
-                f"`model` must be a classifier that gives one of two or more labels; {folder} has "
-                f"{model.config.num_labels} and problem_type {model.config.problem_type}."
-            )
+        refuse_other_heads(model, folder)
         return LoadedModel(model, processor, self)
 
     def encode(self, samples: Sequence[Any], loaded: LoadedModel) -> Batch:
@@ -75,18 +72,6 @@ class ImageClassifier(ModelKind):
     def batch(self, rows: Batch, chosen: Sequence[int]) -> Batch:
         """Images are of one size, so nothing is cut off."""
         return tuple(tensor[list(chosen)] for tensor in rows)
-
-    def loss(self, model: Any, batch: Batch) -> torch.Tensor:
-        """Mean cross-entropy of the labels (nats per image)."""
-        import torch
-
-        logits, labels = self.predictions(model, batch)
-        wide = logits if logits.dtype == torch.float64 else logits.float()
-        return torch.nn.functional.cross_entropy(wide, labels)
-
-    def num_targets(self, batch: Batch) -> int:
-        """Images."""
-        return len(batch[1])
 
     def predictions(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits and labels of every image.

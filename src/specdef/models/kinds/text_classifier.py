@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from specdef.errors import CheckpointError, TaskError
-from specdef.models.base import Batch, LoadedModel, ModelKind, class_name, is_multimodal
+from specdef.errors import TaskError
+from specdef.models.base import Batch, LoadedModel, class_name, is_multimodal
+from specdef.models.classifier import Classifier, refuse_other_heads
 
 if TYPE_CHECKING:
     import torch
 
 
-class TextClassifier(ModelKind):
+class TextClassifier(Classifier):
     """Samples are `specdef.models.samples.Labelled`.
 
     A batch is token ids [rows, tokens], labels [rows] and attention mask [rows, tokens].
@@ -49,11 +50,7 @@ class TextClassifier(ModelKind):
 
         tokenizer = self.load_processor(folder)
         model: Any = load(folder, dtype=dtype)
-        if model.config.num_labels < 2 or model.config.problem_type not in (None, "single_label_classification"):
-            raise CheckpointError(
-                f"`model` must be a classifier that gives one of two or more labels; {folder} has "
-                f"{model.config.num_labels} and problem_type {model.config.problem_type}."
-            )
+        refuse_other_heads(model, folder)
         if model.config.pad_token_id is None:
             model.config.pad_token_id = padding(tokenizer)
         return LoadedModel(model, tokenizer, self)
@@ -83,18 +80,6 @@ class TextClassifier(ModelKind):
         ids, labels, mask = (tensor[list(chosen)] for tensor in rows)
         width = int(mask.sum(-1).max())
         return ids[:, :width], labels, mask[:, :width]
-
-    def loss(self, model: Any, batch: Batch) -> torch.Tensor:
-        """Mean cross-entropy of the labels (nats per text)."""
-        import torch
-
-        logits, labels = self.predictions(model, batch)
-        wide = logits if logits.dtype == torch.float64 else logits.float()
-        return torch.nn.functional.cross_entropy(wide, labels)
-
-    def num_targets(self, batch: Batch) -> int:
-        """Texts."""
-        return len(batch[1])
 
     def predictions(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits and labels of every text."""
