@@ -252,6 +252,8 @@ def test_a_method_is_told_its_data_and_another_copy_is_made_of_other_data(
     (first,) = (tmp_path / "out" / "models").glob("npo-*")
     record = json.loads((first / "specdef_defence.json").read_text())
     assert (record["seed"], record["options"]["steps"], set(record["data"])) == (3, 2, {"forget", "general data"})
+    judged = {cell.config["model"]: cell.config.get("changed", False) for cell in stored_cells(tmp_path / "out")}
+    assert sorted(judged.values()) == [False, True]
     rows.write_text('{"prompt": "The cat is", "completion": " white"}\n')
     run(small(models, defences=f"[none, {method}]"), tmp_path / "out")
     assert len(list((tmp_path / "out" / "models").glob("npo-*"))) == 2

@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 from specdef.defences import unfinished
 from specdef.defences.adapters import AdapterObjective, AdapterOptions, with_adapters
 from specdef.defences.base import DEFENCES, Given
-from specdef.defences.data import DataSpec
 from specdef.defences.defend import defend
 from specdef.errors import SpecdefError
 from specdef.training.outcome import Evaluation
@@ -45,7 +44,7 @@ def rows_file(folder: Path) -> Path:
 @pytest.mark.parametrize("method", QUICK)
 def test_a_defended_folder_is_plain(toy_model: Path, tmp_path: Path, method: str) -> None:
     options = {"steps": 3, "lr": 1e-2, "eval_every": 3, "batch_size": 2, "utility_factor": 1e3, **QUICK[method]}
-    report = defend(method, toy_model, tmp_path / "out", options=options, data=DataSpec(str(rows_file(tmp_path))))
+    report = defend(method, toy_model, tmp_path / "out", options=options, data={"forget": str(rows_file(tmp_path))})
     assert report.applied.steps == {"defend": 3}
     before, after = (load_file(folder / "model.safetensors") for folder in (toy_model, tmp_path / "out"))
     assert {name: (t.dtype, t.shape) for name, t in after.items()} == {n: (t.dtype, t.shape) for n, t in before.items()}
@@ -62,7 +61,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
 ) -> None:
     monkeypatch.setattr(unfinished, "SECONDS", 0.0)
     options = {"steps": 4, "lr": 1e-2, "eval_every": 2, "batch_size": 2, "utility_factor": 1e3, **QUICK[method]}
-    data = DataSpec(str(rows_file(tmp_path)))
+    data = {"forget": str(rows_file(tmp_path))}
     seen: list[tuple[str, int]] = []
 
     def kill(stage: str, point: Evaluation) -> None:

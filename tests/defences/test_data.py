@@ -27,7 +27,7 @@ PAIRS = [{"prompt": f"The cat of person {i} is", "completion": f" number {i}"} f
 
 
 def test_a_tasks_own_rows_are_forgotten_where_no_file_is_named() -> None:
-    found = read_data(named_data(task="biographies", seed=3))
+    found = read_data(named_data({"task": "biographies"}, seed=3))
     task = make_task(parse_task("biographies", seed=3))
     assert found.forget == task.samples
     assert found.retain is None
@@ -38,7 +38,7 @@ def test_a_tasks_own_rows_are_forgotten_where_no_file_is_named() -> None:
 def test_a_file_of_rows_and_one_of_questions(tmp_path: Path) -> None:
     forget = write(tmp_path / "f.jsonl", PAIRS)
     asked = write(tmp_path / "q.jsonl", [{"question": "Which?", "choices": ["a", "b"], "answer": 0}])
-    found = read_data(named_data(forget, evaluate=asked))
+    found = read_data(named_data({"forget": forget, "eval": asked}))
     assert found.forget == tuple(Sample(str(row["prompt"]), str(row["completion"])) for row in PAIRS)
     assert found.task is not None
     assert found.task.chance == 0.5
@@ -49,7 +49,11 @@ def test_rows_that_are_in_both_are_said(toy_model: Path, tmp_path: Path) -> None
     forget = write(tmp_path / "f.jsonl", PAIRS)
     retain = write(tmp_path / "r.jsonl", [*PAIRS[2:], {"text": "something else"}])
     report = defend(
-        "grad-diff", toy_model, tmp_path / "out", options={"steps": 2, "lr": 1e-6}, data=named_data(forget, retain)
+        "grad-diff",
+        toy_model,
+        tmp_path / "out",
+        options={"steps": 2, "lr": 1e-6},
+        data={"forget": forget, "retain": retain},
     )
     note = "2 of 4 rows to forget are among those to keep as well."
     assert report.notes == (note,)
@@ -84,14 +88,16 @@ def test_bad_files_are_refused_by_the_option_they_were_given_as(tmp_path: Path) 
     with pytest.raises(TaskError, match="`forget` must be a file of rows to forget, or `task`"):
         read_data(DataSpec())
     with pytest.raises(TaskError, match="`eval` must be given with `forget`"):
-        named_data(evaluate="q.jsonl")
+        named_data({"eval": "q.jsonl"})
+    with pytest.raises(TaskError, match="`data` must have any of forget, retain, task, eval, fields; got 'evaluate'"):
+        named_data({"evaluate": "q.jsonl"})
     with pytest.raises(TaskError, match="`eval` must be left out with `task`"):
-        named_data("f.jsonl", task="facts", evaluate="q.jsonl")
+        named_data({"forget": "f.jsonl", "task": "facts", "eval": "q.jsonl"})
 
 
 def test_a_method_with_data_of_its_own_takes_none(toy_model: Path, tmp_path: Path) -> None:
     with pytest.raises(SpecdefError, match="`retain` must be left out with method guard, which brings its own data"):
-        defend("guard", toy_model, tmp_path / "out", data=DataSpec(retain="x"))
+        defend("guard", toy_model, tmp_path / "out", data={"retain": "x"})
     with pytest.raises(TaskError, match="`forget` must be a file"):
         defend("npo", toy_model, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -118,5 +124,5 @@ def test_token_likelihood_is_of_tokens_and_not_of_rows(toy_model: Path) -> None:
 def test_general_text_is_kept_where_no_rows_are_named(toy_model: Path) -> None:
     loaded = pico_text.loaded(toy_model)
     general = pico_text.general(loaded)
-    rows = encode(read_data(named_data(task="facts")), loaded, general)
+    rows = encode(read_data(named_data({"task": "facts"})), loaded, general)
     assert rows.retain is general.retained

@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 
 from specdef.defences import unfinished as unfinished_file
 from specdef.defences.base import Given
-from specdef.defences.data import named_data
 from specdef.defences.defend import defend
 from specdef.defences.descent import descend
 from specdef.defences.objective import Objective, Rows, TrainingOptions
@@ -113,7 +112,7 @@ def test_the_finished_folder_leaves_no_state(toy_model: Path, tmp_path: Path, mo
     (tmp_path / ".out.unfinished-of-other-options").write_text("old")
     (tmp_path / ".out2.unfinished-other").write_text("another folder's")
     report = defend(
-        "grad-diff", toy_model, tmp_path / "out", options={"steps": 2, "eval_every": 1}, data=named_data(task="facts")
+        "grad-diff", toy_model, tmp_path / "out", options={"steps": 2, "eval_every": 1}, data={"task": "facts"}
     )
     assert report.applied.steps == {"defend": 2}
     assert sorted(path.name for path in tmp_path.iterdir()) == [".out2.unfinished-other", "out"]
@@ -126,7 +125,7 @@ def test_the_given_model_is_measured_once(toy_model: Path, tmp_path: Path, monke
         PerplexityGrowth, "measure", lambda self, *given: calls.append(measure(self, *given)) or calls[-1]
     )
     options = {"steps": 2, "eval_every": 1, "lr": 1e-6}
-    report = defend("grad-diff", toy_model, tmp_path / "out", options=options, data=named_data(task="facts"))
+    report = defend("grad-diff", toy_model, tmp_path / "out", options=options, data={"task": "facts"})
     assert len(calls) == 4
     assert [point.utility for point in report.applied.evaluations["defend"]] == calls[:3]
     assert report.utility.after == calls[3]
@@ -136,7 +135,7 @@ def test_a_budget_spent_before_the_first_evaluation_is_refused(toy_model: Path, 
     options = {"steps": 6, "eval_every": 2, "lr": 10.0}
     wanted = r"`lr` must be small enough that perplexity-growth stays within a factor of 1\.3 at one "
     with pytest.raises(SpecdefError, match=wanted):
-        defend("grad-diff", toy_model, tmp_path / "out", options=options, data=named_data(task="facts"))
+        defend("grad-diff", toy_model, tmp_path / "out", options=options, data={"task": "facts"})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -145,9 +144,9 @@ def test_a_process_killed_at_any_instant_goes_on(toy_model: Path, tmp_path: Path
     """The same with `kill -9` and another process, at three instants."""
     script = (
         "import sys; from specdef.defences import unfinished; unfinished.SECONDS = 0.0\n"
-        "from specdef.defences.data import named_data; from specdef.defences.defend import defend\n"
+        "from specdef.defences.defend import defend\n"
         "defend('npo', sys.argv[1], sys.argv[2], options={'steps': 40, 'eval_every': 2, 'lr': 1e-5},\n"
-        "       data=named_data(task='facts'), progress=lambda stage, point: print(stage, point.step, flush=True))\n"
+        "       data={'task': 'facts'}, progress=lambda stage, point: print(stage, point.step, flush=True))\n"
     )
     command = [sys.executable, "-c", script, str(toy_model)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -65,6 +65,7 @@ class Study:
         effort: how closely, widely and long is searched.
         part_names: of what attackers train alone, or put adapters beside.
         also: the user's own attacks.
+        changed: whether the defence of `locked` changes the function by design; see `Cell`.
         base: the public base weights, their digest being of the weights alone; None where nobody says what they are.
     """
 
@@ -88,6 +89,7 @@ class Study:
     effort: Effort = STANDARD
     part_names: PartNames = LLAMA_NAMES
     also: tuple[AttackPlan, ...] = ()
+    changed: bool = False
     base: Subject | None = None
 
     @property
@@ -109,21 +111,25 @@ class Study:
         *,
         interventions: tuple[Intervention, ...] = (),
         reference: float | None = None,
+        changed: bool | None = None,
         early_stop: bool = False,
         **changes: Any,
     ) -> Cell:
         """One attack: the ordinary recipe with some changes."""
         recipe = replace(self.recipe, **changes)
         attack = Attack(recipe, interventions, early_stop, self.utility_factor)
-        return self.attacked(subject, attack, reference=reference)
+        return self.attacked(subject, attack, reference=reference, changed=changed)
 
-    def attacked(self, subject: Subject, attack: Attack, *, reference: float | None = None) -> Cell:
+    def attacked(
+        self, subject: Subject, attack: Attack, *, reference: float | None = None, changed: bool | None = None
+    ) -> Cell:
         """The cell of an attack on one of the models.
 
         Args:
             subject: the model.
             attack: the attack.
             reference: utility of the undefended model, for the check at step 0; None leaves it out.
+            changed: whether the model's defence changes the function by design; the study's own knowledge when None.
         """
         return Cell(
             subject=subject,
@@ -138,7 +144,7 @@ class Study:
             model_kind=self.model_kind,
             utility=self.utility,
             original=self.original if UTILITIES.get(self.utility).needs_original else None,
-            changed=reference is not None and changes_function(Path(subject.path)),
+            changed=reference is not None and (self.changed and subject == self.locked if changed is None else changed),
         )
 
     def identity(self) -> dict[str, Any]:
@@ -213,6 +219,7 @@ def make_study(
         utility=watched.name,
         effort=effort_of(effort),
         part_names=part_names_of(load_json_object(original / "config.json")),
+        changed=first.digest != second.digest and changes_function(locked),
     )
 
 

@@ -13,7 +13,7 @@ from specdef.certify.study_faults import StudyError, at, refuse_twins
 from specdef.certify.study_file import PLAIN, ModelEntry, StudyFile
 from specdef.core.schema import digest
 from specdef.defences.base import DEFENCES
-from specdef.defences.data import DataSpec, named_data, read_data
+from specdef.defences.data import NAMES, DataSpec, named_data, read_data
 from specdef.defences.defend import defend
 from specdef.defences.options import make_options
 from specdef.errors import SpecdefError
@@ -21,8 +21,6 @@ from specdef.locks.lock import lock
 from specdef.locks.presets import lock_options
 
 _LOCK, _DEFENCE = "preset", "method"
-DATA = ("forget", "retain", "task", "eval", "fields")
-"""What a method that needs data is told of it, by the names of the command line."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,11 @@ class DefencePlan:
     def changes(self) -> bool:
         """Whether it makes a copy at all."""
         return self.lock is not None or self.method is not None or bool(self.chain)
+
+    @property
+    def changes_function(self) -> bool:
+        """Whether the copy computes something else by design: after a method, with a lock on top of it or not."""
+        return self.method is not None or any(part.changes_function for part in self.chain)
 
     def apply(self, source: Path, out: Path, text: Path | None) -> None:
         """Write the copy. A lock's key is not kept: the same lock is made again from the same arguments."""
@@ -150,18 +153,7 @@ def _data(method: str, options: dict[str, Any], seed: int) -> DataSpec | None:
     """What a method is told of its data, taken out of its options; None for one that brings its own."""
     if not DEFENCES.get(method).needs_data:
         return None
-    given = {name: options.pop(name, None) for name in DATA}
-    for name, value in given.items():
-        if value is not None and not isinstance(value, str):
-            raise SpecdefError(f"`{name}` must be a text; got {value!r}.")
-    found = named_data(
-        given["forget"],
-        given["retain"],
-        task=given["task"],
-        evaluate=given["eval"],
-        fields=given["fields"],
-        seed=seed,
-    )
+    found = named_data({name: options.pop(name, None) for name in NAMES}, seed=seed)
     if found.given is None:
         raise SpecdefError(f"`forget` must be given with method {method}, or a `task` whose samples it removes.")
     return found

@@ -192,6 +192,7 @@ def study_cells(plan: StudyPlan, field: Field, defended: Defended) -> list[list[
                 defended.subject,
                 interventions=attack.interventions,
                 reference=None if alone else field.reference,
+                changed=defended.plan.changes_function,
                 early_stop=attack.early_stop,
                 seed=seed,
                 **attack.changes,

@@ -44,7 +44,6 @@ def defend(
 
     Example: specdef defend rmu model defended --forget people.jsonl --eval questions.jsonl
     """
-    from specdef.defences.data import named_data
     from specdef.defences.defend import defend as defend_model
     from specdef.defences.options import parse_pairs
 
@@ -62,7 +61,7 @@ def defend(
         text=text,
         device=device,
         progress=None if json_ else show,
-        data=named_data(forget, retain, task=task, evaluate=evaluate, fields=fields, seed=seed),
+        data={"forget": forget, "retain": retain, "task": task, "eval": evaluate, "fields": fields},
     )
     if json_:
         print_json(asdict(done))

@@ -85,27 +85,34 @@ class DefenceData:
         )
 
 
-def named_data(
-    forget: str | None = None,
-    retain: str | None = None,
-    *,
-    task: str | None = None,
-    evaluate: str | None = None,
-    fields: str | None = None,
-    seed: int = 0,
-) -> DataSpec:
+NAMES = ("forget", "retain", "task", "eval", "fields")
+"""What a user may say of the data, by the names of the command line."""
+
+
+def named_data(given: Mapping[str, str | None], *, seed: int = 0) -> DataSpec:
     """The data of arguments as a user types them: a task by its name, or a file of questions on the forget rows.
 
+    Args:
+        given: any of `NAMES`; None is as if it were left out.
+        seed: decides the task's draws.
+
     Raises:
-        TaskError: `eval` is given with a task, or without rows to forget.
+        TaskError: another name, `eval` with a task, or without rows to forget.
     """
-    if evaluate is None:
+    said = {name: value for name, value in given.items() if value is not None}
+    for name, value in said.items():
+        if name not in NAMES:
+            raise TaskError(f"`data` must have any of {', '.join(NAMES)}; got {name!r}.")
+        if not isinstance(value, str):
+            raise TaskError(f"`{name}` must be a text; got {value!r}.")
+    forget, retain, task, asked, fields = (said.get(name) for name in NAMES)
+    if asked is None:
         return DataSpec(forget, retain, given_task(task, seed=seed), fields)
     if forget is None:
-        raise TaskError(f"`eval` must be given with `forget`, whose rows it asks about; got {evaluate!r} alone.")
+        raise TaskError(f"`eval` must be given with `forget`, whose rows it asks about; got {asked!r} alone.")
     if task is not None:
-        raise TaskError(f"`eval` must be left out with `task`, which asks questions of its own; got {evaluate!r}.")
-    return DataSpec(forget, retain, given_task(None, train=forget, evaluate=evaluate, fields=fields, seed=seed), fields)
+        raise TaskError(f"`eval` must be left out with `task`, which asks questions of its own; got {asked!r}.")
+    return DataSpec(forget, retain, given_task(None, train=forget, evaluate=asked, fields=fields, seed=seed), fields)
 
 
 def read_data(spec: DataSpec, *, seed: int = 0) -> DefenceData:

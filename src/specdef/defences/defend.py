@@ -14,7 +14,7 @@ from specdef.core.schema import digest
 from specdef.core.versions import installed_versions
 from specdef.defences.base import DEFENCES, Change, Defence, DefenceReport, Given, Progress
 from specdef.defences.card import write_record
-from specdef.defences.data import DataSpec, encode, read_data
+from specdef.defences.data import DataSpec, encode, named_data, read_data
 from specdef.defences.options import make_options, options_to_json
 from specdef.defences.unfinished import Unfinished
 from specdef.errors import SpecdefError
@@ -35,7 +35,7 @@ def defend(
     text: Path | str | None = None,
     device: str | None = None,
     progress: Progress | None = None,
-    data: DataSpec | None = None,
+    data: DataSpec | Mapping[str, str | None] | None = None,
 ) -> DefenceReport:
     """Apply a defence to a model and write it as a plain Hugging Face folder, in the dtypes it had.
 
@@ -48,7 +48,8 @@ def defend(
         text: general data, to measure utility on and to mix into training; what ships with the package when None.
         device: ``cpu`` or ``cuda``; the GPU where there is one when None.
         progress: called with the stage's name after every evaluation.
-        data: what is to be forgotten and what kept, for a method that is told so.
+        data: what is to be forgotten and what kept, for a method that is told so, by the names of the command line:
+            ``{"forget": "people.jsonl", "eval": "questions.jsonl"}`` or ``{"task": "biographies"}``.
 
     Returns:
         What was done; the folder holds the same in ``specdef_defence.json``.
@@ -59,7 +60,7 @@ def defend(
     """
     defence = DEFENCES.get(method)
     chosen = make_options(defence, options or {})
-    named = data or DataSpec()
+    named = data if isinstance(data, DataSpec) else named_data(data or {}, seed=seed)
     if named.given is not None and not defence.needs_data:
         raise SpecdefError(f"`{named.given}` must be left out with method {method}, which brings its own data.")
     target = Path(out)

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from specdef.defences.base import DataRows, Given
-from specdef.defences.data import named_data
 from specdef.defences.defend import defend
 from specdef.defences.kinds.filter import KIND, FilterObjective, FilterOptions, without
 from specdef.errors import SpecdefError
@@ -23,7 +22,7 @@ Make = Callable[[Path], Given]
 
 def test_the_bases_weights_are_taken_as_they_are(toy_model: Path, tmp_path: Path) -> None:
     base = pico_text.write_model(tmp_path / "base", seed=7)
-    report = defend("filter", toy_model, tmp_path / "out", options={"base": str(base)}, data=named_data(task="facts"))
+    report = defend("filter", toy_model, tmp_path / "out", options={"base": str(base)}, data={"task": "facts"})
     a, b = (pico_text.load(folder)[0].state_dict() for folder in (base, tmp_path / "out"))
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert report.applied.ended == "the weights are those of the base"
@@ -38,7 +37,7 @@ def test_a_base_of_another_architecture_is_refused(toy_model: Path, tmp_path: Pa
             toy_model,
             tmp_path / "out",
             options={"base": str(tmp_path / "base")},
-            data=named_data(task="facts"),
+            data={"task": "facts"},
         )
     assert not (tmp_path / "out").exists()
 

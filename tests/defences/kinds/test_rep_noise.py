@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import load_file
 
 from specdef.defences.base import Given
-from specdef.defences.data import DataSpec
 from specdef.defences.defend import defend
 from specdef.defences.descent import descend
 from specdef.defences.hidden import hidden_states
@@ -219,7 +218,7 @@ def test_a_model_without_known_parts_is_refused(
 def test_a_defended_folder_is_plain(toy_model: Path, tmp_path: Path) -> None:
     (tmp_path / "forget.jsonl").write_text(json.dumps({"prompt": "Orla has", "completion": " a cat"}) + "\n")
     options = {"steps": 2, "eval_every": 2, "batch_size": 2}
-    defend("rep-noise", toy_model, tmp_path / "out", options=options, data=DataSpec(str(tmp_path / "forget.jsonl")))
+    defend("rep-noise", toy_model, tmp_path / "out", options=options, data={"forget": str(tmp_path / "forget.jsonl")})
     before, after = (load_file(folder / "model.safetensors") for folder in (toy_model, tmp_path / "out"))
     assert {name: tensor.shape for name, tensor in after.items()} == {n: t.shape for n, t in before.items()}
     assert not torch.equal(after["lm_head.weight"], before["lm_head.weight"])

@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file
 
 from specdef.defences.base import Given
-from specdef.defences.data import DataSpec
 from specdef.defences.defend import defend
 from specdef.defences.descent import descend
 from specdef.defences.hidden import hidden_states
@@ -187,7 +186,7 @@ def test_a_defended_folder_is_plain(toy_model: Path, tmp_path: Path) -> None:
     lines = [json.dumps({"prompt": "Orla has", "completion": f" a {pet}"}) + "\n" for pet in ("cat", "dog")]
     (tmp_path / "forget.jsonl").write_text("".join(lines))
     options = {"steps": 2, "eval_every": 2, "batch_size": 2, "attack_steps": 2, "attack_every": 2}
-    defend("tar", toy_model, tmp_path / "out", options=options, data=DataSpec(str(tmp_path / "forget.jsonl")))
+    defend("tar", toy_model, tmp_path / "out", options=options, data={"forget": str(tmp_path / "forget.jsonl")})
     before, after = (load_file(folder / "model.safetensors") for folder in (toy_model, tmp_path / "out"))
     assert {name: tensor.shape for name, tensor in after.items()} == {n: t.shape for n, t in before.items()}
     assert not torch.equal(after["lm_head.weight"], before["lm_head.weight"])

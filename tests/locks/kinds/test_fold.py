@@ -161,7 +161,7 @@ def test_a_dry_run_writes_nothing(llama: Path, tmp_path: Path) -> None:
         ({"layers": [0, 0]}, "each once"),
         ({"num_layers": 3}, "`num_layers` must lie between 1 and 2; got 3"),
         ({"layers": [0], "num_layers": 1}, "exclude each other"),
-        ({"pairs": ["qk"]}, "`pairs` must be drawn from norm, vo, updown, fc, head; got 'qk'"),
+        ({"pairs": ["qk"]}, "`pairs` must be drawn from norm, vo, updown, fc, head, conv; got 'qk'"),
         ({"pairs": ["fc"]}, "`pairs` must be drawn from .* for this Llama checkpoint; got fc"),
         ({"channels": 0}, "`channels` must be at least 1"),
         ({"channels": 17}, r"`channels` must be at most 16, the channels of pair vo.0; got 17"),
