@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -154,8 +155,6 @@ def encode(data: DefenceData, loaded: LoadedModel, general: UtilityData) -> Data
 
 def token_likelihood(model: Any, rows: Batch, loaded: LoadedModel, *, size: int = 32) -> float:
     """exp of minus the mean loss per labelled token, in [0, 1]; 0 when it is not finite."""
-    import math
-
     import torch
 
     total, count = 0.0, 0
