@@ -59,7 +59,7 @@ def main() -> None:
             output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             found = json.loads(output.splitlines()[-1])
             ratio = found["plain"] / found["flushed"]
-            print(f"{name}: a step takes {found['plain']:.2f} s, {ratio:.2f} times as long as one that flushes subnormals")
+            print(f"{name}: a step takes {found['plain']:.2f} s, {ratio:.2f} times one that flushes subnormals")
 
 
 if __name__ == "__main__":
