@@ -23,7 +23,7 @@ from specdef.locks.manifest import Manifest
 from specdef.models.base import MODEL_KINDS, Batch, LoadedModel, ModelKind
 from specdef.tasks.base import TASKS, Task, TaskKind, TaskSpec
 from specdef.tasks.utility import UTILITIES, Utility, UtilityData
-from specdef.training.outcome import Outcome
+from specdef.training.outcome import Outcome, StopReason
 from specdef.training.recipe import Recipe
 
 SOURCE = Path(specdef.__file__).parent
@@ -188,6 +188,18 @@ def test_a_defence_that_changes_the_function_is_judged_from_the_undefended_model
     (ruined / RECORD).write_text("{}")
     lost = attack(ruined, tmp_path / "out", original=original, recipe=Recipe(lr=1e-6, steps=2), threads=1)
     assert lost.result.outcome is Outcome.COLLAPSE
+
+
+def test_what_a_defended_model_still_knows_is_a_break_only_within_the_budget(tmp_path: Path) -> None:
+    """At the target and useful: broken in 0 steps, and said so. At the target and ruined: it is trained like any other."""
+    original, recipe = write(tmp_path / "original"), Recipe(lr=1e-6, steps=2)
+    knows = attack(write(tmp_path / "knows", slope=2.0, offset=0.4), original=original, recipe=recipe, threads=1)
+    assert (knows.result.outcome, knows.result.step, knows.result.steps) == (Outcome.BROKEN, 0, 0)
+    assert knows.result.reason is StopReason.TARGET
+    ruined = attack(write(tmp_path / "ruined", slope=1.4, offset=0.6), original=original, recipe=recipe, threads=1)
+    assert ruined.result.evaluations[0].score == pytest.approx(1.0)
+    assert (ruined.result.outcome, ruined.result.steps) == (Outcome.COLLAPSE, 2)
+    assert ruined.result.reason is StopReason.BUDGET
 
 
 def test_curvature_is_that_of_the_kinds_loss(tmp_path: Path) -> None:

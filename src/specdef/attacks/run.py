@@ -98,7 +98,9 @@ def run_attack(
 
         kept = attack.keeps_function and not changed
         base, checked = (None, reference) if kept else (reference, None)
-        decide = partial(_decide, task=task, attack=attack, utility=general.utility, reference=checked, base=base)
+        decide = partial(
+            _decide, task=task, attack=attack, utility=general.utility, reference=checked, base=base, kept=kept
+        )
         run = train(trainer, evaluate, decide, progress=progress, on_step=on_step)
     judgement, note = judge(
         run.evaluations,
@@ -164,10 +166,9 @@ def _decide(
     utility: Utility,
     reference: float | None,
     base: float | None,
+    kept: bool,
 ) -> StopReason | None:
-    start = evaluations[0]
-    known = attack.keeps_function and start.score >= task.target
-    if len(evaluations) == 1 and (utility.changed(start.utility, reference) or known):
+    if len(evaluations) == 1 and _step_zero_fault(evaluations[0], reference, task, utility, kept):
         return StopReason.INVALID
     return should_stop(
         evaluations,
