@@ -213,6 +213,11 @@ class Architecture:
     remarks: tuple[str, ...] = ()
 
 
+def degree_of(activation: object) -> int | None:
+    """The degree an activation, as ``config.json`` names it, is positively homogeneous of; None where it is not."""
+    return HOMOGENEOUS_DEGREES.get(activation) if isinstance(activation, str) else None
+
+
 def fc_pairs(activation: object, inner: str, outer: str, *, transposed: bool = False) -> tuple[Pair, ...]:
     """The pair through a plain two-layer MLP: one where the activation is positively homogeneous, else none.
 
@@ -226,7 +231,7 @@ def fc_pairs(activation: object, inner: str, outer: str, *, transposed: bool = F
         >>> [pair.degree for pair in fc_pairs("relu", "fc1", "fc2")], fc_pairs("gelu", "fc1", "fc2")
         ([1], ())
     """
-    degree = HOMOGENEOUS_DEGREES.get(activation) if isinstance(activation, str) else None
+    degree = degree_of(activation)
     if degree is None:
         return ()
     out_axis, in_axis = (1, 0) if transposed else (0, 1)

@@ -225,7 +225,7 @@ class Copies:
                 "options": dict(plan.options),
                 "seed": plan.seed,
                 "text": self.text_digest if plan.method is not None else None,
-                **({} if plan.data is None else {"data": read_data(plan.data, seed=plan.seed).digests}),
+                **({} if plan.data is None else {"data": read_data(plan.data).digests}),
             }
         )
 

@@ -116,7 +116,7 @@ def named_data(given: Mapping[str, str | None], *, seed: int = 0) -> DataSpec:
     return DataSpec(forget, retain, given_task(None, train=forget, evaluate=asked, fields=fields, seed=seed), fields)
 
 
-def read_data(spec: DataSpec, *, seed: int = 0) -> DefenceData:
+def read_data(spec: DataSpec) -> DefenceData:
     """Read what a user named.
 
     Raises:
@@ -124,11 +124,14 @@ def read_data(spec: DataSpec, *, seed: int = 0) -> DefenceData:
     """
     fields = parse_fields(spec.fields)
     task = None if spec.task is None else make_task(spec.task)
-    if spec.forget is None and task is None:
+    if spec.forget is not None:
+        forget = _read(spec.forget, fields, "forget")
+    elif task is not None:
+        forget = task.samples
+    else:
         raise TaskError(
             "`forget` must be a file of rows to forget, or `task` a task whose samples they are; got neither."
         )
-    forget = _read(spec.forget, fields, "forget") if spec.forget is not None or task is None else task.samples
     retain = None if spec.retain is None else _read(spec.retain, fields, "retain")
     shared = len(set(forget) & set(retain or ()))
     if retain is not None and shared == len(set(retain)):
@@ -136,7 +139,7 @@ def read_data(spec: DataSpec, *, seed: int = 0) -> DefenceData:
             f"`retain` must have rows that are not to be forgotten; all {shared} of {spec.retain} are among them. "
             "Give other rows, or leave it out to keep general text."
         )
-    return DefenceData(tuple(forget), retain, task, shared)
+    return DefenceData(forget, retain, task, shared)
 
 
 def encode(data: DefenceData, loaded: LoadedModel, general: UtilityData) -> DataRows:
@@ -168,8 +171,7 @@ def token_likelihood(model: Any, rows: Batch, loaded: LoadedModel, *, size: int 
     return math.exp(-mean) if math.isfinite(mean) else 0.0
 
 
-def _read(path: str | None, fields: Mapping[str, str], argument: str) -> tuple[Any, ...]:
-    assert path is not None
+def _read(path: str, fields: Mapping[str, str], argument: str) -> tuple[Any, ...]:
     return tuple(row.sample for row in read_rows(Path(path), fields=fields, argument=argument))
 
 

@@ -88,6 +88,19 @@ def chosen_layer(layer: int | None, default: int, model: Any) -> int:
     return found
 
 
+def chosen_layers(layers: tuple[int, ...], default: tuple[int, ...], model: Any) -> tuple[int, ...]:
+    """The layers an option names, from 0, or the default where it names none.
+
+    Raises:
+        SpecdefError: the model lacks one of them.
+    """
+    count = layer_count(model)
+    found = layers or default
+    good = all(0 <= layer < count for layer in found)
+    require(good, "layers", f"be layers of the model, 0 to {count - 1}", list(found))
+    return found
+
+
 def mlp_outputs(model: Any, layers: range) -> list[str]:
     """Names of the weights of the projections out of the MLPs of some layers; biases are left out.
 

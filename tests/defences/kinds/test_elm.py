@@ -12,7 +12,7 @@ import torch
 
 from specdef.defences.base import Given
 from specdef.defences.descent import descend
-from specdef.defences.kinds.elm import ElmObjective, ElmOptions, _layers
+from specdef.defences.kinds.elm import ElmObjective, ElmOptions, default_layers
 from specdef.defences.objective import Rows
 from specdef.errors import SpecdefError
 
@@ -137,7 +137,7 @@ def test_a_few_steps_bring_the_model_to_the_target(toy_model: Path, given_for: M
 
 @pytest.mark.parametrize(("count", "wanted"), [(1, (0,)), (2, (0,)), (30, (3, 4, 5, 6)), (32, (4, 5, 6, 7))])
 def test_the_layers_follow_the_depth(count: int, wanted: tuple[int, ...]) -> None:
-    assert _layers((), count) == wanted
+    assert default_layers(count) == wanted
 
 
 def test_the_rank_follows_the_width(toy_model: Path, given_for: Make) -> None:

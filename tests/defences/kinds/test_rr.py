@@ -12,7 +12,7 @@ import torch
 from specdef.defences.base import Given
 from specdef.defences.descent import descend
 from specdef.defences.hidden import hidden_states
-from specdef.defences.kinds.rr import RrObjective, RrOptions
+from specdef.defences.kinds.rr import RrObjective, RrOptions, default_layers
 from specdef.defences.objective import Rows
 from specdef.errors import SpecdefError
 
@@ -133,9 +133,7 @@ def test_at_the_start_nothing_pulls_and_a_kick_gets_it_going(deep_model: Path, g
 
 @pytest.mark.parametrize(("count", "wanted"), [(1, (0,)), (2, (0, 1)), (30, (9, 19)), (32, (10, 21))])
 def test_the_layers_follow_the_depth(count: int, wanted: tuple[int, ...]) -> None:
-    from specdef.defences.kinds.rr import _layers
-
-    assert _layers((), count) == wanted
+    assert default_layers(count) == wanted
 
 
 def test_adapters_stand_up_to_the_last_chosen_layer(deep_model: Path, given_for: Make) -> None:

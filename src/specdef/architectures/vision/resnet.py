@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from specdef.architectures.spec import (
-    HOMOGENEOUS_DEGREES,
     INTERMEDIATE,
     Architecture,
     Config,
@@ -22,6 +21,7 @@ from specdef.architectures.spec import (
     PartNames,
     Place,
     Slot,
+    degree_of,
 )
 from specdef.errors import ArchitectureError
 
@@ -63,22 +63,33 @@ def _sizes(config: Config, key: str) -> list[int]:
 
 
 def _pairs(config: Config, dims: Dims) -> Sequence[Pair]:
-    activation = config.get("hidden_act")
-    degree = HOMOGENEOUS_DEGREES.get(activation) if isinstance(activation, str) else None
+    degree = degree_of(config.get("hidden_act"))
     if degree is None:
         return ()
     labels = ("first", "second")[: CONVOLUTIONS[config["layer_type"]] - 1]
     return [
-        Pair(
-            "conv",
-            tuple(Slot(_named(NORMALIZATION, number) + part, 0, INTERMEDIATE) for part in ("weight", "bias")),
-            (Slot(_named(CONVOLUTION, number + 1), 1, INTERMEDIATE),),
-            lambda d: d.intermediate,
-            degree=degree,
-            label=label,
-        )
+        conv_pair(_named(NORMALIZATION, number), _named(CONVOLUTION, number + 1), degree=degree, label=label)
         for number, label in enumerate(labels)
     ]
+
+
+def conv_pair(normalization: str, convolution: str, *, degree: int = 1, label: str = "") -> Pair:
+    """The pair of a BatchNorm and the next convolution of its block.
+
+    Args:
+        normalization: template of the BatchNorm's names, up to ``weight``.
+        convolution: template of the convolution's weight.
+        degree: the activation's between them.
+        label: what tells the pair from others of its block.
+    """
+    return Pair(
+        "conv",
+        tuple(Slot(normalization + part, 0, INTERMEDIATE) for part in ("weight", "bias")),
+        (Slot(convolution, 1, INTERMEDIATE),),
+        lambda d: d.intermediate,
+        degree=degree,
+        label=label,
+    )
 
 
 def _named(template: str, number: int) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from specdef.architectures.spec import (
-    INTERMEDIATE,
     Architecture,
     Config,
     Dims,
@@ -13,9 +12,8 @@ from specdef.architectures.spec import (
     Pair,
     PartNames,
     Place,
-    Slot,
 )
-from specdef.architectures.vision.resnet import RESNET, STATISTICS
+from specdef.architectures.vision.resnet import RESNET, STATISTICS, conv_pair
 from specdef.architectures.vision.resnet import places as stages
 
 STEM = "layer{layer}."
@@ -31,14 +29,7 @@ def _places(config: Config) -> list[Place]:
 
 
 def _pairs(config: Config, dims: Dims) -> Sequence[Pair]:
-    return (
-        Pair(
-            "conv",
-            tuple(Slot(f"{STEM}bn1.{part}", 0, INTERMEDIATE) for part in ("weight", "bias")),
-            (Slot(STEM + "conv2.weight", 1, INTERMEDIATE),),
-            lambda d: d.intermediate,
-        ),
-    )
+    return (conv_pair(STEM + "bn1.", STEM + "conv2.weight"),)
 
 
 RESNET_CIFAR = Architecture(

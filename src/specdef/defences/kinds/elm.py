@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from specdef.defences.adapters import AdapterObjective, AdapterOptions, with_adapters
 from specdef.defences.base import Given
 from specdef.defences.guided import continuations, continued, prefixed, steered
-from specdef.defences.hidden import layer_count
+from specdef.defences.hidden import chosen_layers, layer_count
 from specdef.defences.objective import Objective, Rows, require
 from specdef.defences.trained import ObjectiveDefence
 from specdef.models.tokens import token_ids
@@ -79,7 +79,7 @@ class ElmObjective(AdapterObjective):
         assert given.data_rows is not None
         model = given.loaded.model
         self.kind, self.options = given.loaded.kind, options
-        layers = _layers(options.layers, layer_count(model))
+        layers = chosen_layers(options.layers, default_layers(layer_count(model)), model)
         rank = options.rank or max(1, min(256, model.get_input_embeddings().embedding_dim // 4))
         self.novice = token_ids(given.loaded.processor, options.novice)
         self.expert = token_ids(given.loaded.processor, options.expert)
@@ -153,12 +153,10 @@ def _cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return -(target.exp() * logits.float().log_softmax(-1)).sum(-1).mean()
 
 
-def _layers(given: tuple[int, ...], count: int) -> tuple[int, ...]:
+def default_layers(count: int) -> tuple[int, ...]:
+    """Those from an eighth to a quarter of the depth, from 0; at least one."""
     start = count // 8
-    found = given or tuple(range(start, max(start + 1, count // 4)))
-    good = all(0 <= layer < count for layer in found)
-    require(good, "layers", f"be layers of the model, 0 to {count - 1}", list(found))
-    return found
+    return tuple(range(start, max(start + 1, count // 4)))
 
 
 class Elm(ObjectiveDefence):

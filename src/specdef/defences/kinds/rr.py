@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from specdef.defences.adapters import AdapterObjective, AdapterOptions, with_adapters
 from specdef.defences.base import Given
-from specdef.defences.hidden import hidden_states, layer_count, mean_distance, token_mean
+from specdef.defences.hidden import chosen_layers, hidden_states, layer_count, mean_distance, token_mean
 from specdef.defences.objective import Objective, Rows, require
 from specdef.defences.trained import ObjectiveDefence
 
@@ -54,7 +54,8 @@ class RrObjective(AdapterObjective):
     """
 
     def __init__(self, given: Given, options: RrOptions) -> None:
-        self.layers = _layers(options.layers, layer_count(given.loaded.model))
+        model = given.loaded.model
+        self.layers = chosen_layers(options.layers, default_layers(layer_count(model)), model)
         self.alpha, self.steps = options.alpha, options.steps
         self.model = with_adapters(
             given.loaded,
@@ -105,11 +106,9 @@ class RrObjective(AdapterObjective):
         return kept * self.moved(retain) + rerouted * self.alike(forget)
 
 
-def _layers(given: tuple[int, ...], count: int) -> tuple[int, ...]:
-    found = given or tuple(sorted({-(-count // 3) - 1, -(-2 * count // 3) - 1}))
-    good = all(0 <= layer < count for layer in found)
-    require(good, "layers", f"be layers of the model, 0 to {count - 1}", list(found))
-    return found
+def default_layers(count: int) -> tuple[int, ...]:
+    """Those at a third and two thirds of the depth, from 0."""
+    return tuple(sorted({-(-count // 3) - 1, -(-2 * count // 3) - 1}))
 
 
 class Rr(ObjectiveDefence):
