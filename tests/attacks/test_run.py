@@ -191,9 +191,9 @@ def test_a_defence_that_changes_the_function_is_judged_from_the_undefended_model
 
 
 def test_what_a_defended_model_still_knows_is_a_break_only_within_the_budget(tmp_path: Path) -> None:
-    """At the target and useful: broken in 0 steps, and said so. At the target and ruined: it is trained like any other."""
+    """At the target and useful: broken in 0 steps, and said so. At the target and ruined: trained like any other."""
     original, recipe = write(tmp_path / "original"), Recipe(lr=1e-6, steps=2)
-    knows = attack(write(tmp_path / "knows", slope=2.0, offset=0.4), original=original, recipe=recipe, threads=1)
+    knows = attack(write(tmp_path / "knows", slope=1.6, offset=0.4), original=original, recipe=recipe, threads=1)
     assert (knows.result.outcome, knows.result.step, knows.result.steps) == (Outcome.BROKEN, 0, 0)
     assert knows.result.reason is StopReason.TARGET
     ruined = attack(write(tmp_path / "ruined", slope=1.4, offset=0.6), original=original, recipe=recipe, threads=1)
