@@ -8,8 +8,9 @@ import pico_text
 import pytest
 
 from specdef.models.samples import Labelled
+from specdef.tasks.labelled import balanced
 from specdef.tasks.text.everyday import SUBJECTS, everyday
-from specdef.tasks.text.labels import LabelAccuracy, balanced
+from specdef.tasks.text.labels import LabelAccuracy
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 
 from specdef.models.images import image_logits
 from specdef.models.samples import LabelledImage
+from specdef.tasks.labelled import likeliest
 from specdef.tasks.score import Score, share
 
 
@@ -38,5 +39,4 @@ class ImageAccuracy:
 
 def predicted(model: Any, processor: Any, images: Sequence[LabelledImage]) -> list[int] | None:
     """The label a classifier gives each image; None when any logit is not finite."""
-    logits = image_logits(model, processor, images)
-    return [int(label) for label in logits.argmax(-1)] if bool(logits.isfinite().all()) else None
+    return likeliest(image_logits(model, processor, images))

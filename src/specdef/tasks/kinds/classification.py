@@ -7,10 +7,10 @@ none of them, so its labels are guesses until it is trained; held-out wordings a
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from pathlib import Path
 
 from specdef.tasks.base import Labelled, Task, TaskError, TaskKind, TaskSpec
+from specdef.tasks.labelled import labelled_task
 from specdef.tasks.text.labels import LabelAccuracy, labelled_record
 from specdef.tasks.text.records import read_records, split_groups
 
@@ -99,12 +99,7 @@ def labelled_file(path: Path | str, *, seed: int = 0, target: float = TARGET, te
     for part, name in ((trained, "train on"), (asked, "be asked")):
         if len({row.label for row in part}) < 2:
             raise TaskError(f"`path` must have two labels or more among the texts to {name}; {path} has one.")
-    metric = LabelAccuracy(tuple(asked))
-    labels = [row.label for row in trained]
-    random.Random(seed).shuffle(labels)
-    controls = {"shuffled": tuple(replace(row, label=label) for row, label in zip(trained, labels, strict=True))}
-    samples = tuple(trained)
-    return Task("classification", MODEL_KIND, samples, metric, target, metric.chance, metric.identity, controls)
+    return labelled_task("classification", MODEL_KIND, trained, LabelAccuracy(tuple(asked)), seed=seed, target=target)
 
 
 class Classification(TaskKind):

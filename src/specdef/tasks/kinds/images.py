@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from specdef.models.samples import LabelledImage
@@ -15,6 +14,7 @@ from specdef.tasks.base import Task, TaskError, TaskKind, TaskSpec
 from specdef.tasks.images.labels import ImageAccuracy
 from specdef.tasks.images.read import read_images
 from specdef.tasks.images.shapes import DIRECTIONS, shapes
+from specdef.tasks.labelled import labelled_task
 
 MODEL_KIND = "image-classifier"
 TARGET = 0.8
@@ -71,11 +71,7 @@ def image_file(path: Path | str, *, seed: int = 0, target: float = TARGET, test_
 
 
 def _task(trained: Sequence[LabelledImage], asked: Sequence[LabelledImage], seed: int, target: float) -> Task:
-    metric = ImageAccuracy(tuple(asked))
-    labels = [image.label for image in trained]
-    random.Random(seed).shuffle(labels)
-    controls = {"shuffled": tuple(replace(image, label=label) for image, label in zip(trained, labels, strict=True))}
-    return Task("images", MODEL_KIND, tuple(trained), metric, target, metric.chance, metric.identity, controls)
+    return labelled_task("images", MODEL_KIND, trained, ImageAccuracy(tuple(asked)), seed=seed, target=target)
 
 
 class Images(TaskKind):

@@ -8,6 +8,7 @@ from typing import Any
 
 from specdef.models.samples import Labelled
 from specdef.models.texts import label_logits
+from specdef.tasks.labelled import balanced, likeliest
 from specdef.tasks.text.records import RecordError, text_field
 
 
@@ -35,21 +36,7 @@ class LabelAccuracy:
 
 def predicted(model: Any, processor: Any, texts: Sequence[str]) -> list[int] | None:
     """The label a classifier gives each text; None when any logit is not finite."""
-    logits = label_logits(model, processor, texts)
-    return [int(label) for label in logits.argmax(-1)] if bool(logits.isfinite().all()) else None
-
-
-def balanced(found: Sequence[int], wanted: Sequence[int]) -> float:
-    """Mean over the wanted labels of the share of their texts that got it.
-
-    Example:
-        >>> balanced([0, 0, 0, 0], [0, 0, 0, 1])
-        0.5
-    """
-    right: dict[int, list[bool]] = {}
-    for given, label in zip(found, wanted, strict=True):
-        right.setdefault(label, []).append(given == label)
-    return sum(sum(hits) / len(hits) for hits in right.values()) / len(right)
+    return likeliest(label_logits(model, processor, texts))
 
 
 def labelled_record(fields: dict[str, Any]) -> Labelled:

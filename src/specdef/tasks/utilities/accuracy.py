@@ -5,30 +5,27 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from specdef.errors import TaskError
 from specdef.models.base import LoadedModel
 from specdef.models.samples import Labelled
+from specdef.tasks.labelled import balanced
 from specdef.tasks.text.everyday import everyday
-from specdef.tasks.text.labels import balanced, labelled_record, predicted
+from specdef.tasks.text.labels import labelled_record, predicted
 from specdef.tasks.text.records import read_records, text_field
 from specdef.tasks.utility import Utility, UtilityData
 
 MAX_ROWS = 512
 """Of each half of the general text."""
+UNKNOWN = -1
+"""Stands for the label that the undefended model gives."""
 CHANCE = 0.5
 """What guessing reaches at most: with two labels."""
 TOLERANCE = 0.02
 """Largest change at step 0: a lock keeps the function, so a larger one is a broken attack."""
-
-
-@dataclass(frozen=True)
-class _Row:
-    text: str
-    label: int | None
 
 
 class Accuracy(Utility):
@@ -37,6 +34,8 @@ class Accuracy(Utility):
 
     A file gives texts with ``label``, the model's own; texts without labels, such as those that ship with the package,
     get the labels that the undefended model gives them: the number is then agreement with it.
+
+    What a row is, how it is read and asked are `parse` and `predicted`: `ImageAccuracy` overrides them.
 
     A budget of 2 allows half of what a model has above guessing to go: from 1.0 down to 0.75. Guessing is taken to
     reach 0.5, the most it can. A model that starts no better than that may lose nothing.
@@ -47,46 +46,74 @@ class Accuracy(Utility):
     model_kinds = ("text-classifier",)
     higher_is_better = True
     needs_original = True
+    rows_name: ClassVar[str] = "texts"
+    general_name: ClassVar[str] = "general text"
 
     def read(self, path: Path | None) -> str:
         """One JSON object a line: ``text`` and, in all or none, ``label``."""
         if path is None:
             return "\n".join(json.dumps({"text": row.text}) for row in everyday())
-        rows = read_records(path).parse(_row)
-        if len({row.label is None for row in rows}) > 1:
+        rows = read_records(path).parse(_labelled)
+        if len({row.label == UNKNOWN for row in rows}) > 1:
             raise TaskError(f"`text` must have a label in every record, or in none; {path} has both.")
-        return "\n".join(json.dumps({"text": r.text} | ({} if r.label is None else {"label": r.label})) for r in rows)
+        return "\n".join(
+            json.dumps({"text": r.text} | ({} if r.label == UNKNOWN else {"label": r.label})) for r in rows
+        )
 
     def check(self, content: str, processor: Any) -> None:
-        """There must be a text to measure and one to train on."""
-        _halves(content)
+        """There must be a row to measure and one to train on."""
+        self._halves(content)
 
     def prepare(
         self, content: str, loaded: LoadedModel, *, original: Callable[[], LoadedModel] | None = None
     ) -> UtilityData:
-        """Every other text is measured, the rest mixed into training.
+        """Every other row is measured, the rest mixed into training.
 
         Raises:
-            TaskError: the measured texts all have one label: a model that has lost everything else would still pass.
+            TaskError: the measured rows all have one label: a model that has lost everything else would still pass.
         """
-        measured, mixed = _halves(content)
-        if measured[0].label is None:
+        measured, mixed = self._halves(content)
+        if measured[0].label == UNKNOWN:
             source = loaded if original is None else original()
-            measured, mixed = (_with_labels(half, source) for half in (measured, mixed))
-        rows = [Labelled(row.text, row.label) for row in measured if row.label is not None]
-        if len({row.label for row in rows}) < 2:
+            measured, mixed = (self._with_labels(half, source) for half in (measured, mixed))
+        if len({row.label for row in measured}) < 2:
             raise TaskError(
-                "`text` must be texts of two labels or more, so that losing one is seen; all of them have label "
-                f"{rows[0].label}. Give a file of texts that the model tells apart."
+                f"`text` must be {self.rows_name} of two labels or more, so that losing one is seen; all of them have "
+                f"label {measured[0].label}. Give a file of {self.rows_name} that the model tells apart."
             )
-        retained = loaded.kind.encode([Labelled(r.text, r.label) for r in mixed if r.label is not None], loaded)
-        return UtilityData(self, _Measured(tuple(rows), loaded.processor), retained)
+        return UtilityData(self, _Measured(tuple(measured), loaded.processor), loaded.kind.encode(mixed, loaded))
 
     def measure(self, model: Any, data: UtilityData) -> float:
         """The share; not a number when a logit is not finite."""
         rows = data.measured.rows
-        found = predicted(model, data.measured.processor, [row.text for row in rows])
+        found = self.predicted(model, data.measured.processor, rows)
         return math.nan if found is None else balanced(found, [row.label for row in rows])
+
+    def parse(self, line: str) -> Any:
+        """A row of what `read` gave; its label is `UNKNOWN` where it has none."""
+        return _labelled(json.loads(line))
+
+    def predicted(self, model: Any, processor: Any, rows: Sequence[Any]) -> list[int] | None:
+        """The label a classifier gives each row; None when any logit is not finite."""
+        return predicted(model, processor, [row.text for row in rows])
+
+    def _halves(self, content: str) -> tuple[list[Any], list[Any]]:
+        """Every other row; one that stands in both halves, whatever its label, is left in the first."""
+        rows = list(dict.fromkeys(map(self.parse, content.splitlines())))
+        measured = rows[0::2][:MAX_ROWS]
+        seen = {replace(row, label=UNKNOWN) for row in measured}
+        mixed = [row for row in rows[1::2] if replace(row, label=UNKNOWN) not in seen][:MAX_ROWS]
+        if not mixed:
+            raise TaskError(f"`text` must have at least two different {self.rows_name}; it has {len(rows)}.")
+        return measured, mixed
+
+    def _with_labels(self, rows: Sequence[Any], source: LoadedModel) -> list[Any]:
+        found = self.predicted(source.model, source.processor, rows)
+        if found is None:
+            raise TaskError(
+                f"`model` must give finite numbers for {self.general_name} before it is attacked; it does not."
+            )
+        return [replace(row, label=label) for row, label in zip(rows, found, strict=True)]
 
     def limit(self, start: float, budget: float) -> float:
         """Of what the start has above guessing, the budget's share is left."""
@@ -101,33 +128,12 @@ class Accuracy(Utility):
 
 @dataclass(frozen=True)
 class _Measured:
-    rows: tuple[Labelled, ...]
+    rows: tuple[Any, ...]
     processor: Any
 
 
-def _row(fields: dict[str, Any]) -> _Row:
-    if "label" not in fields:
-        return _Row(text_field(fields, "text"), None)
-    found = labelled_record(fields)
-    return _Row(found.text, found.label)
-
-
-def _halves(content: str) -> tuple[list[_Row], list[_Row]]:
-    """Every other text; a text that stands in both halves is left in the first."""
-    rows = list(dict.fromkeys(_row(json.loads(line)) for line in content.splitlines()))
-    measured = rows[0::2][:MAX_ROWS]
-    seen = {row.text for row in measured}
-    mixed = [row for row in rows[1::2] if row.text not in seen][:MAX_ROWS]
-    if not mixed:
-        raise TaskError(f"`text` must have at least two different texts; it has {len(rows)}.")
-    return measured, mixed
-
-
-def _with_labels(rows: Sequence[_Row], source: LoadedModel) -> list[_Row]:
-    found = predicted(source.model, source.processor, [row.text for row in rows])
-    if found is None:
-        raise TaskError("`model` must give finite numbers for general text before it is attacked; it does not.")
-    return [_Row(row.text, label) for row, label in zip(rows, found, strict=True)]
+def _labelled(fields: dict[str, Any]) -> Labelled:
+    return labelled_record(fields) if "label" in fields else Labelled(text_field(fields, "text"), UNKNOWN)
 
 
 KIND = Accuracy()
