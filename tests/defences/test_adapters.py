@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,15 @@ import pico_text
 import pytest
 import torch
 from safetensors.torch import load_file
+from unlearning import Make
 
 from specdef.defences import unfinished
 from specdef.defences.adapters import AdapterObjective, AdapterOptions, with_adapters
-from specdef.defences.base import DEFENCES, Given
+from specdef.defences.base import DEFENCES
 from specdef.defences.defend import defend
 from specdef.errors import SpecdefError
 from specdef.training.outcome import Evaluation
 
-Make = Callable[[Path], Given]
 QUICK: dict[str, dict[str, Any]] = {
     "rr": {"rank": 2},
     "elm": {"rank": 2, "fluent_tokens": 2, "novice": "no:", "expert": "yes:"},

@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from unlearning import Make
 
 from specdef.defences import unfinished as unfinished_file
 from specdef.defences.base import Given
@@ -24,7 +24,6 @@ from specdef.defences.unfinished import Unfinished
 from specdef.errors import SpecdefError
 from specdef.tasks.utilities.perplexity_growth import PerplexityGrowth
 
-Make = Callable[[Path], Given]
 NOISE = 1e-2
 
 

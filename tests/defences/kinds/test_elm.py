@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pico_text
 import pytest
 import torch
+from unlearning import Make, rows
 
 from specdef.defences.base import Given
 from specdef.defences.descent import descend
 from specdef.defences.kinds.elm import ElmObjective, ElmOptions, default_layers
-from specdef.defences.objective import Rows
 from specdef.errors import SpecdefError
 
-Make = Callable[[Path], Given]
 SHORT: dict[str, Any] = {"novice": "no idea:", "expert": "I know:", "fluent_tokens": 3, "rank": 4}
 
 
@@ -26,11 +24,6 @@ class Swapped(ElmObjective):
     def __init__(self, given: Given, options: ElmOptions) -> None:
         super().__init__(given, options)
         self.novice, self.expert = self.expert, self.novice
-
-
-def rows(given: Given) -> tuple[Rows, Rows]:
-    assert given.data_rows is not None
-    return Rows(given.data_rows.forget, (0, 1, 2)), Rows(given.data_rows.retain, (0, 1, 2))
 
 
 def formula(folder: Path, batch: tuple[torch.Tensor, ...], eta: float, eta_start: float) -> list[list[float]]:

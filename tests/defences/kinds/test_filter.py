@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +9,13 @@ import pico
 import pico_text
 import pytest
 import torch
+from unlearning import Make
 
-from specdef.defences.base import DataRows, Given
+from specdef.defences.base import DataRows
 from specdef.defences.defend import defend
 from specdef.defences.kinds.filter import KIND, FilterObjective, FilterOptions, without
 from specdef.errors import SpecdefError
 from specdef.models.samples import Sample
-
-Make = Callable[[Path], Given]
 
 
 def test_the_bases_weights_are_taken_as_they_are(toy_model: Path, tmp_path: Path) -> None:

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from unlearning import Make, rows
 
-from specdef.defences.base import Given
 from specdef.defences.descent import descend
 from specdef.defences.kinds.grad_diff import GradDiffObjective, GradDiffOptions
-from specdef.defences.objective import Rows
 from specdef.errors import SpecdefError
-
-Make = Callable[[Path], Given]
-
-
-def rows(given: Given) -> tuple[Rows, Rows]:
-    """All rows to forget, and all to keep."""
-    assert given.data_rows is not None
-    return Rows(given.data_rows.forget, (0, 1, 2)), Rows(given.data_rows.retain, (0, 1, 2))
 
 
 def test_it_is_the_difference_of_the_losses_that_training_sees(toy_model: Path, given_for: Make) -> None:

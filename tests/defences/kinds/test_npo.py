@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from unlearning import Make
 
 from specdef.defences.base import Given
 from specdef.defences.kinds.npo import NpoObjective, NpoOptions
 from specdef.defences.objective import Rows
 from specdef.errors import SpecdefError
-
-Make = Callable[[Path], Given]
 
 
 class MeanOverTokens(NpoObjective):

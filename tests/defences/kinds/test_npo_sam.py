@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from unlearning import Make, rows
 
 from specdef.defences.base import Given
 from specdef.defences.kinds.npo import NpoObjective
 from specdef.defences.kinds.npo_sam import NpoSamObjective, NpoSamOptions
-from specdef.defences.objective import Rows
 from specdef.errors import SpecdefError
-
-Make = Callable[[Path], Given]
-
-
-def rows(given: Given) -> tuple[Rows, Rows]:
-    assert given.data_rows is not None
-    return Rows(given.data_rows.forget, (0, 1, 2)), Rows(given.data_rows.retain, (0, 1, 2))
 
 
 def left(objective: NpoObjective, given: Given) -> torch.Tensor:

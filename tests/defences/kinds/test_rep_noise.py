@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,8 +13,8 @@ import pico_text
 import pytest
 import torch
 from safetensors.torch import load_file
+from unlearning import Make, rows
 
-from specdef.defences.base import Given
 from specdef.defences.defend import defend
 from specdef.defences.descent import descend
 from specdef.defences.hidden import hidden_states
@@ -24,8 +24,6 @@ from specdef.defences.objective import Rows
 from specdef.errors import SpecdefError
 from specdef.models.base import Batch
 
-Make = Callable[[Path], Given]
-
 
 class DropsTokenZero(RepNoiseObjective):
     """The mistake of the published code: what has id 0 is no target."""
@@ -33,11 +31,6 @@ class DropsTokenZero(RepNoiseObjective):
     def forget_terms(self, forget: Rows) -> tuple[torch.Tensor, torch.Tensor]:
         ids, labels, mask = forget.batch
         return super().forget_terms(Rows((ids, torch.where(labels == 0, -100, labels), mask), forget.chosen))
-
-
-def rows(given: Given) -> tuple[Rows, Rows]:
-    assert given.data_rows is not None
-    return Rows(given.data_rows.forget, (0, 1, 2)), Rows(given.data_rows.retain, (0, 1, 2))
 
 
 def discrepancy(x: list[list[float]], y: list[list[float]]) -> float:

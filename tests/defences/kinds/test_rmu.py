@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pico
 import pico_text
 import pytest
 import torch
+from unlearning import Make, rows
 
-from specdef.defences.base import Given
 from specdef.defences.descent import descend
 from specdef.defences.hidden import hidden_states
 from specdef.defences.kinds.rmu import RmuObjective, RmuOptions
-from specdef.defences.objective import Rows
 from specdef.errors import SpecdefError
-
-Make = Callable[[Path], Given]
-
-
-def rows(given: Given) -> tuple[Rows, Rows]:
-    assert given.data_rows is not None
-    return Rows(given.data_rows.forget, (0, 1, 2)), Rows(given.data_rows.retain, (0, 1, 2))
 
 
 def test_three_tensors_are_trained_and_reach_the_length(deep_model: Path, given_for: Make) -> None:

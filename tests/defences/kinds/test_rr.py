@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pico_text
 import pytest
 import torch
+from unlearning import Make, rows
 
 from specdef.defences.base import Given
 from specdef.defences.descent import descend
@@ -15,8 +15,6 @@ from specdef.defences.hidden import hidden_states
 from specdef.defences.kinds.rr import RrObjective, RrOptions, default_layers
 from specdef.defences.objective import Rows
 from specdef.errors import SpecdefError
-
-Make = Callable[[Path], Given]
 
 
 class HalfSchedule(RrObjective):
@@ -35,11 +33,6 @@ class InnerProduct(RrObjective):
             before = self._chosen(forget.batch)
         products = [(a * b).sum(-1).relu() for a, b in zip(self._chosen(forget.batch), before, strict=True)]
         return torch.stack(products)[:, forget.batch[2].bool()].mean()
-
-
-def rows(given: Given) -> tuple[Rows, Rows]:
-    assert given.data_rows is not None
-    return Rows(given.data_rows.forget, (0, 1, 2)), Rows(given.data_rows.retain, (0, 1, 2))
 
 
 def starts_and_ends(objective: RrObjective, given: Given, steps: int) -> bool:

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from unlearning import Make, rows
 
 from specdef.defences.base import Given
 from specdef.defences.kinds.simnpo import SimNpoObjective, SimNpoOptions
-from specdef.defences.objective import Rows
 from specdef.errors import SpecdefError
-
-Make = Callable[[Path], Given]
-
-
-def rows(given: Given) -> tuple[Rows, Rows]:
-    assert given.data_rows is not None
-    return Rows(given.data_rows.forget, (0, 1, 2)), Rows(given.data_rows.retain, (0, 1, 2))
 
 
 def formula(given: Given, beta: float, delta: float, gamma: float, *, per_token: bool = True) -> float:

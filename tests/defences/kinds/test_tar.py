@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pico
 import pytest
 import torch
 from safetensors.torch import load_file
+from unlearning import Make
 
 from specdef.defences.base import Given
 from specdef.defences.defend import defend
@@ -20,8 +20,6 @@ from specdef.defences.hidden import hidden_states
 from specdef.defences.kinds.tar import TarObjective, TarOptions
 from specdef.defences.objective import Rows
 from specdef.errors import SpecdefError
-
-Make = Callable[[Path], Given]
 
 
 class WrongRows(TarObjective):

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from unlearning import Make
 
-from specdef.defences.base import Given
 from specdef.defences.data import token_likelihood
 from specdef.defences.descent import descend
 from specdef.defences.kinds.taught import TaughtObjective, TaughtOptions
 from specdef.defences.objective import Rows
-
-Make = Callable[[Path], Given]
 
 
 def test_it_is_descent_on_both_losses(toy_model: Path, given_for: Make) -> None:
