@@ -40,6 +40,7 @@ HEAVY_HOMES = {
     "peft": {"attacks/interventions/lora.py", "defences/adapters.py", "locks/peft_layer.py"},
     "datasets": {"tasks/text/saved_data.py"},
     "pandas": {"core/results.py"},
+    "singd": {"training/optimizers.py"},
     "ray": {"certify/executors/ray.py"},
     "lm_eval": {"tasks/text/harness.py"},
     "cyllama": {"runtimes/kinds/llama_cpp.py"},

@@ -73,11 +73,16 @@ def test_t3_tries_adapters_everywhere_and_on_some_layers(held: Certificate) -> N
 def test_t2_tries_every_optimizer_clipping_batches_and_schedules(held: Certificate) -> None:
     recipes = [row.attack.recipe for row in held.cells if row.threat_model in ("T2", UNCOUNTED)]
     wanted = {"adamw", "sgd", "adafactor", "lion", "muon", "sophia", "adahessian", "kron", "soap", "lbfgs"}
-    assert wanted <= {recipe.optimizer for recipe in recipes}
+    assert {recipe.optimizer for recipe in recipes} == wanted
     assert any(recipe.max_grad_norm is None for recipe in recipes)
     assert any(recipe.batch_size == 16 for recipe in recipes)
     assert any(recipe.gradient_accumulation_steps == 2 for recipe in recipes)
     assert any(recipe.schedule == "constant" and recipe.warmup == 0.0 for recipe in recipes)
+
+
+def test_t2_tries_more_optimizers_on_a_classifier(tmp_path: Path) -> None:
+    found = synthetic.certify(tmp_path, synthetic.holds, ("T0", "T2"), multiplier=4.0, model_kind="text-classifier")
+    assert {"adadelta", "xmat", "kfac"} <= {row.attack.recipe.optimizer for row in found.cells}
 
 
 def test_t1_searches_down_to_a_decade_below_the_multiplier_and_above_the_window(held: Certificate) -> None:

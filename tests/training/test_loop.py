@@ -87,7 +87,8 @@ def test_every_row_is_seen_once_an_epoch_and_the_seed_decides_the_order() -> Non
 def test_every_optimizer_learns(toy_model: Path, name: str) -> None:
     """On one batch the loss falls, warm-up and all; learning rates are the optimizers' usual ones."""
     loaded = pico_text.loaded(toy_model)
-    lr = {"sgd": 0.1, "lbfgs": 0.5, "adafactor": 3e-2, "adahessian": 1e-2, "sophia": 6e-2, "lion": 1e-3}.get(name, 3e-3)
+    usual = {"sgd": 0.1, "lbfgs": 0.5, "adafactor": 3e-2, "adahessian": 1e-2, "sophia": 6e-2, "lion": 1e-3}
+    lr = {**usual, "adadelta": 1.0, "xmat": 3e-2}.get(name, 3e-3)
     recipe = Recipe(optimizer=name, lr=lr, steps=40, batch_size=4, retain_weight=0.0)
     trainer = make_trainer(loaded, recipe, CAUSAL.encode(facts().samples[:4], loaded), None)
     losses = [trainer.step() for _ in range(40)]

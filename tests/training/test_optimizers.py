@@ -74,3 +74,26 @@ def test_settings_survive_the_wire_and_stand_in_the_label():
     assert recipe_from_wire(recipe_to_wire(recipe)) == recipe
     assert hash(recipe) == hash(Recipe(optimizer_options=(("amsgrad", True), ("betas", (0.9, 0.95)))))
     assert "betas 0.9 0.95" in Attack(recipe).label
+
+
+def test_the_natural_gradient_takes_whole_layers_and_leaves_the_rest_to_adamw():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.LayerNorm(4), torch.nn.Linear(4, 4))
+    model[2].bias.requires_grad_(False)  # a layer trained in part
+    natural, plain = build_optimizer("kfac", model, lr=1e-3, weight_decay=0.0).param_groups
+    assert [id(p) for p in natural["params"]] == [id(p) for p in model[0].parameters()]
+    assert [id(p) for p in plain["params"]] == [id(p) for p in (*model[1].parameters(), model[2].weight)]
+
+
+@pytest.mark.parametrize(("name", "lr"), [("kfac", 0.05), ("adadelta", 1.0)])
+def test_it_learns(name, lr):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+    rows = torch.randn(64, 4)
+    labels = (rows[:, 0] > rows[:, 1]).long()
+    optimizer = build_optimizer(name, model, lr=lr, weight_decay=0.0)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(rows), labels)
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.3

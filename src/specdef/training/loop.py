@@ -132,7 +132,7 @@ class Trainer:
                         seen += float(loss.detach()) / len(drawn)
         self._clip()
         inner = getattr(self.optimizer, "optimizer", self.optimizer)
-        inner.step(hessian=diagonal)
+        inner.step(hessian=diagonal, **({"probes": signs} if self.spec.takes_probes else {}))
         return seen
 
 

@@ -14,7 +14,25 @@ from specdef.errors import SpecdefError
 if TYPE_CHECKING:
     import torch
 
-    Named = list[tuple[str, torch.nn.Parameter]]
+
+@dataclass(frozen=True)
+class Trained:
+    """What an optimizer is built over.
+
+    Attributes:
+        model: whose parameters they are.
+        named: (path, parameter) of everything that is trained.
+        tables: ids of parameters that are embeddings or output heads.
+    """
+
+    model: torch.nn.Module
+    named: list[tuple[str, torch.nn.Parameter]]
+    tables: set[int]
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """Without their paths."""
+        return [parameter for _, parameter in self.named]
 
 
 @dataclass(frozen=True)
@@ -22,44 +40,46 @@ class OptimizerSpec:
     """How one optimizer is built and driven.
 
     Attributes:
-        build: (parameters, lr, weight decay, ids of parameters that are embeddings) -> optimizer.
+        build: (what is trained, lr, weight decay) -> optimizer.
         curvature_every: steps between estimates of the Hessian's diagonal; 0 for first-order methods.
+        takes_probes: its step is given the random signs too that the estimate was made with.
         closure: the optimizer evaluates the loss itself, several times a step.
         library: where the implementation comes from.
         options: settings that a recipe may change, by the library's own names.
     """
 
-    build: Callable[[Any, float, float, set[int]], Any]
+    build: Callable[[Trained, float, float], Any]
     curvature_every: int = 0
+    takes_probes: bool = False
     closure: bool = False
     library: str = "torch"
     options: tuple[str, ...] = ()
 
 
-def _adamw(named: Named, lr: float, decay: float, embeddings: set[int]) -> Any:
+def _adamw(trained: Trained, lr: float, decay: float) -> Any:
     import torch
 
-    return torch.optim.AdamW([p for _, p in named], lr=lr, weight_decay=decay, fused=True)
+    return torch.optim.AdamW(trained.parameters, lr=lr, weight_decay=decay, fused=True)
 
 
-def _sgd(named: Named, lr: float, decay: float, embeddings: set[int]) -> Any:
+def _sgd(trained: Trained, lr: float, decay: float) -> Any:
     import torch
 
-    return torch.optim.SGD([p for _, p in named], lr=lr, momentum=0.9, weight_decay=decay)
+    return torch.optim.SGD(trained.parameters, lr=lr, momentum=0.9, weight_decay=decay)
 
 
-def _adafactor(named: Named, lr: float, decay: float, embeddings: set[int]) -> Any:
+def _adafactor(trained: Trained, lr: float, decay: float) -> Any:
     import torch
 
-    return torch.optim.Adafactor([p for _, p in named], lr=lr, weight_decay=decay)
+    return torch.optim.Adafactor(trained.parameters, lr=lr, weight_decay=decay)
 
 
-def _muon(named: Named, lr: float, decay: float, embeddings: set[int]) -> Any:
+def _muon(trained: Trained, lr: float, decay: float) -> Any:
     import torch
 
-    matrices = [p for _, p in named if p.ndim == 2 and id(p) not in embeddings]
+    matrices = [p for p in trained.parameters if p.ndim == 2 and id(p) not in trained.tables]
     chosen = set(map(id, matrices))
-    rest = [p for _, p in named if id(p) not in chosen]
+    rest = [p for p in trained.parameters if id(p) not in chosen]
     parts: list[Any] = []
     if matrices:
         parts.append(torch.optim.Muon(matrices, lr=lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
@@ -68,19 +88,57 @@ def _muon(named: Named, lr: float, decay: float, embeddings: set[int]) -> Any:
     return _joined(parts)
 
 
-def _lbfgs(named: Named, lr: float, decay: float, embeddings: set[int]) -> Any:
+def _lbfgs(trained: Trained, lr: float, decay: float) -> Any:
     import torch
 
-    return torch.optim.LBFGS([p for _, p in named], lr=lr, max_iter=4, history_size=10, line_search_fn="strong_wolfe")
+    return torch.optim.LBFGS(trained.parameters, lr=lr, max_iter=4, history_size=10, line_search_fn="strong_wolfe")
 
 
-def _third_party(name: str, **options: Any) -> Callable[[Any, float, float, set[int]], Any]:
-    def build(named: Named, lr: float, decay: float, embeddings: set[int]) -> Any:
+def _adadelta(trained: Trained, lr: float, decay: float) -> Any:
+    import torch
+
+    return torch.optim.Adadelta(trained.parameters, lr=lr, weight_decay=decay)
+
+
+def _xmat(trained: Trained, lr: float, decay: float) -> Any:
+    from specdef.training.xmat import XMat
+
+    return XMat(trained.parameters, lr, weight_decay=decay)
+
+
+def _kfac(trained: Trained, lr: float, decay: float) -> Any:
+    """The natural gradient on linear layers and convolutions that are trained whole, AdamW on the rest."""
+    import torch
+
+    if importlib.util.find_spec("singd") is None:
+        raise SpecdefError("Optimizer kfac needs singd. Run `pip install specdef[attack]`.")
+    from singd.optim.optimizer import SINGD
+
+    ours = set(map(id, trained.parameters))
+    layers = [
+        list(module.parameters(recurse=False))
+        for module in trained.model.modules()
+        if isinstance(module, SINGD.SUPPORTED_MODULES) and id(module.weight) not in trained.tables
+    ]
+    matrices = [p for layer in layers if ours.issuperset(map(id, layer)) for p in layer]
+    chosen = set(map(id, matrices))
+    rest = [p for p in trained.parameters if id(p) not in chosen]
+    parts: list[Any] = []
+    if matrices:
+        settings = {"kfac_like": True, "alpha1": 0.0, "normalize_lr_cov": True, "T": 1, "lr_cov": 0.1}
+        parts.append(SINGD(trained.model, matrices, lr=lr, weight_decay=decay, **settings))
+    if rest:
+        parts.append(torch.optim.AdamW(rest, lr=lr, weight_decay=decay, fused=True))
+    return _joined(parts)
+
+
+def _third_party(name: str, **options: Any) -> Callable[[Trained, float, float], Any]:
+    def build(trained: Trained, lr: float, decay: float) -> Any:
         if importlib.util.find_spec("pytorch_optimizer") is None:
             raise SpecdefError(f"Optimizer {name} needs pytorch-optimizer. Run `pip install specdef[attack]`.")
         import pytorch_optimizer
 
-        return getattr(pytorch_optimizer, name)([p for _, p in named], lr=lr, weight_decay=decay, **options)
+        return getattr(pytorch_optimizer, name)(trained.parameters, lr=lr, weight_decay=decay, **options)
 
     return build
 
@@ -101,8 +159,12 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
         _third_party("SOAP"), library=THIRD, options=("betas", "shampoo_beta", "precondition_frequency")
     ),
     "lbfgs": OptimizerSpec(_lbfgs, closure=True, options=("max_iter", "history_size")),
+    "adadelta": OptimizerSpec(_adadelta, options=("rho",)),
+    "xmat": OptimizerSpec(_xmat, 1, takes_probes=True, library="specdef", options=("momentum", "precondition_lr")),
+    "kfac": OptimizerSpec(_kfac, library="singd", options=("momentum", "damping", "lr_cov")),
 }
-"""sgd has momentum 0.9; muon is torch.optim.Muon on matrices and AdamW on the rest; kron is PSGD."""
+"""sgd has momentum 0.9; muon is torch.optim.Muon on matrices and AdamW on the rest; kron is PSGD; kfac is the natural
+gradient with K-FAC's form of the empirical Fisher matrix, without inverses."""
 
 
 def optimizer_spec(name: str) -> OptimizerSpec:
@@ -160,7 +222,8 @@ def build_optimizer(
         SpecdefError: unknown optimizer, or one without eps that is given one.
     """
     named = [(path, parameter) for path, parameter in model.named_parameters() if parameter.requires_grad]
-    optimizer: torch.optim.Optimizer = optimizer_spec(name).build(named, lr, weight_decay, _table_ids(model, is_head))
+    trained = Trained(model, named, _table_ids(model, is_head))
+    optimizer: torch.optim.Optimizer = optimizer_spec(name).build(trained, lr, weight_decay)
     if eps is not None:
         if not all(isinstance(group.get("eps"), float) for group in optimizer.param_groups):
             raise SpecdefError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
+from specdef.certify.cell import FIRST_KIND
 from specdef.certify.findings import Findings, learning_rate
 from specdef.certify.rates import rounded
 from specdef.certify.stages import Stage, run_stages
@@ -26,6 +27,8 @@ ORDINARY_LR = {
     "lbfgs": 0.1,
 }
 """Where each further optimizer is tried first; then downwards, as with Adam."""
+CLASSIFIER_LR = {"adadelta": 1.0, "xmat": 1e-2, "kfac": 1e-2}
+"""The same, of those that are tried on classifiers only, after the others."""
 
 
 class Optimizers(ThreatModel):
@@ -46,7 +49,8 @@ class Optimizers(ThreatModel):
         ]
         stages = [Stage("clipping and batch size", clipping), Stage("accumulation and a constant schedule", steady)]
         span = math.log10(max(study.multiplier, 1.0))
-        for name, ordinary in ORDINARY_LR.items():
+        further = ORDINARY_LR if study.model_kind == FIRST_KIND else {**ORDINARY_LR, **CLASSIFIER_LR}
+        for name, ordinary in further.items():
             if name == study.recipe.optimizer:
                 continue  # what T1 searched
             rates = {rounded(ordinary / 10 ** (share * span)) for share in (0.0, 0.5, 1.0)}
