@@ -81,7 +81,8 @@ def test_t2_tries_every_optimizer_clipping_batches_and_schedules(held: Certifica
 
 
 def test_t2_tries_more_optimizers_on_a_classifier(tmp_path: Path) -> None:
-    found = synthetic.certify(tmp_path, synthetic.holds, ("T0", "T2"), multiplier=4.0, model_kind="text-classifier")
+    study = replace(synthetic.study(multiplier=4.0), model_kind="text-classifier")
+    found = certify_study(study, Store(tmp_path), synthetic.Pretended(synthetic.holds), threats=["T0", "T2"])
     assert {"adadelta", "xmat", "kfac"} <= {row.attack.recipe.optimizer for row in found.cells}
 
 
