@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binom, binomtest, norm
 from scipy.stats import t as student
 
-from specdef.certify.statistics import Decision, Sequential, _variance, _wilson, score_interval
+from specdef.certify.statistics import DIFFER, Decision, Sequential, _variances, _wilson, score_interval
 from specdef.tasks.score import Score
 
 GROUPS, WORDINGS = 66, 6
@@ -125,7 +125,7 @@ def test_of_one_run_the_error_is_that_of_its_groups() -> None:
 
 @pytest.mark.parametrize("luck", [0.0, 0.2])
 def test_the_variance_is_that_of_a_two_way_layout(luck: float) -> None:
-    """Against sums written out; where seeds differ less than the rest of the table, they add nothing."""
+    """Against sums written out; where seeds hardly differ more than the rest of the table, they add nothing."""
     draw = np.random.default_rng(4)
     table = np.clip(draw.normal(0.5, 0.2, (3, 10)) + luck * np.array([[1], [0], [-1]]), 0, 1)
     seeds, groups, mean = 3, 10, table.mean()
@@ -136,13 +136,27 @@ def test_the_variance_is_that_of_a_two_way_layout(luck: float) -> None:
         for g in range(groups):
             rest += (table[s, g] - table[s].mean() - table[:, g].mean() + mean) ** 2
     rest /= (groups - 1) * (seeds - 1)
-    parts = [(of_groups, groups - 1)]
-    if of_seeds > rest:
-        parts += [(of_seeds, seeds - 1), (-rest, (groups - 1) * (seeds - 1))]
-    assert bool(of_seeds > rest) == (luck > 0)
-    variance = sum(value for value, _ in parts) / (seeds * groups)
-    freedom = variance**2 / sum((value / (seeds * groups)) ** 2 / df for value, df in parts)
-    assert _variance(table) == pytest.approx((variance, freedom), rel=1e-9)
+    parts = [(of_groups / (seeds * groups), groups - 1)]
+    if luck:
+        parts.append(((of_seeds - rest) / (seeds * groups), seeds - 1))
+    assert bool(of_seeds > DIFFER * rest) == (luck > 0)
+    found = _variances(table)
+    assert len(found) == len(parts)
+    for one, other in zip(found, parts, strict=True):
+        assert one == pytest.approx(other, rel=1e-9)
+
+
+def test_each_part_of_the_variance_counts_with_its_own_quantile() -> None:
+    """Two runs that fare differently: the seeds' part has one degree of freedom, and Student's 12.7."""
+    rows = np.array([[0.2, 0.5, 0.4, 0.3], [0.6, 0.9, 0.8, 0.8]])
+    found = score_interval([Score(float(row.mean()), tuple(row)) for row in rows])
+    (of_groups, _), (of_seeds, one) = _variances(rows)
+    assert one == 1
+    half = (of_groups * float(student.ppf(0.975, 3)) ** 2 + of_seeds * float(student.ppf(0.975, 1)) ** 2) ** 0.5
+    variance, mean = of_groups + of_seeds, rows.mean()
+    ends = _wilson(float(mean), float(mean * (1 - mean) / variance), half / variance**0.5)
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx(ends, rel=1e-12)
 
 
 def test_two_groups_are_enough_and_one_is_not() -> None:

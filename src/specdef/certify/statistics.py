@@ -15,6 +15,10 @@ from specdef.tasks.score import Score
 
 LEVEL = 0.95
 """Of an interval that is reported."""
+DIFFER = 1.75
+"""Seeds are taken to differ where their mean square is that many times the rest's: with three seeds that do not differ,
+one table in six shows as much. Without such a bar the intervals of alike seeds are too wide, see `make experiment
+NAME=coverage`."""
 
 
 def mean(values: Sequence[float]) -> float | None:
@@ -48,10 +52,12 @@ class Interval:
 def score_interval(scores: Sequence[Score], *, level: float = LEVEL) -> Interval | None:
     """Wilson's interval for the expected score over questions and seeds.
 
-    All runs are asked the same questions: groups of questions (facts) and seeds are crossed. The variance of the mean
-    is that of a two-way layout with random effects, (MS groups + MS seeds - MS rest) / (groups x seeds), the seeds'
-    part never below zero; Satterthwaite gives its degrees of freedom. Wilson's form, with the effective number of
-    questions p (1 - p) / variance, keeps the interval inside [0, 1] and of some width where every answer is right.
+    All runs are asked the same questions: groups of questions (facts) and seeds are crossed, a two-way layout with
+    random effects. Each part of the variance of the mean, MS groups / (groups x seeds) and (MS seeds - MS rest) /
+    (groups x seeds), counts with Student's quantile for its own degrees of freedom, and the squares of the two half
+    widths are added (Zou and Donner, Statistics in Medicine 27, 2008). The seeds' part counts where MS seeds is
+    `DIFFER` times MS rest or more. Wilson's form, with the effective number of questions p (1 - p) / variance, keeps
+    the interval inside [0, 1] and of some width where every answer is right.
 
     Args:
         scores: one a seed, at the evaluation that is judged.
@@ -64,26 +70,26 @@ def score_interval(scores: Sequence[Score], *, level: float = LEVEL) -> Interval
     if not rows or len(rows) < len(scores) or len({len(row) for row in rows}) > 1:
         return None
     table = np.array(rows)
-    mean, (variance, freedom) = float(table.mean()), _variance(table)
-    quantile = _student(level, freedom)
+    mean, parts = float(table.mean()), _variances(table)
+    variance = math.fsum(part for part, _ in parts)
+    half = math.sqrt(math.fsum(part * _student(level, freedom) ** 2 for part, freedom in parts))
+    quantile = half / math.sqrt(variance) if variance else _student(level, parts[0][1])
     effective = mean * (1 - mean) / variance if variance and 0 < mean < 1 else float(table.shape[1])
     return Interval(*_wilson(mean, effective, quantile), level, len(rows))
 
 
-def _variance(table: Float[np.ndarray, "seeds groups"]) -> tuple[float, float]:
-    """Variance of the mean of a table, and its degrees of freedom."""
+def _variances(table: Float[np.ndarray, "seeds groups"]) -> list[tuple[float, float]]:
+    """Parts of the variance of a table's mean, each with its degrees of freedom: the groups', then the seeds'."""
     seeds, groups = table.shape
     size, mean = seeds * groups, table.mean()
     by_group, by_seed = table.mean(0) - mean, table.mean(1) - mean
-    parts = [(seeds * (by_group**2).sum() / (groups - 1) / size, groups - 1)]
+    parts = [(float(seeds * (by_group**2).sum() / (groups - 1) / size), float(groups - 1))]
     if seeds > 1:
         rest = ((table - mean - by_group - by_seed[:, None]) ** 2).sum() / ((groups - 1) * (seeds - 1)) / size
         between = groups * (by_seed**2).sum() / (seeds - 1) / size
-        if between > rest:
-            parts += [(between, seeds - 1), (-rest, (groups - 1) * (seeds - 1))]
-    variance = math.fsum(part for part, _ in parts)
-    squares = math.fsum(part**2 / freedom for part, freedom in parts)
-    return float(variance), float(variance**2 / squares) if squares else float(groups - 1)
+        if between > DIFFER * rest:
+            parts.append((float(between - rest), float(seeds - 1)))
+    return parts
 
 
 def _student(level: float, freedom: float) -> float:
