@@ -42,6 +42,7 @@ HEAVY_HOMES = {
     "pandas": {"core/results.py"},
     "ray": {"certify/executors/ray.py"},
     "lm_eval": {"tasks/text/harness.py"},
+    "PIL": {"tasks/images/pictures.py"},
     "cyllama": {"runtimes/kinds/llama_cpp.py"},
     "onnxruntime": {"runtimes/kinds/onnxruntime.py"},
     "torchao": {"runtimes/kinds/torchao.py"},
