@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,13 @@ from specdef.training.outcome import Outcome
 from specdef.training.recipe import Recipe
 
 SEEDS = (0, 1, 2)
-COLUMNS = ("task", "trained on", "lr", "seeds", "reached the target", "score at the end, by seed", "growth, by seed")
+ORDINARY = Recipe()
+COLUMNS = ("task", "trained on", "lr", "seeds", "reached the target", "score at the end, by seed")
+ABOUT = """# The tasks, calibrated on the undefended model
+
+SmolLM2-135M: the bundled model for `biographies` and `mcqa`, a defended one for `unlearned` and `guard`. `mcqa` reads
+the facts of `biographies` from a file. Growth is that of perplexity on the worst of four general texts; the budget is
+2. A run on the task ends where the target is reached within it."""
 
 
 @dataclass(frozen=True)
@@ -44,22 +50,45 @@ class Case:
         model: finds or makes the folder.
         rates: learning rates on the task.
         control_rate: of the controls.
+        recipe: everything else of how it is trained.
+        utility: what is watched.
+        text: writes or finds the general data; None for what ships with the package.
+        label: of the task in the table; its name when None.
     """
 
     task: Callable[[], TaskSpec]
     model: Callable[[], Path]
     rates: tuple[float, ...]
     control_rate: float
+    recipe: Recipe = ORDINARY
+    utility: str = "perplexity-growth"
+    text: Callable[[], Path] | None = None
+    label: str | None = None
 
 
 def run(name: str) -> Path:
-    """Train, or read what is finished; write results/calibration.json and .md."""
+    """The tasks of language models."""
+    return calibrate(name, CASES, ABOUT, "growth")
+
+
+def calibrate(
+    name: str, cases: Sequence[Case], about: str, utility: str, *, more: Callable[[], Sequence[dict[str, Any]]] = list
+) -> Path:
+    """Train, or read what is finished; write results/NAME.json and .md.
+
+    Args:
+        name: of the experiment.
+        cases: what is calibrated.
+        about: title and what a reader must know first.
+        utility: what the last column of the table is called.
+        more: rows of further controls, measured when the cells are done.
+    """
     WORK.mkdir(exist_ok=True)
     where = resources()
     store = Store(WORK / name)
-    labelled = [(label, cell) for case in CASES for label, cell in cells_of(case)]
+    labelled = [(label, cell) for case in cases for label, cell in cells_of(case)]
     found = sweep([cell for _, cell in labelled], store, where.executor(), on_cell=say)
-    rows = [_row(label, cell) for (label, _), cell in zip(labelled, found, strict=True)]
+    rows = [_row(label, cell) for (label, _), cell in zip(labelled, found, strict=True)] + list(more())
     content = {
         "command": f"make experiment NAME={name}",
         "environment": plain(environment(where.device or "cpu")),
@@ -67,14 +96,14 @@ def run(name: str) -> Path:
     }
     write_json(HERE / "results" / f"{name}.json", content)
     path = HERE / "results" / f"{name}.md"
-    path.write_text(table(rows))
+    path.write_text(table(name, rows, about, utility))
     return path
 
 
 def cells_of(case: Case) -> list[tuple[dict[str, Any], Cell]]:
     """What is trained on, and the cell."""
-    study = _study(case)
-    about = {"task": study.spec.name, "chance": study.task.chance, "target": study.task.target}
+    study = study_of(case)
+    about = {"task": case.label or study.spec.name, "chance": study.task.chance, "target": study.task.target}
     found = [
         ({**about, "trained on": "the task"}, study.cell(study.original, lr=lr, seed=seed))
         for lr in case.rates
@@ -89,9 +118,18 @@ def cells_of(case: Case) -> list[tuple[dict[str, Any], Cell]]:
     return found
 
 
-def _study(case: Case) -> Study:
+def study_of(case: Case) -> Study:
+    """The case on its model, undefended."""
     folder = case.model()
-    return make_study(folder, folder, case.task(), utility="perplexity-growth", recipe=Recipe(), resources=resources())
+    return make_study(
+        folder,
+        folder,
+        case.task(),
+        text=None if case.text is None else case.text(),
+        utility=case.utility,
+        recipe=case.recipe,
+        resources=resources(),
+    )
 
 
 def _bundled() -> Path:
@@ -151,38 +189,31 @@ def _row(about: dict[str, Any], cell: StoredCell) -> dict[str, Any]:
         "score": last.score,
         "error": score.error,
         "interval": None if interval is None else [interval.low, interval.high],
-        "growth": last.utility,
+        "utility": last.utility,
         "seconds": cell.measured.seconds,
         "train_seconds": cell.measured.train_seconds,
     }
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(name: str, rows: Sequence[dict[str, Any]], about: str, utility: str) -> str:
     """Rows of one task, kind of training and rate together."""
     groups: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["task"], row["trained on"], row["lr"]), []).append(row)
-    lines = ["# The tasks, calibrated on the undefended model", ""]
-    lines += [
-        "SmolLM2-135M: the bundled model for `biographies` and `mcqa`, a defended one for `unlearned` and `guard`. "
-        "`mcqa` reads the facts of `biographies` from a file. Growth is that of perplexity on the worst of "
-        "four general texts; the budget is 2. A run on the task ends where the target is reached within it.",
-        "",
-        f"| {' | '.join(COLUMNS)} |",
-        "|---" * len(COLUMNS) + "|",
-    ]
+    columns = (*COLUMNS, f"{utility}, by seed")
+    lines = [about, "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for (task, trained, lr), found in groups.items():
         steps = ", ".join(str(row["step"]) for row in found if row["broken"])
         reached = f"{sum(row['broken'] for row in found)} of {len(found)}" + (f" (steps {steps})" if steps else "")
         scores = ", ".join(f"{row['score']:.3f}" for row in found)
-        growths = ", ".join(f"{row['growth']:.2f}" for row in found)
-        cells = (f"`{task}`", trained, rate(lr), str(len(found)), reached, scores, growths)
+        useful = ", ".join(f"{row['utility']:.2f}" for row in found)
+        cells = (f"`{task}`", trained, rate(lr), str(len(found)), reached, scores, useful)
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "Controls against chance, over three seeds, questions and seeds as one draw:", ""]
     for (task, trained, _), found in groups.items():
         if trained != "the task":
             lines.append(f"- `{task}`, {trained}: {_against_chance(found)}")
-    return "\n".join([*lines, "", "Command: `make experiment NAME=calibration`.", ""])
+    return "\n".join([*lines, "", f"Command: `make experiment NAME={name}`.", ""])
 
 
 def _against_chance(found: list[dict[str, Any]]) -> str:

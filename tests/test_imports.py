@@ -43,6 +43,7 @@ HEAVY_HOMES = {
     "singd": {"training/optimizers.py"},
     "ray": {"certify/executors/ray.py"},
     "lm_eval": {"tasks/text/harness.py"},
+    "PIL": {"tasks/images/pictures.py"},
     "cyllama": {"runtimes/kinds/llama_cpp.py"},
     "onnxruntime": {"runtimes/kinds/onnxruntime.py"},
     "torchao": {"runtimes/kinds/torchao.py"},

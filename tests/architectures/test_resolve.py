@@ -169,6 +169,23 @@ def test_an_unknown_tensor_in_a_block(headers: Headers) -> None:
         resolve(config, shapes)
 
 
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("resnet", "resnet.encoder.stages.1.gate.weight"),
+        ("resnet", "resnet.encoder.stages.1.layers.gate.weight"),
+        ("resnet-bare", "encoder.stages.1.gate.weight"),
+        ("resnet-cifar", "layer1.gate.weight"),
+        ("llama", "model.layers.gate.weight"),
+    ],
+)
+def test_an_unknown_tensor_beside_the_layers_under_their_name(family: str, name: str, headers: Headers) -> None:
+    """It may read what a block gives, or stand inside one under a name nobody knows."""
+    config, shapes = headers(family)
+    with pytest.raises(ArchitectureError, match=rf"Tensor {name} is not part of the .* map"):
+        resolve(config, {**shapes, name: (16, 16)})
+
+
 @pytest.mark.parametrize("method", ["gptq", "awq", "fp8", "bitsandbytes", "compressed-tensors", "mxfp4"])
 def test_quantization_config_is_refused_by_name(method: str, headers: Headers) -> None:
     config, shapes = headers("llama")

@@ -85,7 +85,8 @@ def resolve(config: Config, shapes: Shapes) -> ResolvedModel:
 
     Raises:
         ArchitectureError: unknown family, a quantised checkpoint, a required tensor is missing or has an unexpected
-            shape, or a layer holds a tensor the family's map does not know (it might consume a scaled channel).
+            shape, or a layer, or what stands beside the layers under their name, holds a tensor the family's map does
+            not know (it might consume a scaled channel).
     """
     family = architecture_of(config)
     refuse_quantized(config, family)
@@ -190,17 +191,18 @@ def _refuse_unknown_tensors(
     templates += [module + ".weight" for module in family.linears.values()] + list(family.others)
     known = re.compile("|".join({_name_pattern(_full_name(template, prefix), family) for template in templates}))
     stem = re.compile(_stem_pattern(family, prefix))
+    start = prefix + family.layer_stem.partition("{layer}")[0]
     paths = {place.path for place in places}
     for name in shapes:
         match = stem.match(name)
-        if match is None:
+        if match is None and not name.startswith(start):
             continue
-        if match.group(1) not in paths:
+        if match is not None and match.group(1) not in paths:
             raise ArchitectureError(
                 f"config.json says {len(places)} layers; found tensor {name}. "
                 "Check that config.json belongs to these weights."
             )
-        if known.match(name) is None:
+        if match is None or known.match(name) is None:
             _refuse_quantized_tensor(name)
             raise ArchitectureError(
                 f"Tensor {name} is not part of the {family.name} map, so what it consumes is unknown. "

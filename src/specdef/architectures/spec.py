@@ -175,7 +175,8 @@ class Architecture:
         name: family name for messages.
         model_types: the ``model_type`` values of ``config.json`` it covers.
         prefixes: what may stand before every tensor name, most specific first ("model." or "").
-        layer_stem: template of a layer's prefix; every tensor under it must be known.
+        layer_stem: template of a layer's prefix; every tensor under it, or under what stands before ``{layer}`` in it,
+            must be known.
         pairs: (config, dims) -> the pairs this configuration has.
         others: templates under ``layer_stem`` that are known and never edited (q_norm, rotary buffers); ``*`` allowed.
         linears: component name -> module template, what the inject lock may replace.

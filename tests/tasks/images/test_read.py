@@ -124,11 +124,11 @@ def test_a_fault_in_an_idx_file_is_named(files: dict[str, bytes], fault: str, tm
 def test_files_that_are_not_there_or_of_no_known_form(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=r"`path` must be an IDX file .*none.npz does not exist"):
         read_images(tmp_path / "none.npz")
-    with pytest.raises(TaskError, match=r"`path` must be an IDX file .* is a folder. Pack its images with numpy.savez"):
+    with pytest.raises(TaskError, match=r"`path` must be an IDX file .* is a folder without folders or batches"):
         read_images(tmp_path)
-    (tmp_path / "images.pkl").write_bytes(b"\x80\x04N.")
+    (tmp_path / "images.bin").write_bytes(b"\x00")
     with pytest.raises(TaskError, match=r"`path` must be an IDX file .* Its name must end in .npz or hold idx3-ubyte"):
-        read_images(tmp_path / "images.pkl")
+        read_images(tmp_path / "images.bin")
     path = write_idx(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(TaskError, match=r"`path` must have its labels beside it; .*labels-idx1-ubyte does not exist"):

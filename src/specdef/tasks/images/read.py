@@ -10,36 +10,61 @@ import numpy.typing as npt
 
 from specdef.errors import TaskError
 from specdef.models.samples import LabelledImage
+from specdef.tasks.images.cifar import cifar_files, is_pickle, read_cifar
 from specdef.tasks.images.idx import read_idx_pair
 from specdef.tasks.images.npz import read_npz
+from specdef.tasks.images.pictures import class_folders, read_pictures
 
-EXPECTED = "an IDX file of images (gzipped or not) or an npz file"
+EXPECTED = "an IDX file of images (gzipped or not), an npz file, a batch of CIFAR or a folder of class folders"
+Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+"""Images and labels."""
 
 
 def read_images(path: Path | str, *, argument: str = "path") -> list[LabelledImage]:
-    """The images of a file, in its order.
+    """The images of a file or folder, in its order.
 
     Args:
-        path: an npz file, or an IDX file of images with its labels beside it. Images are [n, height, width],
-            [n, channels, height, width] or [n, height, width, channels] with 1 or 3 channels; bytes from 0 to 255, or
-            floats from 0 to 1. Labels are whole numbers [n] from 0.
+        path: an npz file; an IDX file of images with its labels beside it; a batch of CIFAR-10 or CIFAR-100 for Python,
+            or the folder of its training batches; or a folder with a folder of pictures for every class, whose names in
+            order are the labels. Images are [n, height, width], [n, channels, height, width] or
+            [n, height, width, channels] with 1 or 3 channels; bytes from 0 to 255, or floats from 0 to 1. Labels are
+            whole numbers [n] from 0.
         argument: what the user gave it as.
 
     Raises:
         TaskError: it is none of these, and what it is instead; or a class below the largest label has no image.
     """
     path = Path(path)
-    if path.is_dir():
-        raise TaskError(f"`{argument}` must be {EXPECTED}; {path} is a folder. Pack its images with numpy.savez.")
-    if not path.is_file():
-        raise TaskError(f"`{argument}` must be {EXPECTED}; {path} does not exist.")
-    zipped = path.suffix == ".npz"
-    if not zipped and "idx" not in path.name:
-        raise TaskError(f"`{argument}` must be {EXPECTED}; got {path}. Its name must end in .npz or hold idx3-ubyte.")
-    images, labels = (read_npz if zipped else read_idx_pair)(path, argument=argument)
+    try:
+        images, labels = _read(path, argument)
+    except OSError as error:
+        raise TaskError(
+            f"`{argument}` must be {EXPECTED}; {path} cannot be read ({error.strerror}). Check its permissions."
+        ) from error
     pixels = _pixels(images, path, argument)
     _check_labels(labels, len(pixels), path, argument)
     return [LabelledImage.of(image, int(label)) for image, label in zip(pixels, labels, strict=True)]
+
+
+def _read(path: Path, argument: str) -> Arrays:
+    if path.is_dir():
+        if batches := cifar_files(path):
+            return read_cifar(batches, argument=argument)
+        if class_folders(path):
+            return read_pictures(path, argument=argument)
+        raise TaskError(
+            f"`{argument}` must be {EXPECTED}; {path} is a folder without folders or batches of CIFAR. Name a file of "
+            "it, or make a folder for every class."
+        )
+    if not path.is_file():
+        raise TaskError(f"`{argument}` must be {EXPECTED}; {path} does not exist.")
+    if path.suffix == ".npz":
+        return read_npz(path, argument=argument)
+    if "idx" in path.name:
+        return read_idx_pair(path, argument=argument)
+    if is_pickle(path):
+        return read_cifar([path], argument=argument)
+    raise TaskError(f"`{argument}` must be {EXPECTED}; got {path}. Its name must end in .npz or hold idx3-ubyte.")
 
 
 def _pixels(images: npt.NDArray[Any], path: Path, argument: str) -> npt.NDArray[Any]:

@@ -1,0 +1,93 @@
+"""Pictures in folders, a folder a class: PNG, JPEG and whatever else Pillow opens. The one file that imports Pillow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from specdef.errors import TaskError
+from specdef.models.loading import reason
+
+PLAIN = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB"}
+"""Pillow's modes that lose nothing -> what they are read as: grey or red, green, blue."""
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """The folders of a folder, in the order of their names: the first is label 0. Hidden ones are no classes."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def read_pictures(folder: Path, *, argument: str = "path") -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Images [n, channels, height, width] in bytes and labels [n], class by class, by name within each.
+
+    Files beside the class folders, and hidden ones, are not read.
+
+    Args:
+        folder: holds a folder of pictures for every class.
+        argument: what the user gave it as.
+
+    Raises:
+        TaskError: Pillow is not installed; a class is empty; a file is no picture or is damaged; or pictures differ in
+            size or in colour.
+    """
+    found: list[npt.NDArray[Any]] = []
+    labels: list[int] = []
+    first: Path | None = None
+    for label, place in enumerate(class_folders(folder)):
+        paths = sorted(path for path in place.iterdir() if not path.name.startswith("."))
+        if not paths:
+            raise TaskError(
+                f"`{argument}` must have a picture of every class; {place} is empty. Fill it, or remove it."
+            )
+        for path in paths:
+            found.append(_picture(path, argument))
+            labels.append(label)
+            first = first or path
+            if found[-1].shape != found[0].shape:
+                raise TaskError(
+                    f"`{argument}` must have pictures of one size, all grey or all in colour; {first} is "
+                    f"{_written(found[0])}, {path} is {_written(found[-1])}. Convert them."
+                )
+    return np.stack(found), np.array(labels, dtype=np.int64)
+
+
+def _picture(path: Path, argument: str) -> npt.NDArray[Any]:
+    image_module = _pillow()
+    if path.is_dir():
+        raise TaskError(
+            f"`{argument}` must be a folder of class folders that hold pictures; {path} is a folder. Name the folder "
+            "right above the classes."
+        )
+    try:
+        with image_module.open(path) as image:
+            image.verify()  # checksums, where the format has them; the picture must be opened anew afterwards
+        with image_module.open(path) as image:
+            mode = image.mode
+            plain = PLAIN.get(mode) if "transparency" not in image.info else None
+            pixels = None if plain is None else np.asarray(image.convert(plain))
+    except Exception as error:  # whatever a stranger's file makes Pillow raise
+        raise TaskError(
+            f"`{argument}` must hold readable pictures; {path} is not one ({reason(error)}). Replace or remove it."
+        ) from error
+    if pixels is None:
+        raise TaskError(
+            f"`{argument}` must hold pictures in grey or in red, green, blue, without transparency; {path} is "
+            f"{mode}. Convert it to RGB."
+        )
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise TaskError("Pictures need Pillow, which is not installed. Run `pip install specdef[images]`.") from error
+    return Image
+
+
+def _written(pixels: npt.NDArray[Any]) -> str:
+    channels, height, width = pixels.shape
+    return f"{height} x {width} pixels in {'grey' if channels == 1 else 'colour'}"
