@@ -18,7 +18,7 @@ from specdef.models.sources import find_model
     [
         (
             "no/such/folder",
-            "`original` must be a folder, a hub id such as org/name, smollm2-135m or minilm; got 'no/such",
+            "`original` must be a folder, a hub id such as org/name, smollm2-135m or minilm; got",
         ),
         ("org/name", "`original` 'org/name' is no local folder and could not be fetched from the hub"),
         ("x" * 5000, "`original` must be a folder; 'xxx.* is not usable"),
