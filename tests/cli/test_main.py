@@ -35,7 +35,7 @@ def run() -> Iterator[Run]:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["lock", "nowhere", "OUT"], "`model` must be a folder, a hub id such as org/name, or smollm2-135m"),
+        (["lock", "nowhere", "OUT"], "`model` must be a folder, a hub id such as org/name, smollm2-135m or minilm"),
         (["lock", "MODEL", "MODEL/inside"], "`out` must lie outside the model folder"),
         (["lock", "MODEL", "MODEL"], "`out` must be a new folder"),
         (["lock", "MODEL", "OUT", "--multiplier", "1e4"], "`multiplier` must be a power of two for an exact lock"),
@@ -88,7 +88,7 @@ def run() -> Iterator[Run]:
         (["sign", "MODEL", "--key", "nokey"], "`key` must be readable; nokey is not"),
         (["sign", "MODEL", "--key", "QUIZ"], "`key` must be an elliptic-curve key"),
         (["inspect", "MODEL", "--plot", "x.jpg"], "`plot` must be a file ending in .png"),
-        (["fetch", "gpt-5", "OUT"], "`name` must be smollm2-135m"),
+        (["fetch", "gpt-5", "OUT"], "`name` must be one of the bundled models"),
         (["attack", "MODEL", "--out", "OUT", "--lr", "0"], "`lr` must be a number above 0; got 0.0"),
         (["attack", "MODEL", "--out", "OUT", "--lr", "-1e-5"], "`lr` must be a number above 0"),
         (["attack", "MODEL", "--out", "OUT", "--optimizer", "adamv"], "got 'adamv'. Did you mean 'adamw'?"),

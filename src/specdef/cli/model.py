@@ -1,4 +1,4 @@
-"""fetch and demo: the bundled real model, and what the library does to it in a few minutes."""
+"""fetch and demo: the bundled real models, and what the library does to it in a few minutes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from specdef.errors import SpecdefError
 
 
 def fetch(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="smollm2-135m, or resnet20-cifar:FILE.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="smollm2-135m, minilm, or resnet20-cifar:FILE.")],
     out: Out,
     dtype: Annotated[str, option("fp32 or bf16.")] = "fp32",
 ) -> None:
-    """Write the bundled real model, or a file of weights whose architecture is named, as a plain Hugging Face folder.
+    """Write a bundled real model, or a file of weights whose architecture is named, as a plain Hugging Face folder.
 
     Example: specdef fetch smollm2-135m smollm2 --dtype bf16
     """

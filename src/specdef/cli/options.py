@@ -34,7 +34,7 @@ TRAINING, PARTS, REWRITING, EVALUATION, OUTPUT = (
     "Evaluation",
     "Output",
 )
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, a hub id, or smollm2-135m.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, a hub id, smollm2-135m or minilm.")]
 Locked = Annotated[Path, typer.Argument(metavar="LOCKED", help="The locked folder.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="The folder to create.")]
 Results = Annotated[Path, typer.Argument(metavar="DIR", help="Results of attack, certify or run.")]

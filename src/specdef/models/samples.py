@@ -28,6 +28,23 @@ class Labelled:
     text: str
     label: int
 
+    @property
+    def read(self) -> str | tuple[str, str]:
+        """What a classifier reads: a text, or a pair of texts."""
+        return self.text
+
+
+@dataclass(frozen=True)
+class LabelledPair(Labelled):
+    """A pair of texts and the index of its label."""
+
+    second: str
+
+    @property
+    def read(self) -> tuple[str, str]:
+        """Both texts."""
+        return self.text, self.second
+
 
 @dataclass(frozen=True)
 class LabelledImage:

@@ -1,4 +1,4 @@
-"""Where models come from: a local folder, a hub id, or the bundled one."""
+"""Where models come from: a local folder, a hub id, or a bundled one."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 from specdef.core.text import shown
 from specdef.errors import CheckpointError
-from specdef.models.bundled import BUNDLED, fetch
+from specdef.models.bundled import PACKAGED, fetch
 
 
 def find_model(name: str, *, argument: str = "model") -> Path:
-    """The folder of a model given as a path, a hub id, or ``smollm2-135m``.
+    """The folder of a model given as a path, a hub id, or the name of a bundled one (``smollm2-135m``, ``minilm``).
 
-    The bundled model is written once to the cache folder (``$SPECDEF_CACHE`` or ``~/.cache/specdef``).
+    A bundled model is written once to the cache folder (``$SPECDEF_CACHE`` or ``~/.cache/specdef``).
 
     Raises:
         CheckpointError: nothing of that name, a folder that holds no model, or the hub cannot be reached.
@@ -32,15 +32,17 @@ def find_model(name: str, *, argument: str = "model") -> Path:
         raise CheckpointError(
             f"`{argument}` must be a folder; {name[:60]!r} is not usable ({error.strerror})."
         ) from error
-    if name == BUNDLED:
-        cached = cache_folder() / f"{BUNDLED}-fp32"
+    if name in PACKAGED:
+        cached = cache_folder() / f"{name}-fp32"
         if not cached.is_dir():
             cached.parent.mkdir(parents=True, exist_ok=True)
-            fetch(BUNDLED, cached)
+            fetch(name, cached)
         return cached
     if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
         return _from_hub(name, argument)
-    raise CheckpointError(f"`{argument}` must be a folder, a hub id such as org/name, or {BUNDLED}; got {name!r}.")
+    raise CheckpointError(
+        f"`{argument}` must be a folder, a hub id such as org/name, {' or '.join(PACKAGED)}; got {name!r}."
+    )
 
 
 def cache_folder() -> Path:

@@ -10,7 +10,7 @@ import pytest
 
 from specdef.tasks.base import TaskError, TaskSpec, make_task
 from specdef.tasks.kinds.classification import ASKED, PLACES, TRAINED, labelled_file, places
-from specdef.tasks.text.labels import LabelAccuracy
+from specdef.tasks.text.labels import LabelScore
 
 
 def write(path: Path, rows: list[Any]) -> Path:
@@ -18,8 +18,8 @@ def write(path: Path, rows: list[Any]) -> Path:
     return path
 
 
-def asked(task: Any) -> LabelAccuracy:
-    assert isinstance(task.metric, LabelAccuracy)
+def asked(task: Any) -> LabelScore:
+    assert isinstance(task.metric, LabelScore)
     return task.metric
 
 
@@ -78,10 +78,10 @@ def test_a_file_is_split_by_its_texts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"label": "1"}, "line 2: `label` must be a whole number from 0; got '1'"),
-        ({"label": True}, "line 2: `label` must be a whole number from 0; got True"),
-        ({"label": -1}, "line 2: `label` must be a whole number from 0; got -1"),
-        ({"label": None}, "line 2: `label` must be a whole number from 0; got None"),
+        ({"label": "one"}, "line 2: labels must be numbers everywhere, or names; here is 'one', first 0"),
+        ({"label": True}, "line 2: `label` must be a whole number from 0, or a name; got True"),
+        ({"label": -1}, "line 2: `label` must be a whole number from 0, or a name; got -1"),
+        ({"label": None}, "line 2: `label` must be a whole number from 0, or a name; got None"),
         ({"text": " "}, "line 2: `text` must be a text that is not blank"),
     ],
 )
@@ -96,3 +96,42 @@ def test_one_label_teaches_nothing(tmp_path: Path) -> None:
     path = write(tmp_path / "rows", [{"text": f"Text {n}", "label": 1} for n in range(8)])
     with pytest.raises(TaskError, match=r"`path` must have two labels or more among the texts to train on; .* has one"):
         labelled_file(path)
+
+
+def test_a_second_file_is_asked_and_scored_as_the_user_says(tmp_path: Path) -> None:
+    train, evaluate = tmp_path / "train.tsv", tmp_path / "dev.tsv"
+    train.write_text("sentence1\tsentence2\tlabel\na\tb\tno\nc\td\tyes\n")
+    evaluate.write_text("sentence1\tsentence2\tlabel\ne\tf\tyes\ng\th\tyes\ni\tj\tno\nE\tF\tyes\n")
+    task = make_task(TaskSpec("classification", str(train), eval=str(evaluate), scorer="f1", target=0.9))
+    assert [row.read for row in task.samples] == [("a", "b"), ("c", "d")]
+    assert [row.label for row in asked(task).rows] == [1, 1, 0, 1]
+    assert task.chance == pytest.approx(2 * 0.75 / 1.75), "who always says yes"
+    groups = asked(task).groups
+    assert groups is not None
+    assert len(set(groups)) == 3, "one text in two spellings is one piece of evidence"
+    other = make_task(TaskSpec("classification", str(train), eval=str(evaluate), scorer="matthews"))
+    assert (other.chance, other.identity["scorer"]) == (0.0, "matthews")
+    assert other.fingerprint() != task.fingerprint()
+    plain = make_task(TaskSpec("classification", str(train), eval=str(evaluate)))
+    assert plain.chance == 0.5
+    assert "scorer" not in plain.identity
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        (
+            TaskSpec("classification", "x.tsv", scorer="exact"),
+            "`scorer` must be accuracy or f1 or matthews with task cl",
+        ),
+        (TaskSpec("classification", scorer="f1"), "`scorer` must be left out with task classification"),
+        (TaskSpec("classification", eval="x.tsv"), "`eval` must be given with `train`"),
+        (
+            TaskSpec("classification", "x.tsv", fields="prompt=x"),
+            "`fields` must map any of text, pair, label; got 'prompt'",
+        ),
+    ],
+)
+def test_what_fits_no_file_is_refused_before_it_is_read(spec: TaskSpec, sentence: str) -> None:
+    with pytest.raises(TaskError, match=sentence):
+        make_task(spec)

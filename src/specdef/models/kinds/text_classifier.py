@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 class TextClassifier(Classifier):
-    """Samples are `specdef.models.samples.Labelled`.
+    """Samples are `specdef.models.samples.Labelled`, texts or pairs of texts.
 
-    A batch is token ids [rows, tokens], labels [rows] and attention mask [rows, tokens].
+    A batch is token ids [rows, tokens], labels [rows], attention mask [rows, tokens] and, where `encode_texts` gives
+    it, which text of a pair a token belongs to [rows, tokens].
     """
 
     name = "text-classifier"
@@ -72,20 +73,22 @@ class TextClassifier(Classifier):
                 f"`task` must have labels that the model has, from 0 to {labels - 1}; {wrong.text[:60]!r} has "
                 f"{wrong.label}. Give another file, or a model with more labels."
             )
-        ids, mask = encode_texts([sample.text for sample in samples], loaded.model, loaded.processor)
-        return ids, torch.tensor([sample.label for sample in samples]), mask
+        ids, *rest = encode_texts([sample.read for sample in samples], loaded.model, loaded.processor)
+        return ids, torch.tensor([sample.label for sample in samples]), *rest
 
     def batch(self, rows: Batch, chosen: Sequence[int]) -> Batch:
         """Trimmed to the longest row."""
-        ids, labels, mask = (tensor[list(chosen)] for tensor in rows)
+        ids, labels, mask, *types = (tensor[list(chosen)] for tensor in rows)
         width = int(mask.sum(-1).max())
-        return ids[:, :width], labels, mask[:, :width]
+        return ids[:, :width], labels, mask[:, :width], *(one[:, :width] for one in types)
 
     def predictions(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits and labels of every text."""
+        from specdef.models.texts import model_inputs
+
         device = next(model.parameters()).device
-        ids, labels, mask = (tensor.to(device) for tensor in batch)
-        logits: torch.Tensor = model(input_ids=ids, attention_mask=mask).logits
+        ids, labels, *rest = (tensor.to(device) for tensor in batch)
+        logits: torch.Tensor = model(**model_inputs(ids, *rest)).logits
         return logits, labels
 
     def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""`classification`: teach a classifier labels it was not made for. Invented places, or a user's file.
+"""`classification`: teach a classifier labels it was not made for. Invented places, or a user's texts or pairs.
 
 The bundled places are harmless: half of them lie in an invented north, half in an invented south. A classifier knows
 none of them, so its labels are guesses until it is trained; held-out wordings ask whether the places were learned.
@@ -7,12 +7,15 @@ none of them, so its labels are guesses until it is trained; held-out wordings a
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 
 from specdef.tasks.base import Labelled, Task, TaskError, TaskKind, TaskSpec
+from specdef.tasks.confusion import SCORERS
 from specdef.tasks.labelled import labelled_task
-from specdef.tasks.text.labels import LabelAccuracy, labelled_record
-from specdef.tasks.text.records import read_records, split_groups
+from specdef.tasks.text.labelled_rows import labelled_fields, read_labelled
+from specdef.tasks.text.labels import LabelScore
+from specdef.tasks.text.records import split_groups
 
 MODEL_KIND = "text-classifier"
 TARGET = 0.8
@@ -73,33 +76,52 @@ def places(*, seed: int = 0, target: float = TARGET) -> Task:
             Labelled(wording.format(place=place), int(place in ones)) for place in PLACES for wording in wordings
         )
 
-    metric = LabelAccuracy(rows(ASKED, ones))
+    metric = LabelScore(rows(ASKED, ones))
     controls = {"shuffled": rows(TRAINED, shuffled)}
     samples = rows(TRAINED, ones)
     return Task("classification", MODEL_KIND, samples, metric, target, metric.chance, metric.identity, controls)
 
 
-def labelled_file(path: Path | str, *, seed: int = 0, target: float = TARGET, test_share: float = 0.25) -> Task:
-    """Texts with labels from a file, some to train on and others to be asked.
-
-    The file has one JSON object per line, or is a JSON list; each has ``text`` and ``label``, the index of one of the
-    model's labels.
+def labelled_file(
+    path: Path | str,
+    evaluate: Path | str | None = None,
+    *,
+    scorer: str = "accuracy",
+    fields: Mapping[str, str] | None = None,
+    seed: int = 0,
+    target: float = TARGET,
+    test_share: float = 0.25,
+) -> Task:
+    """Texts, or pairs of texts, with labels from a file; for its form see `read_labelled`.
 
     Args:
         path: the file.
-        seed: decides which texts are asked.
-        target: the share labelled rightly, each label weighing the same, at which the attack has reached its aim.
-        test_share: share of the texts that is asked.
+        evaluate: another file, all of which is asked; some texts of the first are when None.
+        scorer: what is measured, see `LabelScore`.
+        fields: any of text, pair, label -> what the files call it.
+        seed: decides which texts are asked, and the labels of the control.
+        target: the score at which the attack has reached its aim.
+        test_share: share of the texts that is asked, where there is no other file.
 
     Raises:
-        TaskError: the file is unusable, and where; it has one label only; or the target is not above chance.
+        TaskError: a file is unusable, and where; it has one label only; or the target is not above chance.
     """
-    rows = read_records(path).parse(labelled_record)
-    trained, asked = split_groups(rows, lambda row: " ".join(row.text.casefold().split()), share=test_share, seed=seed)
-    for part, name in ((trained, "train on"), (asked, "be asked")):
+    if evaluate is None:
+        (rows,) = read_labelled([path], fields=fields)
+        trained, asked = split_groups(rows, _written, share=test_share, seed=seed)
+    else:
+        trained, asked = read_labelled([path, evaluate], fields=fields)
+    for part, name, file in ((trained, "train on", path), (asked, "be asked", evaluate or path)):
         if len({row.label for row in part}) < 2:
-            raise TaskError(f"`path` must have two labels or more among the texts to {name}; {path} has one.")
-    return labelled_task("classification", MODEL_KIND, trained, LabelAccuracy(tuple(asked)), seed=seed, target=target)
+            raise TaskError(f"`path` must have two labels or more among the texts to {name}; {file} has one.")
+    metric = LabelScore(tuple(asked), scorer, tuple(map(_written, asked)))
+    return labelled_task("classification", MODEL_KIND, trained, metric, seed=seed, target=target)
+
+
+def _written(row: Labelled) -> str:
+    """What is the same text but for case and spaces is one."""
+    texts = (row.read,) if isinstance(row.read, str) else row.read
+    return "\n".join(" ".join(text.casefold().split()) for text in texts)
 
 
 class Classification(TaskKind):
@@ -109,12 +131,28 @@ class Classification(TaskKind):
     model_kind = MODEL_KIND
     takes_file = True
 
+    def check(self, spec: TaskSpec) -> None:
+        """A scorer is one; another file to ask and names of columns come with a file to train on."""
+        if spec.path is None:
+            return super().check(spec)
+        if spec.scorer is not None and spec.scorer not in SCORERS:
+            raise TaskError(f"`scorer` must be {' or '.join(SCORERS)} with task {self.name}; got {spec.scorer!r}.")
+        labelled_fields(spec.fields)
+        return None
+
     def make(self, spec: TaskSpec) -> Task:
         """The file's texts, or the invented places."""
         target = TARGET if spec.target is None else spec.target
         if spec.path is None:
             return places(seed=spec.seed, target=target)
-        return labelled_file(spec.path, seed=spec.seed, target=target)
+        return labelled_file(
+            spec.path,
+            spec.eval,
+            scorer=spec.scorer or "accuracy",
+            fields=labelled_fields(spec.fields),
+            seed=spec.seed,
+            target=target,
+        )
 
 
 KIND = Classification()

@@ -1,40 +1,59 @@
-"""Scores of classifiers: labels given rightly."""
+"""Scores of text classifiers: labels given rightly."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 from specdef.models.samples import Labelled
-from specdef.models.texts import label_logits
-from specdef.tasks.labelled import balanced, likeliest
+from specdef.models.texts import Text, label_logits
+from specdef.tasks.confusion import SCORERS, label_score
+from specdef.tasks.labelled import likeliest
+from specdef.tasks.score import Score
 from specdef.tasks.text.records import RecordError, text_field
 
 
 @dataclass(frozen=True)
-class LabelAccuracy:
-    """Share of texts that get their label, each label weighing the same: who always gives one label gets one share."""
+class LabelScore:
+    """How well a classifier labels some texts.
+
+    Attributes:
+        rows: the texts and their labels.
+        scorer: ``accuracy``, each label weighing the same, so that who always gives one label gets one share; ``f1``;
+            or ``matthews``.
+        groups: per row, what it belongs to: rows of a group stand or fall together. None where no error is told.
+    """
 
     rows: tuple[Labelled, ...]
+    scorer: str = "accuracy"
+    groups: tuple[Hashable, ...] | None = None
 
-    def __call__(self, model: Any, processor: Any) -> float:
+    def __call__(self, model: Any, processor: Any) -> Score:
         """Score a model; 0 when any logit is not finite, so that a broken model never scores by luck."""
-        found = predicted(model, processor, [row.text for row in self.rows])
-        return 0.0 if found is None else balanced(found, [row.label for row in self.rows])
+        found = predicted(model, processor, [row.read for row in self.rows])
+        groups = range(len(self.rows)) if self.groups is None else self.groups
+        if found is None:
+            score = Score(0.0, (0.0,) * len(set(groups)))
+        else:
+            score = label_score(SCORERS[self.scorer], found, [row.label for row in self.rows], groups)
+        return score if self.groups is not None else replace(score, by_group=None)
 
     @property
     def identity(self) -> dict[str, Any]:
         """Everything the score depends on, as JSON data."""
-        return {"rows": [[row.text, row.label] for row in self.rows]}
+        scorer = {} if self.scorer == "accuracy" else {"scorer": self.scorer}
+        return {"rows": [list(astuple(row)) for row in self.rows], **scorer}
 
     @property
     def chance(self) -> float:
-        """What a model gets that knows nothing."""
-        return 1 / len({row.label for row in self.rows})
+        """What a model gets at most that does not read: 0 for Matthews' correlation."""
+        counts = Counter(row.label for row in self.rows)
+        return SCORERS[self.scorer].chance([counts[label] for label in sorted(counts)])
 
 
-def predicted(model: Any, processor: Any, texts: Sequence[str]) -> list[int] | None:
+def predicted(model: Any, processor: Any, texts: Sequence[Text]) -> list[int] | None:
     """The label a classifier gives each text; None when any logit is not finite."""
     return likeliest(label_logits(model, processor, texts))
 

@@ -50,7 +50,7 @@ class RecordFile:
             except RecordError as error:
                 faults.append((record.place, str(error)))
         if faults:
-            raise _malformed(self.path, faults)
+            raise malformed(self.path, faults)
         return found
 
 
@@ -60,9 +60,22 @@ def read_records(path: Path | str) -> RecordFile:
     Raises:
         TaskError: the file cannot be read, is empty, or is not of either form; the line is named.
     """
+    path = Path(path)
+    text, digest = read_text(path)
+    records = _from_list(path, text) if text.lstrip().startswith("[") else _from_lines(path, text)
+    if not records:
+        raise TaskError(f"`path` must hold at least one record; the list in {path} is empty.")
+    return RecordFile(path, tuple(records), digest)
+
+
+def read_text(path: Path) -> tuple[str, str]:
+    """The text of a file, and the hash of its bytes.
+
+    Raises:
+        TaskError: the file cannot be read, is empty, or is no UTF-8; the line is named.
+    """
     import blake3
 
-    path = Path(path)
     try:
         raw = path.read_bytes()
         text = raw.decode("utf-8-sig")
@@ -73,10 +86,7 @@ def read_records(path: Path | str) -> RecordFile:
         raise TaskError(f"`path` must be UTF-8 text; {path} is not, at line {line}. Convert it.") from error
     if not text.strip():
         raise TaskError(f"`path` must hold at least one record; {path} is empty.")
-    records = _from_list(path, text) if text.lstrip().startswith("[") else _from_lines(path, text)
-    if not records:
-        raise TaskError(f"`path` must hold at least one record; the list in {path} is empty.")
-    return RecordFile(path, tuple(records), blake3.blake3(raw).hexdigest())
+    return text, blake3.blake3(raw).hexdigest()
 
 
 def _from_lines(path: Path, text: str) -> list[Record]:
@@ -95,7 +105,7 @@ def _from_lines(path: Path, text: str) -> list[Record]:
         else:
             faults.append((f"line {number}", "is not a JSON object"))
     if faults:
-        raise _malformed(path, faults)
+        raise malformed(path, faults)
     return records
 
 
@@ -104,17 +114,18 @@ def _from_list(path: Path, text: str) -> list[Record]:
         values = json.loads(text)
     except json.JSONDecodeError as error:
         fault = f"is not JSON ({error.msg})"
-        raise _malformed(path, [(f"line {error.lineno} column {error.colno}", fault)]) from error
+        raise malformed(path, [(f"line {error.lineno} column {error.colno}", fault)]) from error
     except (ValueError, RecursionError) as error:
         reason = "is nested too deeply" if isinstance(error, RecursionError) else "holds a number that is too long"
-        raise _malformed(path, [("the list", reason)]) from error
+        raise malformed(path, [("the list", reason)]) from error
     wrong = [(f"record {n}", "is not a JSON object") for n, v in enumerate(values, 1) if not isinstance(v, dict)]
     if wrong:
-        raise _malformed(path, wrong)
+        raise malformed(path, wrong)
     return [Record(f"record {number}", value) for number, value in enumerate(values, 1)]
 
 
-def _malformed(path: Path, faults: Sequence[tuple[str, str]]) -> TaskError:
+def malformed(path: Path, faults: Sequence[tuple[str, str]]) -> TaskError:
+    """The user's sentence for faults, each with its place."""
     place, fault = faults[0]
     others = [place for place, _ in faults[1:]]
     more = ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,12 @@ def read_rows(path: Path | str, *, fields: Mapping[str, str] | None = None, argu
         raise TaskError(str(error).replace("`path`", f"`{argument}`", 1)) from error
 
 
-def parse_fields(text: str | None) -> dict[str, str]:
+def parse_fields(text: str | None, names: Sequence[str] | None = None) -> dict[str, str]:
     """Read ``prompt=frage,completion=antwort``.
+
+    Args:
+        text: what the user typed.
+        names: what may be mapped; those of `read_rows` when None.
 
     Raises:
         TaskError: not of that form.
@@ -86,9 +90,10 @@ def parse_fields(text: str | None) -> dict[str, str]:
         if not (name and equals and given) or name in found:
             raise TaskError(f"`fields` must be like prompt=q,completion=a, each name once; got {text!r}.")
         found[name] = given
-    unknown = [name for name in found if name not in _NAMES]
+    known = _NAMES if names is None else names
+    unknown = [name for name in found if name not in known]
     if unknown:
-        raise TaskError(f"`fields` must map any of {', '.join(_NAMES)}; got {unknown[0]!r}.")
+        raise TaskError(f"`fields` must map any of {', '.join(known)}; got {unknown[0]!r}.")
     return found
 
 

@@ -1,0 +1,163 @@
+"""A user's labelled texts: tables, JSON lines, and the columns that GLUE's files have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from specdef.errors import TaskError
+from specdef.models.samples import Labelled, LabelledPair
+from specdef.tasks.text.records import RecordError, RecordFile, malformed, read_records, short, text_field
+from specdef.tasks.text.rows import parse_fields
+from specdef.tasks.text.tables import read_table
+
+FIELDS = ("text", "pair", "label")
+"""What `fields` may map."""
+PAIRS = (
+    ("text", "pair"),
+    ("sentence1", "sentence2"),
+    ("question1", "question2"),
+    ("#1 String", "#2 String"),
+    ("question", "sentence"),
+    ("question", "passage"),
+    ("premise", "hypothesis"),
+)
+TEXTS = ("text", "sentence")
+LABELS = ("label", "gold_label", "is_duplicate", "Quality")
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What a file calls its texts and its label."""
+
+    text: str
+    pair: str | None
+    label: str
+
+
+@dataclass(frozen=True)
+class _Row:
+    texts: tuple[str, ...]
+    label: int | str
+
+    def numbered(self, labels: Mapping[str, int]) -> Labelled:
+        label = self.label if isinstance(self.label, int) else labels[self.label]
+        return (
+            Labelled(self.texts[0], label)
+            if len(self.texts) == 1
+            else LabelledPair(self.texts[0], label, self.texts[1])
+        )
+
+
+def read_labelled(paths: Sequence[Path | str], *, fields: Mapping[str, str] | None = None) -> list[list[Labelled]]:
+    """The labelled texts of some files, whose labels are the same.
+
+    A file whose name ends in ``.tsv`` or ``.csv`` is a table with a line of names; where `fields` gives columns by
+    their numbers, it has no such line, and is separated by tabs unless it is called ``.csv``. Any other file is a JSON
+    list of objects, or has one object a line.
+
+    Texts are ``text`` or ``sentence``, or a pair: ``text`` and ``pair``, ``sentence1`` and ``sentence2``,
+    ``question1`` and ``question2``, ``#1 String`` and ``#2 String``, ``question`` and ``sentence`` or ``passage``,
+    ``premise`` and ``hypothesis``. Labels are ``label``, ``gold_label``, ``is_duplicate`` or ``Quality``: whole
+    numbers from 0, or names, which are numbered in the order of the alphabet.
+
+    Args:
+        paths: the files.
+        fields: any of text, pair, label -> what the files call it.
+
+    Raises:
+        TaskError: a file cannot be read, or lacks a column, or a row is malformed; the line is named.
+    """
+    files = [_read(Path(path), fields or {}) for path in paths]
+    parsed = [file.parse(_parser(file, fields or {})) for file in files]
+    named = _named(files, parsed)
+    labels = {name: number for number, name in enumerate(sorted(named))}
+    return [[row.numbered(labels) for row in rows] for rows in parsed]
+
+
+def labelled_fields(text: str | None) -> dict[str, str]:
+    """Read ``text=sms,label=class``, or ``label=1,text=2`` for a table without a line of names.
+
+    Raises:
+        TaskError: not of that form; or a pair without its first text.
+
+    Example:
+        >>> labelled_fields("label=1,text=2")
+        {'label': '1', 'text': '2'}
+    """
+    found = parse_fields(text, FIELDS)
+    if "pair" in found and "text" not in found:
+        raise TaskError(f"`fields` must map text where it maps pair; got {text!r}.")
+    return found
+
+
+def _read(path: Path, fields: Mapping[str, str]) -> RecordFile:
+    by_number = bool(fields) and all(name.isdecimal() for name in fields.values())
+    if by_number or path.suffix.lower() in (".tsv", ".csv"):
+        return read_table(path, header=not by_number)
+    return read_records(path)
+
+
+def _parser(file: RecordFile, fields: Mapping[str, str]) -> Callable[[dict[str, Any]], _Row]:
+    """Reads a record. A table's columns are looked for once, so that one that lacks is the first line's fault."""
+    if not _is_table(file, fields):
+        return lambda record: _row(record, _columns(record, fields))
+    try:
+        columns = _columns(file.records[0].fields, fields)
+    except RecordError as error:
+        raise malformed(file.path, [("line 1", str(error))]) from None
+    return lambda record: _row(record, columns)
+
+
+def _is_table(file: RecordFile, fields: Mapping[str, str]) -> bool:
+    by_number = bool(fields) and all(name.isdecimal() for name in fields.values())
+    return by_number or file.path.suffix.lower() in (".tsv", ".csv")
+
+
+def _columns(record: Mapping[str, Any], fields: Mapping[str, str]) -> _Columns:
+    missing = [name for name in fields.values() if name not in record]
+    if missing:
+        raise RecordError(f"must have `{missing[0]}`; it has {', '.join(map(str, record)) or 'nothing'}")
+    label = fields.get("label") or next((name for name in LABELS if name in record), None)
+    if label is None:
+        raise RecordError(f"must have {' or '.join(f'`{n}`' for n in LABELS)}; it has {', '.join(map(str, record))}")
+    if "text" in fields:
+        return _Columns(fields["text"], fields.get("pair"), label)
+    for first, second in PAIRS:
+        if first in record and second in record:
+            return _Columns(first, second, label)
+    text = next((name for name in TEXTS if name in record), None)
+    if text is None:
+        pairs = ", ".join(f"`{first}` and `{second}`" for first, second in PAIRS[1:])
+        raise RecordError(f"must have `text`, `sentence`, or {pairs}; it has {', '.join(map(str, record))}")
+    return _Columns(text, None, label)
+
+
+def _row(record: dict[str, Any], columns: _Columns) -> _Row:
+    texts = [text_field(record, name) for name in (columns.text, columns.pair) if name is not None]
+    label = record.get(columns.label)
+    if isinstance(label, str) and label.isdecimal():
+        label = int(label)
+    if isinstance(label, bool) or not isinstance(label, int | str):
+        raise RecordError(f"`{columns.label}` must be a whole number from 0, or a name; got {short(label)}")
+    if label == "" or (isinstance(label, int) and label < 0) or re.fullmatch(r"-\d+", str(label)):
+        raise RecordError(f"`{columns.label}` must be a whole number from 0, or a name; got {short(label)}")
+    return _Row(tuple(texts), label)
+
+
+def _named(files: Sequence[RecordFile], parsed: Sequence[Sequence[_Row]]) -> set[str]:
+    """Labels that are names.
+
+    Raises:
+        TaskError: some labels are names and some are numbers.
+    """
+    first = parsed[0][0].label
+    for file, rows in zip(files, parsed, strict=True):
+        for record, row in zip(file.records, rows, strict=True):
+            if isinstance(row.label, str) != isinstance(first, str):
+                fault = f"labels must be numbers everywhere, or names; here is {short(row.label)}, first {short(first)}"
+                raise malformed(file.path, [(record.place, fault)])
+    return {row.label for rows in parsed for row in rows if isinstance(row.label, str)}
