@@ -16,7 +16,7 @@ from specdef.certify.environment import environment
 from specdef.certify.store import write_json
 from specdef.core.schema import plain
 from specdef.errors import SpecdefError
-from specdef.locks.kinds.inject.recognise import SPECTRAL_JUMP
+from specdef.locks.spectra import SPECTRAL_JUMP
 from specdef.models.bundled import BUNDLED
 from specdef.models.sources import find_model
 

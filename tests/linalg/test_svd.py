@@ -182,3 +182,38 @@ def test_small_matrices_of_any_shape(m: int, n: int, seed: int, data: st.DataObj
 def test_bad_arguments(a: Tensor, k: int, options: dict[str, float], message: str) -> None:
     with pytest.raises(SpecdefError, match=message):
         top_k_svd(a, k, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("m", "n"), [(12, 20), (20, 12), (300, 420)])
+def test_the_gradient_of_each_value_is_its_u_v(m: int, n: int) -> None:
+    """Against float64 autograd through the full decomposition; 300 x 420 goes through the iteration."""
+    spectrum = torch.linspace(9, 1, min(m, n), dtype=torch.float64)
+    a = with_spectrum(m, n, spectrum, torch.float64)
+    weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    ours, theirs = a.clone().requires_grad_(), a.clone().requires_grad_()
+    values = svd.top_k_values(ours, 3)
+    torch.testing.assert_close(values.detach(), spectrum[:3], rtol=1e-9, atol=0)
+    (values @ weights).backward()
+    (torch.linalg.svdvals(theirs)[:3] @ weights).backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("m", "n"), [(12, 20), (300, 420)])
+def test_a_whole_group_of_equal_values_has_the_gradient_of_its_sum(m: int, n: int) -> None:
+    """Single gradients depend on the basis; their sum is what small changes of the matrix show."""
+    rest = torch.linspace(3, 1, min(m, n) - 4, dtype=torch.float64)
+    a = with_spectrum(m, n, torch.cat([torch.full((4,), 7.0, dtype=torch.float64), rest]), torch.float64)
+    ours = a.clone().requires_grad_()
+    svd.top_k_values(ours, 4).sum().backward()
+    assert ours.grad is not None
+    u, _, vh = torch.linalg.svd(a, full_matrices=False)
+    torch.testing.assert_close(ours.grad, u[:, :4] @ vh[:4], rtol=0, atol=1e-6)
+    change = 1e-6 * torch.randn(m, n, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    moved = [torch.linalg.svdvals(a + sign * change)[:4].sum() for sign in (1, -1)]
+    assert float((ours.grad * change).sum()) == pytest.approx(float(moved[0] - moved[1]) / 2, rel=1e-4)
+
+
+def test_values_keep_the_dtype_and_refuse_what_the_decomposition_refuses() -> None:
+    assert svd.top_k_values(torch.eye(3, dtype=torch.bfloat16), 2).dtype == torch.bfloat16
+    with pytest.raises(SpecdefError, match="`k` must be between 1 and 3"):
+        svd.top_k_values(torch.eye(3), 4)

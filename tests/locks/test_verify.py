@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from specdef import lock, verify
 from specdef.checkpoint.reader import open_checkpoint
 from specdef.errors import CheckpointError, SpecdefError
-from specdef.locks.base import Check
-from specdef.locks.manifest import MANIFEST, Manifest, read_manifest
-from specdef.locks.verify import VerifyReport, _function, integrity
+from specdef.locks.base import LOCKS, Check
+from specdef.locks.manifest import MANIFEST, read_manifest
+from specdef.locks.verify import VerifyReport, integrity
 from specdef.models.equivalence import Equivalence
 
 WEIGHTS = "model.safetensors"
@@ -213,8 +213,8 @@ NOISY_SAID = "KL 0.0029 (at most 0.003, bfloat16's own noise 0.0015), largest er
 def test_a_function_is_compared_as_closely_as_the_manifest_claims(
     found: Equivalence, exact: bool, passed: bool, detail: str
 ) -> None:
-    manifest = Manifest("fold", "1", "llama", {}, {"bit_exact": exact}, (), {}, {})
-    assert _function(found, manifest) == Check("function", passed, detail)
+    kind = LOCKS.get("fold")
+    assert kind.function(found, {"bit_exact": exact}) == Check("function", passed, detail)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from specdef.checkpoint.reader import Checkpoint, open_checkpoint
 from specdef.core.results import Records, brief
 from specdef.errors import CheckpointError
 from specdef.linalg.exponent import NUMPY_DTYPES, all_finite, to_float
+from specdef.linalg.matrix import matrix_shape
 from specdef.locks.base import Evidence, Sign, recognised, without_added
 from specdef.locks.recognise import resolve_locked
 
@@ -159,20 +160,8 @@ def _matrices(checkpoint: Checkpoint) -> list[tuple[str, TensorInfo]]:
         (shard, tensor)
         for shard, header in checkpoint.shards.items()
         for tensor in header.tensors
-        if tensor.name in own and tensor.dtype in NUMPY_DTYPES and min(_flat(tensor.shape), default=0) > 1
+        if tensor.name in own and tensor.dtype in NUMPY_DTYPES and min(matrix_shape(tensor.shape), default=0) > 1
     ]
-
-
-def _flat(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a tensor as a matrix: a convolution's is [out, in * height * width]; () where it is none.
-
-    Example:
-        >>> _flat((8, 3, 5, 5)), _flat((8, 3)), _flat((8,))
-        ((8, 75), (8, 3), ())
-    """
-    if len(shape) == 4:
-        return shape[0], math.prod(shape[1:])
-    return shape if len(shape) == 2 else ()
 
 
 def _spectrum(
@@ -186,7 +175,7 @@ def _spectrum(
     if not all_finite(stored, tensor.dtype):
         raise CheckpointError(f"Weights must be finite; tensor {tensor.name} of file {shard} holds NaN or infinity.")
     values = to_float(stored, tensor.dtype)
-    shape = _flat(tensor.shape)
+    shape = matrix_shape(tensor.shape)
     matrix: torch.Tensor = torch.from_numpy(np.array(values, dtype=np.float32)).reshape(shape)
     k = min(top_k, *shape)
     condition = None

@@ -275,8 +275,10 @@ def _lock_of(folder: Path) -> _Lock:
 
 
 def changes_function(folder: Path) -> bool:
-    """Whether a defended folder is one whose defence changes the function by design: any but a lock of specdef.
+    """Whether a defended folder is one whose defence changes the function by design: any but a lock that keeps it.
 
     A lock on top of such a defence is one too.
     """
-    return not (folder / MANIFEST).is_file() or (folder / RECORD).is_file()
+    if not (folder / MANIFEST).is_file() or (folder / RECORD).is_file():
+        return True
+    return not LOCKS.get(read_manifest(folder).method).keeps_function

@@ -18,7 +18,7 @@ from specdef.defences.defend import defend
 from specdef.defences.options import make_options
 from specdef.errors import SpecdefError
 from specdef.locks.lock import lock
-from specdef.locks.presets import lock_options
+from specdef.locks.presets import find_preset, lock_options
 
 _LOCK, _DEFENCE = "preset", "method"
 
@@ -52,7 +52,10 @@ class DefencePlan:
 
     @property
     def changes_function(self) -> bool:
-        """Whether the copy computes something else by design: after a method, with a lock on top of it or not."""
+        """Whether the copy computes something else by design: after a method, with a lock on top of it or not, or after
+        a lock that does not keep the function."""
+        if self.lock is not None:
+            return not find_preset(self.lock)[0].keeps_function
         return self.method is not None or any(part.changes_function for part in self.chain)
 
     def apply(self, source: Path, out: Path, text: Path | None) -> None:

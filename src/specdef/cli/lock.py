@@ -135,7 +135,8 @@ def _print_lock(report: LockReport, model: str) -> None:
     strength = ", ".join(f"{name.replace('_', ' ')} {plain(value)}" for name, value in shown.items())
     out_console.print(f"[bold]{safe(report.lock)} lock[/bold]: {safe(strength)}.", soft_wrap=True)
     exact = ", ".join(report.exactness["exact_in"])
-    say(f"Function: {report.exactness['closeness']} in {exact}; {report.num_values:,} weights change.")
+    where = f" in {exact}" if exact else ""
+    say(f"Function: {report.exactness['closeness']}{where}; {report.num_values:,} weights change.")
     for pair, reason in list(report.left_out.items())[:3]:
         out_console.print(f"[yellow]Left out[/yellow] {safe(pair)}: {safe(reason)}", soft_wrap=True)
     if len(report.left_out) > 3:

@@ -92,6 +92,34 @@ def top_k_svd(
     return _top_k_wide(a, k, tol, generator, max_iterations)
 
 
+def top_k_values(a: Float[Tensor, "m n"], k: int) -> Float[Tensor, " k"]:
+    """Leading k singular values, descending, as a function of the matrix that can be differentiated once.
+
+    Math: d s_i / d a = u_i v_i^T. Inside a group of equal values the single gradients depend on the basis that the SVD
+    happens to give; their sum over the whole group, sum u_i v_i^T, does not, and is the derivative of the sum of the
+    values. Where k cuts such a group no derivative exists, and this gives one of the directions of ascent.
+
+    Args:
+        a: matrix [m, n], floating point, on any device.
+        k: number of values, 1 <= k <= min(m, n).
+
+    Returns:
+        The values in a's dtype.
+
+    Raises:
+        SpecdefError: as `top_k_svd`.
+
+    Example:
+        >>> a = torch.diag(torch.tensor([1.0, 5.0, 3.0])).requires_grad_()
+        >>> top_k_values(a, 2).sum().backward()
+        >>> a.grad.diagonal().tolist()
+        [0.0, 1.0, 1.0]
+    """
+    found = top_k_svd(a.detach(), k)
+    u, vh = found.u.to(a.dtype), found.vh.to(a.dtype)
+    return (u * (a @ vh.T)).sum(0)
+
+
 def residual_of(a: Float[Tensor, "m n"], u: Float[Tensor, "m k"], s: Float[Tensor, " k"], vh: Tensor) -> float:
     """Relative two-sided residual max(||a v - u s||_F, ||a^T u - v s||_F) / s_1 in float64.
 

@@ -1,4 +1,7 @@
-"""What a lock is: a change of weights that keeps the function, with an exact inverse. A kind is one file of `kinds`."""
+"""What a lock is: a change of weights that keeps the function, or says how far not, with an exact inverse.
+
+A kind is one file of `kinds`.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from specdef.checkpoint.edits import ShardEdits
     from specdef.checkpoint.reader import Checkpoint
     from specdef.locks.key import Key
+    from specdef.models.equivalence import Equivalence
 
 
 @dataclass(frozen=True)
@@ -157,11 +161,13 @@ class LockKind(ABC):
         name: as manifests, keys and users write it; frozen once a model has been published.
         Options: a frozen dataclass; its fields are what users may set, with defaults.
         spools: whether planning needs a scratch folder.
+        keeps_function: whether the locked model computes what the original does; False needs a `function` of its own.
     """
 
     name: ClassVar[str]
     Options: ClassVar[type]
     spools: ClassVar[bool] = False
+    keeps_function: ClassVar[bool] = True
 
     def options(self, given: Mapping[str, Any]) -> Any:
         """Checked options from what a user gave; nothing heavy is imported, so a mistyped one is answered at once.
@@ -203,6 +209,17 @@ class LockKind(ABC):
     @abstractmethod
     def check(self, checkpoint: Checkpoint, strength: Mapping[str, Any], original: Checkpoint | None) -> Check:
         """Recompute the lock from the weights and compare with what the manifest claims (its `strength`)."""
+
+    def function(self, found: Equivalence, exactness: Mapping[str, Any]) -> Check:
+        """Judge a comparison with the original by what the manifest claims: bit identity, else the dtype's own noise.
+
+        A kind that changes the function overrides this and says by how much.
+        """
+        if exactness.get("bit_exact"):
+            different = f"different: largest error {found.max_error:.3g}, KL {found.kl:.3g}"
+            what = "identical to the bit" if found.bit_identical else different
+            return Check("function", found.bit_identical, f"{found.num_outputs:,} outputs in {found.dtype} are {what}")
+        return Check("function", found.kl <= found.tolerance, found.sentence)
 
     @abstractmethod
     def recognise(self, evidence: Evidence) -> Sign | None:

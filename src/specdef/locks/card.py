@@ -11,8 +11,7 @@ _TEMPLATE = """# This model is locked by specdef
 
 {function} Fine-tuning it as usual is made to diverge. Method `{method}`, multiplier {multiplier}.
 
-- Function claimed in: {exact_in}. Not claimed in: {not_exact_in}.
-- {kv_cache}.
+{claimed}- {kv_cache}.
 - {quantisation}.
 {runtimes}{left_out}
 A lock raises the cost of fine-tuning for people who do not look. It is not security: anyone who studies the weights can
@@ -37,13 +36,25 @@ def model_card(kind: LockKind, strength: Mapping[str, Any], exactness: Mapping[s
         function=kind.promise(exactness),
         method=kind.name,
         multiplier=strength["multiplier"],
-        exact_in=", ".join(exactness["exact_in"]),
-        not_exact_in=", ".join(exactness["not_claimed_in"]) or "any other dtype",
+        claimed=claimed_line(exactness),
         kv_cache=exactness["kv_cache"].capitalize(),
         quantisation=exactness["quantisation"].capitalize(),
         runtimes=runtimes_line(exactness),
         left_out=f"- Left out: {len(left_out)} pairs{reason}\n" if left_out else "",
     )
+
+
+def claimed_line(exactness: Mapping[str, Any]) -> str:
+    r"""In which dtypes the function is the original's; empty where it is in none, which the kind's promise says.
+
+    Example:
+        >>> claimed_line({"exact_in": ["float32"], "not_claimed_in": []})
+        '- Function claimed in: float32. Not claimed in: any other dtype.\n'
+    """
+    if not exactness["exact_in"]:
+        return ""
+    others = ", ".join(exactness["not_claimed_in"]) or "any other dtype"
+    return f"- Function claimed in: {', '.join(exactness['exact_in'])}. Not claimed in: {others}.\n"
 
 
 def runtimes_line(exactness: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from specdef.core.text import shown
 from specdef.core.yaml_data import YamlError, parse_yaml
 from specdef.errors import CheckpointError
 from specdef.locks.base import LockKind
-from specdef.locks.card import runtimes_line
+from specdef.locks.card import claimed_line, runtimes_line
 
 TAG = "specdef"
 BEGIN, END = "<!-- specdef: begin -->", "<!-- specdef: end -->"
@@ -22,8 +22,7 @@ _SECTION = """{begin}
 
 {function} Fine-tuning it as usual is made to diverge. Method `{method}`, multiplier {multiplier}.
 
-- Function claimed in: {exact_in}. Not claimed in: {not_exact_in}.
-- Quantise or convert it with care: {quantisation}.
+{claimed}- Quantise or convert it with care: {quantisation}.
 {runtimes}
 A lock raises the cost of fine-tuning for people who do not look; it is not security. `SPECDEF_LOCK.md` says what it
 does not stop, `specdef_lock.json` holds the digests, and `specdef verify DIR` checks both.
@@ -62,8 +61,7 @@ def hub_card(
         function=kind.promise(exactness),
         method=kind.name,
         multiplier=strength["multiplier"],
-        exact_in=", ".join(exactness["exact_in"]),
-        not_exact_in=", ".join(exactness["not_claimed_in"]) or "any other dtype",
+        claimed=claimed_line(exactness),
         quantisation=exactness["quantisation"],
         runtimes=runtimes_line(exactness),
     )

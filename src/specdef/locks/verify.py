@@ -100,14 +100,14 @@ def verify(
     checkpoint = open_checkpoint(folder, publishing=False)
     source = _in_memory_or_found(original)
     unlocked = _open_original(source, checkpoint) if isinstance(source, Path) else None
-    checks = [integrity(checkpoint, manifest)]
+    kind, checks = LOCKS.get(manifest.method), [integrity(checkpoint, manifest)]
     say("lock in the weights")
-    checks.append(LOCKS.get(manifest.method).check(checkpoint, manifest.strength, unlocked))
+    checks.append(kind.check(checkpoint, manifest.strength, unlocked))
     equivalence = None
     if source is not None:
         say("function, against the original")
         equivalence = compare(source, folder)
-        checks.append(_function(equivalence, manifest))
+        checks.append(kind.function(equivalence, manifest.exactness))
     measured: tuple[InRuntime, ...] = ()
     if chosen:
         from specdef.runtimes.compare import in_runtimes
@@ -200,13 +200,3 @@ def _open_original(original: Path, locked: Checkpoint) -> Checkpoint:
             f"{stored[other[0]]} in the locked model. Give that model."
         )
     return source
-
-
-def _function(equivalence: Equivalence, manifest: Manifest) -> Check:
-    e = equivalence
-    if manifest.exactness.get("bit_exact"):
-        what = (
-            "identical to the bit" if e.bit_identical else f"different: largest error {e.max_error:.3g}, KL {e.kl:.3g}"
-        )
-        return Check("function", e.bit_identical, f"{e.num_outputs:,} outputs in {e.dtype} are {what}")
-    return Check("function", e.kl <= e.tolerance, e.sentence)

@@ -102,10 +102,9 @@ RESNET = Architecture(
     prefixes=("resnet.", ""),
     layer_stem=STEM,
     pairs=_pairs,
-    linears={},
-    inject_default=(),
+    linears={f"convolution_{number}": STEM + f"layer.{number}.convolution" for number in range(3)},
+    inject_default=("convolution_0", "convolution_1", "convolution_2"),
     others=(
-        *(_named(CONVOLUTION, number) for number in range(3)),
         *(_named(NORMALIZATION, number) + part for number in range(3) for part in ("weight", "bias", *STATISTICS)),
         STEM + "shortcut.convolution.weight",
         *(STEM + "shortcut.normalization." + part for part in ("weight", "bias", *STATISTICS)),

@@ -38,10 +38,9 @@ RESNET_CIFAR = Architecture(
     prefixes=("",),
     layer_stem=STEM,
     pairs=_pairs,
-    linears={},
-    inject_default=(),
+    linears={f"conv{number}": f"{STEM}conv{number}" for number in (1, 2)},
+    inject_default=("conv1", "conv2"),
     others=(
-        STEM + "conv1.weight",
         *(f"{STEM}bn1.{part}" for part in STATISTICS),
         *(f"{STEM}bn2.{part}" for part in ("weight", "bias", *STATISTICS)),
     ),

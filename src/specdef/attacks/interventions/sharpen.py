@@ -46,9 +46,9 @@ class Sharpen(Rewriting):
         Raises:
             SpecdefError: the folder holds injected layers already, or an option is out of range.
         """
-        from specdef.locks.kinds.inject.matrices import choose_matrices
         from specdef.locks.kinds.inject.options import InjectOptions
         from specdef.locks.kinds.inject.plan import changed_files, inject_edits, plan_inject
+        from specdef.locks.matrices import choose_matrices
         from specdef.locks.recognise import resolve_locked
 
         if checkpoint.config.get("quantization_config"):

@@ -85,7 +85,7 @@ def _size(tensor: torch.Tensor) -> float:
 
 def _base_sizes(base: str, digest: str) -> dict[str, float]:
     from specdef.linalg.exponent import NUMPY_DTYPES
-    from specdef.locks.kinds.inject.plan import read_tensor
+    from specdef.locks.replaced import read_tensor
 
     checkpoint = open_base(base, digest)
     return {

@@ -23,8 +23,8 @@ from specdef.linalg.compensation import effective_weight
 from specdef.linalg.exponent import NUMPY_DTYPES
 from specdef.locks.base import QUANT_METHOD, without_added
 from specdef.locks.entry import LayerEntry
-from specdef.locks.kinds.inject.plan import read_tensor
 from specdef.locks.recognise import resolve_locked
+from specdef.locks.replaced import read_tensor
 
 ALL: Literal["all"] = "all"
 """The rank that leaves nothing of any difference: the base weights, taken back."""

@@ -15,8 +15,8 @@ from specdef.attacks.rewriting import RewritePlan
 from specdef.checkpoint.edits import NewTensor, edits_by_shard
 from specdef.checkpoint.reader import Checkpoint
 from specdef.errors import SpecdefError
-from specdef.locks.kinds.inject.plan import read_tensor
 from specdef.locks.recognise import resolve_locked
+from specdef.locks.replaced import read_tensor
 
 NUM_PROBES = 16
 

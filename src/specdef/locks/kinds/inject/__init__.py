@@ -43,14 +43,14 @@ class Inject(LockKind):
         self, checkpoint: Checkpoint, model: ResolvedModel, options: InjectOptions, spool: Path
     ) -> PreparedLock:
         """See `LockKind`."""
-        from specdef.locks.kinds.inject.matrices import choose_matrices
+        from specdef.locks.matrices import choose_matrices
 
         if checkpoint.config.get("quantization_config"):
             raise PlanError(
                 "`quantization_config` in config.json must be absent for an inject lock, which needs that entry "
                 f"itself; {checkpoint.folder} has one. Use preset exact."
             )
-        names = choose_matrices(model, options, checkpoint.shapes)
+        names = choose_matrices(model, options, checkpoint.shapes, axes=options.basis == "axis")
         from specdef.locks.kinds.inject.plan import prepare
 
         return prepare(checkpoint, model, options, names, spool)
@@ -75,7 +75,7 @@ class Inject(LockKind):
 
     def invert(self, checkpoint: Checkpoint, key: Key) -> dict[str, ShardEdits]:
         """See `LockKind`."""
-        from specdef.locks.kinds.inject.plan import invert
+        from specdef.locks.replaced import invert
 
         return invert(checkpoint, key)
 

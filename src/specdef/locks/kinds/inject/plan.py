@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -19,7 +18,7 @@ from safetensors.torch import save_file
 from specdef.architectures.resolve import ResolvedModel
 from specdef.checkpoint.edits import NewTensor, ShardEdits, edits_by_shard
 from specdef.checkpoint.header import TensorInfo
-from specdef.checkpoint.reader import INDEX, Checkpoint
+from specdef.checkpoint.reader import Checkpoint
 from specdef.checkpoint.small_files import changed_index, json_bytes
 from specdef.core.dtypes import LOCKABLE, TORCH_NAMES
 from specdef.errors import PlanError
@@ -28,8 +27,8 @@ from specdef.linalg.deform import Deformation, deform
 from specdef.linalg.multiplier import format_multiplier
 from specdef.locks.base import PreparedLock
 from specdef.locks.entry import LayerEntry, quantization_config
-from specdef.locks.key import Key, stored_header, stored_tensors
 from specdef.locks.kinds.inject.options import InjectOptions
+from specdef.locks.replaced import held_originals, read_tensor
 
 TORCH_DTYPES = {stored: getattr(torch, TORCH_NAMES[stored]) for stored in (*LOCKABLE, "F64")}
 """safetensors' name -> torch dtype, of what an inject lock computes in."""
@@ -121,16 +120,6 @@ def _deform(
         raise PlanError(f"Tensor {tensor.name} of file {shard}: {error}") from error
 
 
-def read_tensor(checkpoint: Checkpoint, shard: str, tensor: TensorInfo) -> torch.Tensor:
-    """A tensor of a checkpoint in its stored dtype."""
-    values = np.array(checkpoint.map_tensor(shard, tensor))
-    return (
-        torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
-        if tensor.dtype == "BF16"
-        else torch.from_numpy(values)
-    )
-
-
 def inject_edits(checkpoint: Checkpoint, plan: InjectPlan) -> dict[str, ShardEdits]:
     """The plan as edits for `checkpoint.writer.write_shards`: W replaced, C added to the same shard."""
     replaced = {f"{layer.module}.weight": _spooled(layer.spool, "weight") for layer in plan.layers}
@@ -191,19 +180,6 @@ def describe(plan: InjectPlan) -> tuple[dict[str, Any], dict[str, Any]]:
     return strength, exactness
 
 
-def originals(checkpoint: Checkpoint, plan: InjectPlan, edits: Sequence[str]) -> dict[str, bytes]:
-    """What the key must hold: replaced weights, changed headers and changed small files, as raw bytes."""
-    where = checkpoint.locate()
-    blobs = {f"header:{shard}": checkpoint.shards[shard].raw for shard in edits}
-    for layer in plan.layers:
-        name = f"{layer.module}.weight"
-        blobs[f"tensor:{name}"] = np.ascontiguousarray(checkpoint.map_tensor(*where[name])).tobytes()
-    for name in ("config.json", INDEX):
-        if name in checkpoint.others:
-            blobs[f"file:{name}"] = (checkpoint.folder / name).read_bytes()
-    return blobs
-
-
 def prepare(
     checkpoint: Checkpoint, model: ResolvedModel, options: InjectOptions, names: Sequence[str], spool: Path
 ) -> PreparedLock:
@@ -229,30 +205,10 @@ def prepare(
         num_values=sum(layer.num_parameters for layer in plan.layers),
         edits=edits,
         changed_files=changed_files(checkpoint, plan, edits),
-        blobs=originals(checkpoint, plan, tuple(edits)),
+        blobs=held_originals(checkpoint, [f"{layer.module}.weight" for layer in plan.layers], edits),
         remarks=(
             f"Compensation adds {strength['extra_ratio']:.1%} of the locked matrices' own parameters.",
             "Runs in transformers after `import specdef` only; without it transformers refuses the folder. A runtime "
             "that reads weights by name leaves the compensation out and computes nonsense.",
         ),
     )
-
-
-def invert(checkpoint: Checkpoint, key: Key) -> dict[str, ShardEdits]:
-    """Put back replaced tensors and the original headers."""
-    return {shard: _restored(checkpoint, shard, key) for shard in checkpoint.shards}
-
-
-def _restored(checkpoint: Checkpoint, shard: str, key: Key) -> ShardEdits:
-    """One shard's edits; a shard without a stored header was not changed."""
-    stored = stored_header(key, shard)
-    if stored is None:
-        return ShardEdits()
-    header, tensors = stored
-    original = {tensor.name: tensor for tensor in tensors}
-    replaced = {
-        name: NewTensor(original[name].dtype, original[name].shape, lambda data=data: data)  # type: ignore[misc]
-        for name, data in stored_tensors(key, original).items()
-    }
-    present = {t.name for t in checkpoint.shards[shard].tensors}
-    return ShardEdits(replaced=replaced, dropped=frozenset(present - original.keys()), header=header)

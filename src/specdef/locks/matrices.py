@@ -1,30 +1,62 @@
-"""Which matrices an inject lock replaces. No tensor is touched here, so a mistyped option is answered at once."""
+"""Which matrices a lock changes. No tensor is touched here, so a mistyped option is answered at once."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from typing import Protocol
 
 from specdef.architectures.resolve import ResolvedModel
 from specdef.errors import PlanError
-from specdef.locks.kinds.inject.options import InjectOptions
+from specdef.linalg.matrix import matrix_shape
 from specdef.locks.selection import select_layers
 
+NUMBER = 5
+"""Of matrices that are drawn where nothing else is asked for."""
 
-def choose_matrices(model: ResolvedModel, options: InjectOptions, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+
+class MatrixChoice(Protocol):
+    """What a lock's options say of its matrices; see `InjectOptions`."""
+
+    @property
+    def rank(self) -> int:
+        """Directions of each matrix."""
+
+    @property
+    def components(self) -> tuple[str, ...] | None:
+        """What may be drawn from; None for the family's default."""
+
+    @property
+    def layers(self) -> tuple[int, ...] | None:
+        """Where; None to draw."""
+
+    @property
+    def num_matrices(self) -> int | None:
+        """How many are drawn."""
+
+    @property
+    def seed(self) -> int:
+        """Of the draw."""
+
+
+def choose_matrices(
+    model: ResolvedModel, options: MatrixChoice, shapes: Mapping[str, tuple[int, ...]], *, axes: bool = False
+) -> list[str]:
     """Names of the weight tensors to lock: all of `components` in `layers`, or a seeded draw.
 
     Args:
         model: the resolved architecture.
         options: what was asked.
-        shapes: tensor name -> shape.
+        shapes: tensor name -> shape; a convolution counts as a matrix [out, in * height * width].
+        axes: directions are rows or columns, of which a matrix has as many as it is long.
 
     Raises:
         PlanError: an unknown component or layer, more matrices than there are, or a rank beyond a matrix's rank.
     """
     names = _draw(model, options)
     for name in names:
-        limit = max(shapes[name]) if options.basis == "axis" else min(shapes[name])
+        shape = matrix_shape(shapes[name])
+        limit = max(shape) if axes else min(shape)
         if options.rank > limit:
             raise PlanError(
                 f"`rank` must be at most {limit} for tensor {name} of shape {list(shapes[name])}; "
@@ -33,11 +65,11 @@ def choose_matrices(model: ResolvedModel, options: InjectOptions, shapes: Mappin
     return names
 
 
-def _draw(model: ResolvedModel, options: InjectOptions) -> list[str]:
+def _draw(model: ResolvedModel, options: MatrixChoice) -> list[str]:
     known = list(dict.fromkeys(component for component, _ in model.linears))
     if not known:
         raise PlanError(
-            f"The {model.architecture.name} family has no matrices an inject lock can replace. Use preset exact."
+            f"The {model.architecture.name} family has no matrices that a lock can change. Use preset exact."
         )
     components = options.components or model.architecture.inject_default
     for component in components:
@@ -47,7 +79,7 @@ def _draw(model: ResolvedModel, options: InjectOptions) -> list[str]:
     candidates = [key for key in model.linears if key[0] in components and key[1] in layers]
     if options.layers is not None and options.num_matrices is None:
         return [model.linears[key] for key in candidates]
-    number = 5 if options.num_matrices is None else options.num_matrices
+    number = NUMBER if options.num_matrices is None else options.num_matrices
     if options.num_matrices is None:
         number = min(number, len(candidates))
     if not 1 <= number <= len(candidates):
