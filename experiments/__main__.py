@@ -22,6 +22,7 @@ from experiments import (
     spectra,
     stories,
     tables,
+    workshop,
 )
 from experiments.theory import table9, table10, table11, table29
 from experiments.toy import run as toy
@@ -47,6 +48,7 @@ IN_CODE: dict[str, Callable[[str], Path]] = {
     "table11": table11.run,
     "table29": table29.run,
     **dict.fromkeys(toy.NAMES, toy.run),
+    **dict.fromkeys(workshop.STUDIES, workshop.run),
 }
 """Experiments that no study file can say."""
 

@@ -100,8 +100,9 @@ def run(name: str) -> Path:
 def _table(intervals: list[dict[str, Any]], decisions: list[dict[str, Any]]) -> str:
     lines = ["# Intervals and decisions on made-up models", ""]
     lines += [
-        f"{COUNT:,} models a row, {GROUPS} facts in {WORDINGS} wordings; facts, and seeds, differ by the "
-        "standard deviations given, and a fact by 0.1 from seed to seed. Asked: intervals that hold the expected score in 95 % of cases.",
+        f"{COUNT:,} models a row, {GROUPS} facts in {WORDINGS} wordings; facts, and seeds, differ by the standard "
+        "deviations given, and a fact by 0.1 from seed to seed. Asked: intervals that hold the expected score in 95 % "
+        "of cases.",
         "",
         "| seeds | mean | facts differ by | seeds differ by | intervals that hold it |",
         "|---|---|---|---|---|",

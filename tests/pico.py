@@ -35,12 +35,10 @@ NEOX = {**TOKENS, **BLOCK, "tie_word_embeddings": False}
 OPT = {**NEOX, "ffn_dim": 48, "word_embed_proj_dim": 32}
 MIXTRAL = {**DECODER, "num_local_experts": 3, "num_experts_per_tok": 2}
 QWEN3_MOE = {**WIDE_HEADS, "num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
-GPT_OSS = {
-    **WIDE_HEADS,
-    "num_local_experts": 3,
-    "num_experts_per_tok": 2,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
-}
+ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+MINISTRAL_ROPE = {**ROPE, "llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 16}
+GPT_OSS = {**WIDE_HEADS, "num_local_experts": 3, "num_experts_per_tok": 2, "rope_parameters": ROPE}
+GRANITE = {"embedding_multiplier": 2.0, "logits_scaling": 2.0, "residual_multiplier": 0.5}
 ENCODER = {**BLOCK, "vocab_size": VOCAB, "type_vocab_size": 2, "pad_token_id": 0}
 DEBERTA = {**ENCODER, "relative_attention": True, "position_buckets": 8, "norm_rel_ebd": "layer_norm"}
 VIT = {**BLOCK, "image_size": 16, "patch_size": 4, "num_labels": 7}
@@ -68,6 +66,14 @@ class Pico:
 _FAMILIES = {
     "llama": Pico("LlamaConfig", "LlamaForCausalLM", DECODER),
     "mistral": Pico("MistralConfig", "MistralForCausalLM", WIDE_HEADS),
+    "ministral": Pico("MinistralConfig", "MinistralForCausalLM", WIDE_HEADS),
+    "ministral3": Pico("Ministral3Config", "Ministral3ForCausalLM", {**WIDE_HEADS, "rope_parameters": MINISTRAL_ROPE}),
+    "smollm3": Pico("SmolLM3Config", "SmolLM3ForCausalLM", DECODER),
+    "granite": Pico("GraniteConfig", "GraniteForCausalLM", {**DECODER, **GRANITE}),
+    "ernie4_5": Pico("Ernie4_5Config", "Ernie4_5ForCausalLM", {**WIDE_HEADS, "use_bias": True}),
+    "seed_oss": Pico("SeedOssConfig", "SeedOssForCausalLM", WIDE_HEADS),
+    "helium": Pico("HeliumConfig", "HeliumForCausalLM", {**DECODER, "head_dim": 8}),
+    "eurobert": Pico("EuroBertConfig", "EuroBertForMaskedLM", {**DECODER, "mask_token_id": 3}),
     "qwen2": Pico("Qwen2Config", "Qwen2ForCausalLM", DECODER),
     "qwen3": Pico("Qwen3Config", "Qwen3ForCausalLM", WIDE_HEADS),
     "phi3": Pico("Phi3Config", "Phi3ForCausalLM", DECODER),
@@ -78,11 +84,14 @@ _FAMILIES = {
     "opt": Pico("OPTConfig", "OPTForCausalLM", OPT),
     "mixtral": Pico("MixtralConfig", "MixtralForCausalLM", MIXTRAL),
     "qwen3_moe": Pico("Qwen3MoeConfig", "Qwen3MoeForCausalLM", QWEN3_MOE),
+    "olmoe": Pico("OlmoeConfig", "OlmoeForCausalLM", {**DECODER, "num_experts": 3, "num_experts_per_tok": 2}),
     "gpt_oss": Pico("GptOssConfig", "GptOssForCausalLM", GPT_OSS),
     "bert": Pico("BertConfig", "BertForMaskedLM", ENCODER),
     "roberta": Pico("RobertaConfig", "RobertaForMaskedLM", ENCODER),
+    "xlm-roberta": Pico("XLMRobertaConfig", "XLMRobertaForMaskedLM", ENCODER),
     "deberta-v2": Pico("DebertaV2Config", "DebertaV2ForMaskedLM", {**DEBERTA, "pos_att_type": ["p2c", "c2p"]}),
     "vit": Pico("ViTConfig", "ViTForImageClassification", VIT),
+    "deit": Pico("DeiTConfig", "DeiTForImageClassification", VIT),
     "resnet": Pico("ResNetConfig", "ResNetForImageClassification", RESNET),
 }
 _VARIANTS = {
@@ -184,7 +193,7 @@ def _fill(name: str, like: Tensor, generator: torch.Generator, offset_norms: boo
 def inputs(family_name: str, seed: int = 0) -> dict[str, Tensor]:
     """Probe inputs: 3 sequences of 24 tokens, or 3 images."""
     generator = torch.Generator().manual_seed(seed)
-    if PICOS[family_name].config in ("ViTConfig", "ResNetConfig", "CifarResNetConfig"):
+    if PICOS[family_name].config in ("ViTConfig", "DeiTConfig", "ResNetConfig", "CifarResNetConfig"):
         return {"pixel_values": torch.randn(3, 3, 16, 16, generator=generator)}
     return {"input_ids": torch.randint(3, VOCAB, (3, 24), generator=generator)}
 

@@ -29,6 +29,14 @@ NUM_PAIRS = {
     # two layers of: two norms, v->o, up->down; plus the untied head
     "llama": 9,
     "mistral": 9,
+    "ministral": 9,
+    "ministral3": 9,
+    "smollm3": 9,
+    "granite": 9,
+    "ernie4_5": 9,
+    "seed_oss": 9,
+    "helium": 9,
+    "eurobert": 8,  # the head of a masked model is not counted on
     "qwen2": 9,
     "qwen3": 9,
     "phi3": 9,
@@ -46,6 +54,7 @@ NUM_PAIRS = {
     "gpt_neox": 7,
     "gpt_neox-serial": 9,
     "vit": 6,
+    "deit": 6,
     "vit-bare-relu": 8,
     # one pair in each of three basic blocks, two in each bottleneck
     "resnet": 3,
@@ -59,11 +68,13 @@ NUM_PAIRS = {
     # three experts each
     "mixtral": 13,
     "qwen3_moe": 13,
+    "olmoe": 13,
     "qwen3_moe-mixed": 11,
     # attention only
     "gpt_oss": 4,
     "bert": 2,
     "roberta": 2,
+    "xlm-roberta": 2,
     "bert-classifier": 2,
     "roberta-classifier": 2,
     "deberta-v2": 2,

@@ -68,7 +68,7 @@ def _deberta_pairs(config: Config, dims: Dims) -> Sequence[Pair]:
 
 BERT = Architecture(
     name="BERT",
-    model_types=("bert", "roberta"),
+    model_types=("bert", "roberta", "xlm-roberta"),
     prefixes=("bert.", "roberta.", ""),
     layer_stem=STEM,
     pairs=_bert_pairs,

@@ -1,4 +1,4 @@
-"""Llama, Mistral, SmolLM, Qwen2, Qwen3: RMSNorm, grouped-query attention, gated MLP; most decoders share this map."""
+"""Llama, Mistral, SmolLM, Granite, Qwen2, Qwen3 and their kin: RMSNorm, grouped-query attention, gated MLP."""
 
 from __future__ import annotations
 
@@ -88,7 +88,10 @@ def _pairs(config: Config, dims: Dims) -> Sequence[Pair]:
 
 LLAMA = Architecture(
     name="Llama",
-    model_types=("llama", "mistral"),
+    model_types=(
+        *("llama", "mistral", "ministral", "ministral3", "smollm3", "granite", "ernie4_5", "seed_oss", "helium"),
+        "eurobert",
+    ),
     prefixes=("model.", ""),
     layer_stem=STEM,
     pairs=_pairs,

@@ -120,8 +120,8 @@ MIXTRAL = Architecture(
     roots=DECODER_ROOTS,
 )
 QWEN3_MOE = Architecture(
-    name="Qwen3-MoE",
-    model_types=("qwen3_moe",),
+    name="Qwen3-MoE, OLMoE",
+    model_types=("qwen3_moe", "olmoe"),
     prefixes=("model.", ""),
     layer_stem=STEM,
     pairs=_qwen3_moe_pairs,

@@ -40,9 +40,9 @@ def _pairs(config: Config, dims: Dims) -> Sequence[Pair]:
 
 
 VIT = Architecture(
-    name="ViT",
-    model_types=("vit",),
-    prefixes=("vit.", ""),
+    name="ViT, DeiT",
+    model_types=("vit", "deit"),
+    prefixes=("vit.", "deit.", ""),
     layer_stem=STEM,
     pairs=_pairs,
     linears={

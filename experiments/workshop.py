@@ -1,0 +1,82 @@
+"""Tables and figures of the workshop paper on models that train here: locks of classifiers, and who opens them.
+
+Table 1 (a ResNet-18 that knows digits learns clothes and letters), Figure 4 (optimizers that precondition). Each is one
+study; the ones for full scale lie in `studies/`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from experiments import mnist, tables
+from experiments.calibration_images import RECIPE, TARGET
+from experiments.locked import HERE
+from specdef.certify.study_file import parse_study
+
+SEEDS = (0, 1, 2)
+RATES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-7, 1e-9)
+"""From above the ordinary ones down past those of a lock of 2^20."""
+TRAINED = {"preset": "trained", "multiplier": 100.0, "num_matrices": 5, "rank": 1, "label": "trained x100"}
+PRECONDITIONERS: dict[str, tuple[float, ...]] = {
+    "adamw": (1e-3, 1e-6),
+    "sgd": (1e-1, 1e-3),
+    "adadelta": (1.0, 1e-2),
+    "kron": (1e-3, 1e-5),
+    "xmat": (1e-2, 1e-4),
+    "kfac": (1e-2, 1e-4),
+    "adahessian": (1e-1, 1e-3),
+    "lbfgs": (1e-1, 1e-3),
+}
+"""Optimizer -> the rate at which the undefended model learns, and one further down."""
+
+
+def run(name: str) -> Path:
+    """Make every lock, attack it, write a table and a picture."""
+    # JSON is YAML.
+    tables.run_file(name, parse_study(json.dumps(STUDIES[name]()).encode()))
+    return HERE / "results" / f"{name}.md"
+
+
+def locks(text: Path) -> list[Any]:
+    """The undefended model, the exact lock, the papers' two."""
+    return [
+        "none",
+        {"preset": "exact", "label": "exact 2^20"},
+        {"preset": "paper", "multiplier": 1e4, "label": "inject 1e4"},
+        {**TRAINED, "text": str(text)},
+    ]
+
+
+def _images(title: str, tasks: list[Path], attacks: list[dict[str, Any]]) -> dict[str, Any]:
+    text = mnist.general()
+    return {
+        "specdef_study": 1,
+        "title": title,
+        "models": [{"model": str(mnist.base_model()), "label": "ResNet-18 of MNIST"}],
+        "tasks": [{"task": f"images:{path}", "label": path.stem, "target": TARGET} for path in tasks],
+        "text": str(text),
+        "defences": locks(text),
+        "attacks": attacks,
+        "seeds": list(SEEDS),
+        "recipe": {
+            "steps": RECIPE.steps,
+            "batch_size": RECIPE.batch_size,
+            "eval_every": RECIPE.eval_every,
+        },
+    }
+
+
+def _table1() -> dict[str, Any]:
+    title = "Workshop Table 1: a classifier of digits learns clothes and letters"
+    return _images(title, [mnist.fashion(), mnist.kuzushiji()], [{"lr": rate} for rate in RATES])
+
+
+def _figure4() -> dict[str, Any]:
+    attacks = [{"optimizer": name, "lr": rate} for name, rates in PRECONDITIONERS.items() for rate in rates]
+    return _images("Workshop Figure 4: optimizers that precondition", [mnist.fashion()], attacks)
+
+
+STUDIES: dict[str, Callable[[], dict[str, Any]]] = {"workshop-table1": _table1, "workshop-figure4": _figure4}
