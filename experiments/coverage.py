@@ -41,8 +41,8 @@ INTERVALS = (
     *(Case(seeds, mean, 0.2, seed) for seeds in (3, 5, 8) for mean in (0.3, 0.6) for seed in (0.0, 0.05, 0.1, 0.2)),
     *(Case(3, mean, fact, seed) for mean, fact in ((0.45, 0.3), (0.5, 0.1)) for seed in (0.0, 0.02, 0.04, 0.08, 0.15)),
 )
-"""The last rows were drawn up after the rule was chosen. Of one run the spread between seeds cannot be known: its
-interval is for that seed, and says so."""
+"""The last rows were drawn up after a first rule, which they refuted. Of one run the spread between seeds cannot be
+known: its interval is for that seed, and says so."""
 DECISIONS = tuple(Case(8, TARGET, 0.2, seed) for seed in (0.0, 0.05, 0.1))
 
 
@@ -108,7 +108,8 @@ def _table(intervals: list[dict[str, Any]], decisions: list[dict[str, Any]]) -> 
         "|---|---|---|---|---|",
     ]
     for row in intervals:
-        off = "" if abs(row["coverage"] - 0.95) <= 0.01 else " (more than a point off)"
+        far = row["coverage"] - 0.95
+        off = "" if abs(far) <= 0.01 else f" (more than a point too {'wide' if far > 0 else 'narrow'})"
         about = " | ".join(f"{row[name]:g}" for name in ("seeds", "mean", "fact", "seed"))
         lines.append(f"| {about} | {100 * row['coverage']:.1f} %{off} |")
     lines += [

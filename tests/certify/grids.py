@@ -47,6 +47,17 @@ def misbehave(data: Mapping[str, Any], listen: Any = None) -> FinishedCell:
     return run_cell(data, listen)
 
 
+def lose(folder: str, data: Mapping[str, Any], listen: Any = None) -> FinishedCell:
+    """Lose the worker under the cell, once with seed 0 and always with another; a file counts the attempts."""
+    seed = data["attack"]["recipe"]["seed"]
+    with (Path(folder) / str(seed)).open("a") as attempts:
+        attempts.write("x")
+        first = attempts.tell() == 1
+    if first or seed:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run_cell(data, listen)
+
+
 def the_first_never_ends(data: Mapping[str, Any], listen: Any = None) -> FinishedCell:
     """As usual, but the first cell of `cells` waits to be killed."""
     if data["attack"]["recipe"]["lr"] == 1e-3:

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binom, binomtest, norm
 from scipy.stats import t as student
 
-from specdef.certify.statistics import DIFFER, Decision, Sequential, _variances, _wilson, score_interval
+from specdef.certify.statistics import REST, Decision, Sequential, _variances, _wilson, score_interval
 from specdef.tasks.score import Score
 
 GROUPS, WORDINGS = 66, 6
@@ -138,8 +138,8 @@ def test_the_variance_is_that_of_a_two_way_layout(luck: float) -> None:
     rest /= (groups - 1) * (seeds - 1)
     parts = [(of_groups / (seeds * groups), groups - 1)]
     if luck:
-        parts.append(((of_seeds - rest) / (seeds * groups), seeds - 1))
-    assert bool(of_seeds > DIFFER * rest) == (luck > 0)
+        parts.append(((of_seeds - REST * rest) / (seeds * groups), seeds - 1))
+    assert bool(of_seeds > REST * rest) == (luck > 0)
     found = _variances(table)
     assert len(found) == len(parts)
     for one, other in zip(found, parts, strict=True):

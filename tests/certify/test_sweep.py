@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from specdef.attacks.interventions.lora import Lora
 from specdef.certify.cell import Cell, cell_from_json, subject_of
 from specdef.certify.executors.local import LocalExecutor
 from specdef.certify.executors.ray import RayExecutor
+from specdef.certify.resources import Resources
 from specdef.certify.run_cell import measure_cell
 from specdef.certify.store import Store, StoreError, stored_cells
 from specdef.certify.sweep import sweep
+from specdef.errors import SpecdefError
 from specdef.training.outcome import Outcome
 from specdef.training.recipe import Recipe
 
@@ -98,6 +101,29 @@ def test_local_and_ray_give_the_same_cells(toy_model: Path, tmp_path: Path) -> N
     assert facts_of(tmp_path / "local") == facts_of(tmp_path / "ray")
     here = measure_cell(cells[0])
     assert here.result == local[0].result
+
+
+@pytest.mark.slow
+def test_a_lost_worker_is_made_good_and_one_that_is_always_lost_is_recorded(
+    toy_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{HERE}:{os.environ.get('PYTHONPATH', '')}")  # where workers find `grids`
+    made = grids.study(toy_model)
+    cells = [made.cell(made.locked, seed=seed) for seed in (0, 1)]
+    lost_once, lost = sweep(cells, Store(tmp_path / "out"), RayExecutor(function=partial(grids.lose, str(tmp_path))))
+    assert lost_once.result.outcome is Outcome.STALL
+    assert (tmp_path / "0").read_text() == "xx"
+    assert lost.result.outcome is Outcome.CRASHED
+    assert (tmp_path / "1").read_text() == "xxx"
+
+
+@pytest.mark.parametrize("given", ["2", "8"])
+def test_one_of_several_processes_of_a_launcher_is_refused(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", given)
+    with pytest.raises(SpecdefError, match=f"`WORLD_SIZE` must be 1, since an attack runs in one process; got {given}"):
+        Resources().for_model(Path("nowhere"))
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert Resources().for_model(Path("nowhere")).workers
 
 
 def test_a_crash_is_a_recorded_outcome_and_the_others_go_on(toy_model: Path, tmp_path: Path) -> None:

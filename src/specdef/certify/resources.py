@@ -45,8 +45,9 @@ class Resources:
         """Fill in what is open: as many cells at once as cores and memory allow, the cores shared out among them.
 
         Raises:
-            SpecdefError: a GPU is asked for and there is none.
+            SpecdefError: a GPU is asked for and there is none, or a launcher started several of us.
         """
+        refuse_launched()
         device = find_device(self.device) if self.ray is None or self.device is None else self.device
         cores = os.cpu_count() or 1
         workers = self.workers or (1 if device == "cuda" else _fitting(folder, cores))
@@ -60,6 +61,19 @@ class Resources:
 
         address = None if self.ray == "local" else self.ray
         return RayExecutor(address, self.workers or 1, self.gpus_per_cell, listen=listen)
+
+
+def refuse_launched() -> None:
+    """Refuse to be one of several processes: each would run every attack whole, on the same batches.
+
+    Raises:
+        SpecdefError: ``WORLD_SIZE`` says so.
+    """
+    if (found := os.environ.get("WORLD_SIZE", "1")) not in ("", "1"):
+        raise SpecdefError(
+            f"`WORLD_SIZE` must be 1, since an attack runs in one process; got {found}. Start specdef by itself, "
+            "without torchrun or accelerate launch; `--workers` runs several attacks at once."
+        )
 
 
 def _fitting(folder: Path, cores: int) -> int:

@@ -16,6 +16,9 @@ from specdef.certify.faults import describe
 from specdef.certify.run_cell import run_cell
 from specdef.errors import SpecdefError
 
+RETRIES = 2
+"""Times a cell is run again whose worker or node was lost. One that failed by itself is recorded, never run again."""
+
 
 @dataclass(frozen=True)
 class RayExecutor:
@@ -55,7 +58,7 @@ class RayExecutor:
                     f"({describe(error)}). Start one with `ray start --head`."
                 ) from error
         try:
-            remote = ray.remote(num_cpus=threads, num_gpus=self.gpus, max_calls=1, max_retries=0)(safely)
+            remote = ray.remote(num_cpus=threads, num_gpus=self.gpus, max_calls=1, max_retries=RETRIES)(safely)
             for cell in cells:
                 tell(self.listen, waiting(cell))
             running = {remote.remote(self.function, cell.to_json()): cell for cell in cells}
