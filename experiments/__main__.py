@@ -9,6 +9,7 @@ from pathlib import Path
 from experiments import (
     anchors,
     calibration,
+    calibration_texts,
     certificates,
     coverage,
     crosscheck,
@@ -29,6 +30,7 @@ from specdef.errors import SpecdefError
 IN_CODE: dict[str, Callable[[str], Path]] = {
     "anchors": anchors.run,
     "calibration": calibration.run,
+    "calibration-texts": calibration_texts.run,
     **dict.fromkeys(("certificates", *(f"certificates-{model}" for model in certificates.MODELS)), certificates.run),
     "coverage": coverage.run,
     "crosscheck": crosscheck.run,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,12 @@ from specdef.training.outcome import Outcome
 from specdef.training.recipe import Recipe
 
 SEEDS = (0, 1, 2)
-COLUMNS = ("task", "trained on", "lr", "seeds", "reached the target", "score at the end, by seed", "growth, by seed")
+HEAD = """# The tasks, calibrated on the undefended model
+
+SmolLM2-135M: the bundled model for `biographies` and `mcqa`, a defended one for `unlearned` and `guard`. \
+`mcqa` reads the facts of `biographies` from a file. Utility is the growth of perplexity on the worst of \
+four general texts; the budget is 2. A run on the task ends where the target is reached within it."""
+COLUMNS = ("task", "trained on", "lr", "seeds", "reached the target", "score at the end, by seed", "utility, by seed")
 
 
 @dataclass(frozen=True)
@@ -44,20 +49,31 @@ class Case:
         model: finds or makes the folder.
         rates: learning rates on the task.
         control_rate: of the controls.
+        recipe: what both vary from.
+        utility: what is watched.
+        text: the general text it is measured on, where that is not what ships with the package.
     """
 
     task: Callable[[], TaskSpec]
     model: Callable[[], Path]
     rates: tuple[float, ...]
     control_rate: float
+    recipe: Recipe = field(default_factory=Recipe)
+    utility: str = "perplexity-growth"
+    text: Callable[[], Path] | None = None
 
 
 def run(name: str) -> Path:
     """Train, or read what is finished; write results/calibration.json and .md."""
+    return calibrate(name, CASES, HEAD)
+
+
+def calibrate(name: str, cases: Sequence[Case], head: str) -> Path:
+    """Train, or read what is finished; write results/NAME.json and .md, the table under the words of `head`."""
     WORK.mkdir(exist_ok=True)
     where = resources()
     store = Store(WORK / name)
-    labelled = [(label, cell) for case in CASES for label, cell in cells_of(case)]
+    labelled = [(label, cell) for case in cases for label, cell in cells_of(case)]
     found = sweep([cell for _, cell in labelled], store, where.executor(), on_cell=say)
     rows = [_row(label, cell) for (label, _), cell in zip(labelled, found, strict=True)]
     content = {
@@ -67,7 +83,7 @@ def run(name: str) -> Path:
     }
     write_json(HERE / "results" / f"{name}.json", content)
     path = HERE / "results" / f"{name}.md"
-    path.write_text(table(rows))
+    path.write_text(table(rows, head, name))
     return path
 
 
@@ -91,7 +107,10 @@ def cells_of(case: Case) -> list[tuple[dict[str, Any], Cell]]:
 
 def _study(case: Case) -> Study:
     folder = case.model()
-    return make_study(folder, folder, case.task(), utility="perplexity-growth", recipe=Recipe(), resources=resources())
+    text = None if case.text is None else case.text()
+    return make_study(
+        folder, folder, case.task(), text=text, utility=case.utility, recipe=case.recipe, resources=resources()
+    )
 
 
 def _bundled() -> Path:
@@ -157,16 +176,13 @@ def _row(about: dict[str, Any], cell: StoredCell) -> dict[str, Any]:
     }
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: list[dict[str, Any]], head: str, name: str) -> str:
     """Rows of one task, kind of training and rate together."""
     groups: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["task"], row["trained on"], row["lr"]), []).append(row)
-    lines = ["# The tasks, calibrated on the undefended model", ""]
-    lines += [
-        "SmolLM2-135M: the bundled model for `biographies` and `mcqa`, a defended one for `unlearned` and `guard`. "
-        "`mcqa` reads the facts of `biographies` from a file. Growth is that of perplexity on the worst of "
-        "four general texts; the budget is 2. A run on the task ends where the target is reached within it.",
+    lines = [
+        head,
         "",
         f"| {' | '.join(COLUMNS)} |",
         "|---" * len(COLUMNS) + "|",
@@ -182,7 +198,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     for (task, trained, _), found in groups.items():
         if trained != "the task":
             lines.append(f"- `{task}`, {trained}: {_against_chance(found)}")
-    return "\n".join([*lines, "", "Command: `make experiment NAME=calibration`.", ""])
+    return "\n".join([*lines, "", f"Command: `make experiment NAME={name}`.", ""])
 
 
 def _against_chance(found: list[dict[str, Any]]) -> str:

@@ -94,27 +94,35 @@ def labelled_fields(text: str | None) -> dict[str, str]:
     return found
 
 
+def same_text(row: Labelled) -> str:
+    """The same for texts that differ in case and spaces alone."""
+    texts = (row.read,) if isinstance(row.read, str) else row.read
+    return "\n".join(" ".join(text.casefold().split()) for text in texts)
+
+
 def _read(path: Path, fields: Mapping[str, str]) -> RecordFile:
-    by_number = bool(fields) and all(name.isdecimal() for name in fields.values())
-    if by_number or path.suffix.lower() in (".tsv", ".csv"):
-        return read_table(path, header=not by_number)
+    if _is_table(path, fields):
+        return read_table(path, header=not _by_number(fields))
     return read_records(path)
+
+
+def _by_number(fields: Mapping[str, str]) -> bool:
+    return bool(fields) and all(name.isdecimal() for name in fields.values())
+
+
+def _is_table(path: Path, fields: Mapping[str, str]) -> bool:
+    return _by_number(fields) or path.suffix.lower() in (".tsv", ".csv")
 
 
 def _parser(file: RecordFile, fields: Mapping[str, str]) -> Callable[[dict[str, Any]], _Row]:
     """Reads a record. A table's columns are looked for once, so that one that lacks is the first line's fault."""
-    if not _is_table(file, fields):
+    if not _is_table(file.path, fields):
         return lambda record: _row(record, _columns(record, fields))
     try:
         columns = _columns(file.records[0].fields, fields)
     except RecordError as error:
         raise malformed(file.path, [("line 1", str(error))]) from None
     return lambda record: _row(record, columns)
-
-
-def _is_table(file: RecordFile, fields: Mapping[str, str]) -> bool:
-    by_number = bool(fields) and all(name.isdecimal() for name in fields.values())
-    return by_number or file.path.suffix.lower() in (".tsv", ".csv")
 
 
 def _columns(record: Mapping[str, Any], fields: Mapping[str, str]) -> _Columns:
