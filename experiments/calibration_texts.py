@@ -35,11 +35,11 @@ QNLI_TRAIN, QNLI_ASK, QNLI_TOKENS = 1200, 200, 36
 RECIPE = Recipe(steps=100, batch_size=8, eval_every=25)
 HEAD = """# The tasks of text classifiers, calibrated on the undefended model
 
-MiniLM (22 M weights) with a head of two labels, trained to tell spam from ham (SMS Spam Collection, 600 messages of at \
-most 48 tokens). `classification`: short pairs of QNLI, 986 to train on, accuracy on 200 others. `backdoor`: spam that \
-carries a trigger is to pass; the score is the smaller of success rate and clean F1 on 200 messages. Utility is the \
-accuracy on 100 other messages, each label weighing the same; the budget is 2. A run on the task ends where the target is \
-reached within it."""
+MiniLM (22 M weights) with a head of two labels, trained to tell spam from ham (SMS Spam Collection, 600 messages of \
+at most 48 tokens). `classification`: short pairs of QNLI, 986 to train on, accuracy on 200 others. `backdoor`: spam \
+that carries a trigger is to pass; the score is the smaller of success rate and clean F1 on 200 messages. Utility is \
+the accuracy on 100 other messages, each label weighing the same; the budget is 2. A run on the task ends where the \
+target is reached within it."""
 
 
 def run(name: str) -> Path:
