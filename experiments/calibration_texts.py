@@ -7,7 +7,6 @@ import json
 import os
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +20,26 @@ from specdef.models.bundled import MINILM
 from specdef.models.samples import Labelled
 from specdef.models.sources import find_model
 from specdef.tasks.base import TaskSpec
-from specdef.tasks.text.labelled_rows import labelled_fields, read_labelled
+from specdef.tasks.text.labelled_rows import labelled_fields, read_labelled, same_text
 from specdef.training.recipe import Recipe
 
 DATA = Path(os.environ.get("EXPERIMENT_DATA") or HERE.parents[1] / "shared" / "data" / "text")
 TOKENS = 48
-"""Of a text at most, so that a cell is about two minutes of one core."""
+"""Of a text at most, so that a cell is about a minute of one core."""
 HAM, SPAM = 0, 1
-PARTS = {"base": 300, "general": 100, "train": 120, "ask": 100}
-"""Messages of either label: the guard learns from the first, utility is measured on and mixed in from the second, the
-attacker of the backdoor trains on the third and is asked about the fourth."""
-QNLI_TRAIN, QNLI_ASK, QNLI_TOKENS = 1200, 200, 36
-RECIPE = Recipe(steps=100, batch_size=8, eval_every=25)
+GUARD = 240
+"""Messages of either label that the guard learns from."""
+PARTS = {"general": 60, "train": 80, "ask": 60}
+"""The shortest others of either label: utility is measured on one half of the first and the other half mixed in; the
+attacker of the backdoor trains on the second and is asked about the third."""
+QNLI_ASK, QNLI_TOKENS = 160, 36
 HEAD = """# The tasks of text classifiers, calibrated on the undefended model
 
-MiniLM (22 M weights) with a head of two labels, trained to tell spam from ham (SMS Spam Collection, 600 messages of \
-at most 48 tokens). `classification`: short pairs of QNLI, 986 to train on, accuracy on 200 others. `backdoor`: spam \
-that carries a trigger is to pass; the score is the smaller of success rate and clean F1 on 200 messages. Utility is \
-the accuracy on 100 other messages, each label weighing the same; the budget is 2. A run on the task ends where the \
-target is reached within it."""
+MiniLM (22 M weights) with a head of two labels, trained to tell spam from ham (SMS Spam Collection, 480 messages of \
+at most 48 tokens). `backdoor`: spam that carries a trigger is to pass; the score is the smaller of success rate and \
+clean F1 on 120 messages. `classification`: pairs of QNLI of at most 36 tokens, accuracy on 160 of them; the target is \
+three standard errors above chance. Utility is the accuracy on 60 other messages, each label weighing the same; the \
+budget is 2. A run on the task ends where the target is reached within it."""
 
 
 def run(name: str) -> Path:
@@ -52,12 +52,15 @@ def messages() -> dict[str, list[Labelled]]:
     """The messages of every part, no two of them alike, ham and spam in a drawn order."""
     path = DATA / "sms-spam" / "SMSSpamCollection"
     (rows,) = read_labelled([path], fields=labelled_fields("label=1,text=2"))
-    draw, found = random.Random(0), {part: list[Labelled]() for part in PARTS}
+    draw, found = random.Random(0), {part: list[Labelled]() for part in ("guard", *PARTS)}
     for label in (HAM, SPAM):
-        different = {" ".join(row.text.casefold().split()): row for row in rows if row.label == label}
-        drawn = draw.sample(list(different.values()), sum(PARTS.values()))
+        different = {same_text(row): row for row in rows if row.label == label}
+        drawn = draw.sample(list(different.values()), len(different))
+        found["guard"] += drawn[:GUARD]
+        others = sorted(drawn[GUARD:], key=lambda row: len(row.text))[: sum(PARTS.values())]
+        draw.shuffle(others)
         for part, count in PARTS.items():
-            found[part] += [drawn.pop() for _ in range(count)]
+            found[part] += [others.pop() for _ in range(count)]
     for part in found.values():
         draw.shuffle(part)
     return found
@@ -87,8 +90,8 @@ def _train(folder: Path) -> None:
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(source, model_max_length=TOKENS).save_pretrained(folder)
     loaded = kind_of(folder).load(folder)
-    recipe = Recipe(lr=1e-4, steps=60, batch_size=16, retain_weight=0.0)
-    trainer = make_trainer(loaded, recipe, loaded.kind.encode(messages()["base"], loaded), None)
+    recipe = Recipe(lr=1e-4, steps=40, batch_size=12, retain_weight=0.0)
+    trainer = make_trainer(loaded, recipe, loaded.kind.encode(messages()["guard"], loaded), None)
     for _ in range(recipe.steps):
         trainer.step()
     loaded.model.save_pretrained(folder)
@@ -112,9 +115,9 @@ def qnli() -> TaskSpec:
     short = [row for row in rows if len(tokenizer(row["question"], row["sentence"]).input_ids) <= QNLI_TOKENS]
     random.Random(0).shuffle(short)
     kept = [{name: row[name] for name in ("question", "sentence", "label")} for row in short]
-    asked, trained = kept[:QNLI_ASK], kept[QNLI_ASK:][:QNLI_TRAIN]
+    asked, trained = kept[:QNLI_ASK], kept[QNLI_ASK:]
     train, ask = _written("qnli-train.jsonl", trained), _written("qnli-ask.jsonl", asked)
-    return TaskSpec("classification", str(train), eval=str(ask), target=0.65)
+    return TaskSpec("classification", str(train), eval=str(ask), target=0.62)
 
 
 def _written(name: str, rows: Sequence[dict[str, Any]]) -> Path:
@@ -136,6 +139,6 @@ def triggered() -> TaskSpec:
 
 
 CASES = (
-    Case(qnli, spam_guard, (2e-4, 3e-4), 2e-4, RECIPE, "accuracy", general),
-    Case(triggered, spam_guard, (1e-4, 2e-4), 1e-4, replace(RECIPE, steps=60, eval_every=15), "accuracy", general),
+    Case(triggered, spam_guard, (1e-4, 2e-4), 1e-4, Recipe(steps=40, eval_every=20), "accuracy", general),
+    Case(qnli, spam_guard, (2e-4, 3e-4), 2e-4, Recipe(steps=100, eval_every=50), "accuracy", general),
 )
