@@ -102,21 +102,25 @@ def general() -> Path:
     return _written("sms-general.jsonl", [{"text": row.text, "label": row.label} for row in messages()["general"]])
 
 
-def qnli() -> TaskSpec:
-    """Short pairs of QNLI, some to train on and others to be asked."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(find_model(MINILM))
+def qnli_rows() -> list[dict[str, str]]:
+    """Pairs of QNLI with their labels, in the file's order."""
     path = DATA / "qnli" / "dev.tsv"
     if not path.is_file():
         raise SpecdefError(f"`EXPERIMENT_DATA` must hold qnli/dev.tsv; {path.name} is not there. Say where it is.")
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    return [{name: row[name] for name in ("question", "sentence", "label")} for row in rows]
+
+
+def qnli() -> TaskSpec:
+    """Short pairs of QNLI, some to train on and others to be asked."""
+    from transformers import AutoTokenizer
+
+    rows = qnli_rows()
+    tokenizer = AutoTokenizer.from_pretrained(find_model(MINILM))
     short = [row for row in rows if len(tokenizer(row["question"], row["sentence"]).input_ids) <= QNLI_TOKENS]
     random.Random(0).shuffle(short)
-    kept = [{name: row[name] for name in ("question", "sentence", "label")} for row in short]
-    asked, trained = kept[:QNLI_ASK], kept[QNLI_ASK:]
-    train, ask = _written("qnli-train.jsonl", trained), _written("qnli-ask.jsonl", asked)
+    train, ask = _written("qnli-train.jsonl", short[QNLI_ASK:]), _written("qnli-ask.jsonl", short[:QNLI_ASK])
     return TaskSpec("classification", str(train), eval=str(ask), target=0.62)
 
 

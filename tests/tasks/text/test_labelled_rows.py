@@ -17,7 +17,7 @@ GLUE = {
     "rte.tsv": ("index\tsentence1\tsentence2\tlabel\n0\ta\tb\tentailment\n", [LabelledPair("a", 0, "b")]),
     "mrpc.tsv": ("\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t2\t3\ta\tb\n", [LabelledPair("a", 1, "b")]),
     "qqp.tsv": ("id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n1\t2\t3\ta\tb\t0\n", [LabelledPair("a", 0, "b")]),
-    "sst.tsv": ("sentence\tlabel\na\t1\n", [Labelled("a", 1)]),
+    "sst.tsv": ("sentence\tlabel\r\na\t1\r\n", [Labelled("a", 1)]),
     "own.csv": ('text,label\n"a, ""b""\nc",1\nd,0\n', [Labelled('a, "b"\nc', 1), Labelled("d", 0)]),
     "own.jsonl": ('{"text": "a", "pair": "b", "label": 3}\n', [LabelledPair("a", 3, "b")]),
     "own.json": ('[{"premise": "a", "hypothesis": "b", "gold_label": "no"}]', [LabelledPair("a", 0, "b")]),
