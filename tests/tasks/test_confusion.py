@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from specdef.certify.statistics import score_interval
 from specdef.tasks.confusion import SCORERS, label_score
 from specdef.tasks.labelled import balanced
 
@@ -107,3 +108,18 @@ def test_matthews_is_never_below_zero_and_zero_where_one_side_is_constant() -> N
 def test_a_label_that_nobody_asked_for_is_a_wrong_answer() -> None:
     assert label_score(SCORERS["f1"].measure, [2, 1], [0, 1], range(2)).value == 1.0, "of label 1 alone"
     assert label_score(SCORERS["accuracy"].measure, [2, 1], [0, 1], range(2)).value == 0.5
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_an_interval_over_seeds_is_made_of_them(name: str) -> None:
+    """What a group adds may lie outside [0, 1]; the interval does not."""
+    scores = [label_score(SCORERS[name].measure, *drawn(200, 2, seed), range(200)) for seed in range(3)]
+    found = score_interval(scores)
+    assert found is not None
+    assert 0 < found.low < float(np.mean([score.value for score in scores])) < found.high < 1
+    nothing = score_interval([label_score(SCORERS[name].measure, [1, 0], [0, 1], range(2))])
+    assert nothing is not None
+    assert 0 <= nothing.low <= nothing.high <= 1
+    everything = score_interval([label_score(SCORERS[name].measure, [0, 1] * 9, [0, 1] * 9, range(18))])
+    assert everything is not None
+    assert everything.high == 1

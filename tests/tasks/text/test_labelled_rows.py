@@ -109,6 +109,15 @@ def test_a_column_that_is_not_there(fields: str, sentence: str, tmp_path: Path) 
         read_labelled([write(tmp_path / "a.tsv", "text\tlabel\nx\t1\n")], fields=labelled_fields(fields))
 
 
+@pytest.mark.parametrize("content", ["text\tmark\nx\t1\n", "text\tlabel\nx\tno\n", ""])
+def test_the_file_that_is_asked_is_blamed_by_its_name(content: str, tmp_path: Path) -> None:
+    train = write(tmp_path / "a.tsv", "text\tlabel\nx\t1\n")
+    with pytest.raises(TaskError, match=r"^`eval` must .*b\.tsv"):
+        read_labelled([train, write(tmp_path / "b.tsv", content)])
+    with pytest.raises(TaskError, match=r"^`eval` must be a readable file; .*none"):
+        read_labelled([train, tmp_path / "none"])
+
+
 @pytest.mark.parametrize("fields", ["pair=b", "prompt=x", "text"])
 def test_fields_that_say_nothing_are_refused(fields: str) -> None:
     with pytest.raises(TaskError, match="`fields` must"):

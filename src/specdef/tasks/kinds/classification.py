@@ -111,9 +111,10 @@ def labelled_file(
         trained, asked = split_groups(rows, same_text, share=test_share, seed=seed)
     else:
         trained, asked = read_labelled([path, evaluate], fields=fields)
-    for part, name, file in ((trained, "train on", path), (asked, "be asked", evaluate or path)):
+    for part, name, argument in ((trained, "train on", "path"), (asked, "be asked", "eval" if evaluate else "path")):
         if len({row.label for row in part}) < 2:
-            raise TaskError(f"`path` must have two labels or more among the texts to {name}; {file} has one.")
+            file = evaluate if argument == "eval" else path
+            raise TaskError(f"`{argument}` must have two labels or more among the texts to {name}; {file} has one.")
     metric = LabelScore(tuple(asked), scorer, tuple(map(same_text, asked)))
     return labelled_task("classification", MODEL_KIND, trained, metric, seed=seed, target=target)
 
