@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from specdef.certify.statistics import score_interval
 from specdef.tasks.confusion import SCORERS, label_score
 from specdef.tasks.labelled import balanced
 
@@ -40,12 +41,12 @@ def gorodkin(found: Sequence[int], wanted: Sequence[int]) -> float:
 @pytest.mark.parametrize("seed", range(3))
 def test_values_are_those_of_the_definitions(seed: int) -> None:
     found, wanted = drawn(60, 2, seed)
-    values = {name: label_score(scorer, found, wanted, range(60)).value for name, scorer in SCORERS.items()}
+    values = {name: label_score(scorer.measure, found, wanted, range(60)).value for name, scorer in SCORERS.items()}
     assert values["accuracy"] == pytest.approx(balanced(found, wanted))
     assert values["f1"] == pytest.approx(f1(found, wanted, 1))
     assert values["matthews"] == pytest.approx(correlation(found, wanted))
     found, wanted = drawn(60, 3, seed)
-    values = {name: label_score(scorer, found, wanted, range(60)).value for name, scorer in SCORERS.items()}
+    values = {name: label_score(scorer.measure, found, wanted, range(60)).value for name, scorer in SCORERS.items()}
     assert values["accuracy"] == pytest.approx(balanced(found, wanted))
     assert values["f1"] == pytest.approx(sum(f1(found, wanted, label) for label in range(3)) / 3)
     assert values["matthews"] == pytest.approx(gorodkin(found, wanted))
@@ -55,13 +56,13 @@ def test_values_are_those_of_the_definitions(seed: int) -> None:
 @pytest.mark.parametrize("name", SCORERS)
 def test_the_error_is_the_bootstraps(name: str, labels: int) -> None:
     found, wanted = drawn(400, labels, 5)
-    score = label_score(SCORERS[name], found, wanted, range(400))
+    score = label_score(SCORERS[name].measure, found, wanted, range(400))
     rng = np.random.default_rng(0)
     again = []
     for _ in range(400):
         chosen = rng.integers(400, size=400)
         again.append(
-            label_score(SCORERS[name], *([rows[at] for at in chosen] for rows in (found, wanted)), chosen).value
+            label_score(SCORERS[name].measure, *([rows[at] for at in chosen] for rows in (found, wanted)), chosen).value
         )
     assert score.error == pytest.approx(float(np.std(again)), rel=0.12)
     assert score.by_group is not None
@@ -71,8 +72,8 @@ def test_the_error_is_the_bootstraps(name: str, labels: int) -> None:
 @pytest.mark.parametrize("name", SCORERS)
 def test_rows_of_one_group_are_one_piece_of_evidence(name: str) -> None:
     found, wanted = drawn(200, 2, 1)
-    apart = label_score(SCORERS[name], found, wanted, range(200))
-    twice = label_score(SCORERS[name], found * 4, wanted * 4, [*range(200)] * 4)
+    apart = label_score(SCORERS[name].measure, found, wanted, range(200))
+    twice = label_score(SCORERS[name].measure, found * 4, wanted * 4, [*range(200)] * 4)
     assert twice.value == pytest.approx(apart.value)
     assert twice.error == pytest.approx(apart.error, rel=1e-3)
 
@@ -84,7 +85,7 @@ def test_who_does_not_read_scores_chance_at_most(name: str) -> None:
     chance = SCORERS[name].chance(counts)
     rng = np.random.default_rng(3)
     guesses = [(rng.random(5000) < share).astype(int).tolist() for share in (0.0, 0.3, 0.5, 1.0)]
-    scores = [label_score(SCORERS[name], guess, wanted, range(5000)).value for guess in guesses]
+    scores = [label_score(SCORERS[name].measure, guess, wanted, range(5000)).value for guess in guesses]
     assert max(scores) <= chance + 0.03
     assert max(scores) == pytest.approx(chance, abs=0.03), "and someone reaches it"
 
@@ -92,18 +93,33 @@ def test_who_does_not_read_scores_chance_at_most(name: str) -> None:
 def test_chance_of_f1_with_more_labels_is_one_in_their_number() -> None:
     _, wanted = drawn(20000, 3, 4)
     guess = np.random.default_rng(5).permutation(wanted).tolist()
-    found = label_score(SCORERS["f1"], guess, wanted, range(20000)).value
+    found = label_score(SCORERS["f1"].measure, guess, wanted, range(20000)).value
     assert found == pytest.approx(SCORERS["f1"].chance([wanted.count(label) for label in range(3)]), abs=0.02)
 
 
 def test_matthews_is_never_below_zero_and_zero_where_one_side_is_constant() -> None:
-    reverse = label_score(SCORERS["matthews"], [1, 1, 0, 1], [0, 0, 1, 1], range(4))
+    reverse = label_score(SCORERS["matthews"].measure, [1, 1, 0, 1], [0, 0, 1, 1], range(4))
     assert reverse.value == 0.0
     assert reverse.by_group is not None
     assert sum(reverse.by_group) == pytest.approx(0.0, abs=1e-3)
-    assert label_score(SCORERS["matthews"], [1, 1, 1], [0, 1, 1], range(3)).value == 0.0
+    assert label_score(SCORERS["matthews"].measure, [1, 1, 1], [0, 1, 1], range(3)).value == 0.0
 
 
 def test_a_label_that_nobody_asked_for_is_a_wrong_answer() -> None:
-    assert label_score(SCORERS["f1"], [2, 1], [0, 1], range(2)).value == 1.0, "of label 1 alone"
-    assert label_score(SCORERS["accuracy"], [2, 1], [0, 1], range(2)).value == 0.5
+    assert label_score(SCORERS["f1"].measure, [2, 1], [0, 1], range(2)).value == 1.0, "of label 1 alone"
+    assert label_score(SCORERS["accuracy"].measure, [2, 1], [0, 1], range(2)).value == 0.5
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_an_interval_over_seeds_is_made_of_them(name: str) -> None:
+    """What a group adds may lie outside [0, 1]; the interval does not."""
+    scores = [label_score(SCORERS[name].measure, *drawn(200, 2, seed), range(200)) for seed in range(3)]
+    found = score_interval(scores)
+    assert found is not None
+    assert 0 < found.low < float(np.mean([score.value for score in scores])) < found.high < 1
+    nothing = score_interval([label_score(SCORERS[name].measure, [1, 0], [0, 1], range(2))])
+    assert nothing is not None
+    assert 0 <= nothing.low <= nothing.high <= 1
+    everything = score_interval([label_score(SCORERS[name].measure, [0, 1] * 9, [0, 1] * 9, range(18))])
+    assert everything is not None
+    assert everything.high == pytest.approx(1)

@@ -18,6 +18,8 @@ from specdef.tasks.score import Score
 Counts = npt.NDArray[np.float64]
 """Rows by label wanted (first axis) and label found (second): [labels, labels]."""
 
+Measure = Callable[[Counts], tuple[float, Counts]]
+
 
 @dataclass(frozen=True)
 class Scorer:
@@ -28,28 +30,28 @@ class Scorer:
         chance: rows of each wanted label -> the best expected score of who does not read.
     """
 
-    measure: Callable[[Counts], tuple[float, Counts]]
+    measure: Measure
     chance: Callable[[Sequence[int]], float]
 
 
-def label_score(scorer: Scorer, found: Sequence[int], wanted: Sequence[int], groups: Sequence[Hashable]) -> Score:
+def label_score(measure: Measure, found: Sequence[int], wanted: Sequence[int], groups: Sequence[Hashable]) -> Score:
     """The score, never below zero, and what every group of rows adds to it.
 
     Args:
-        scorer: one of `SCORERS`.
+        measure: that of one of `SCORERS`, or `mean_f1`.
         found: label given, per row.
         wanted: the row's own label.
         groups: what the row belongs to; rows of a group stand or fall together.
 
     Example:
-        >>> score = label_score(SCORERS["accuracy"], [0, 0, 1, 1], [0, 0, 0, 1], range(4))
+        >>> score = label_score(SCORERS["accuracy"].measure, [0, 0, 1, 1], [0, 0, 0, 1], range(4))
         >>> round(score.value, 4), score.by_group
         (0.8333, (1.0556, 1.0556, 0.3889, 0.8333))
     """
     size = max(*found, *wanted) + 1
     counts = np.zeros((size, size))
     np.add.at(counts, (np.array(wanted), np.array(found)), 1)
-    value, slopes = scorer.measure(counts)
+    value, slopes = measure(counts)
     sums: dict[Hashable, float] = {}
     for a, b, group in zip(wanted, found, groups, strict=True):
         sums[group] = sums.get(group, 0.0) + float(slopes[a, b])
@@ -68,16 +70,23 @@ def _accuracy(counts: Counts) -> tuple[float, Counts]:
 
 def _f1(counts: Counts) -> tuple[float, Counts]:
     """F1 of the larger of two labels; with more labels, the mean over them of each one's."""
-    rows = counts.sum(1)
-    labels = np.flatnonzero(rows)
-    asked = labels[-1:] if len(labels) == 2 else labels
+    labels = np.flatnonzero(counts.sum(1))
+    return _mean_f1(counts, labels[-1:] if len(labels) == 2 else labels)
+
+
+def mean_f1(labels: Sequence[int]) -> Measure:
+    """Mean F1 of some labels, each of which is wanted for a row at least."""
+    return lambda counts: _mean_f1(counts, labels)
+
+
+def _mean_f1(counts: Counts, labels: Sequence[int] | npt.NDArray[np.intp]) -> tuple[float, Counts]:
     value, slopes = 0.0, np.zeros_like(counts)
-    for label in asked:
-        right, both = counts[label, label], rows[label] + counts[:, label].sum()
-        value += 2 * right / both / len(asked)
-        slopes[label, label] += 2 / both / len(asked)
-        slopes[label] -= 2 * right / both**2 / len(asked)
-        slopes[:, label] -= 2 * right / both**2 / len(asked)
+    for label in labels:
+        right, both = counts[label, label], counts[label].sum() + counts[:, label].sum()
+        value += 2 * right / both / len(labels)
+        slopes[label, label] += 2 / both / len(labels)
+        slopes[label] -= 2 * right / both**2 / len(labels)
+        slopes[:, label] -= 2 * right / both**2 / len(labels)
     return float(value), slopes
 
 

@@ -10,10 +10,11 @@ import pico
 import pico_text
 import pytest
 import torch
+from tokenizers import processors
 
 from specdef.errors import CheckpointError, TaskError
 from specdef.models.base import LoadedModel, kind_of
-from specdef.models.samples import Labelled
+from specdef.models.samples import Labelled, LabelledPair
 from specdef.models.texts import encode_texts, label_logits
 
 SAMPLES = [Labelled("a short one", 0), Labelled("a much longer text than that", 1), Labelled("", 1)]
@@ -59,6 +60,50 @@ def test_texts_longer_than_the_model_lose_their_end(loaded: LoadedModel) -> None
     assert ids.shape == (1, pico.BLOCK["max_position_embeddings"] - 2)
     assert bool(mask.all())
     assert label_logits(loaded.model, loaded.processor, ["a" * 500]).isfinite().all()
+
+
+PAIRS = [LabelledPair("first", 0, "and second"), Labelled("alone", 1), LabelledPair("a" * 20, 1, "b" * 80)]
+
+
+def tell_apart(tokenizer: Any) -> None:
+    """Let a pico tokenizer join pairs as BERT's does."""
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s>:0 $A:0 </s>:0", pair="<s>:0 $A:0 </s>:0 $B:1 </s>:1", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+
+
+def test_pairs_are_joined_as_the_tokenizer_joins_them(tmp_path: Path) -> None:
+    loaded = made(tmp_path / "model", "bert-classifier")
+    tell_apart(loaded.processor)
+    rows = loaded.kind.encode(PAIRS, loaded)
+    given = loaded.processor(["first"], ["and second"], return_tensors="pt")
+    first = loaded.kind.batch(rows, [0])
+    assert torch.equal(first[0], given.input_ids)
+    assert torch.equal(first[3], given.token_type_ids)
+    assert first[3].sum() == len("and second") + 1
+    assert rows[3][1].sum() == 0
+    with torch.inference_mode():
+        wanted = loaded.model(**given).logits
+        assert torch.allclose(loaded.kind.predictions(loaded.model, first)[0], wanted)
+        blind = loaded.model(**{**given, "token_type_ids": torch.zeros_like(given.token_type_ids)}).logits
+    assert not torch.allclose(blind, wanted, atol=1e-4)
+    assert torch.allclose(label_logits(loaded.model, loaded.processor, [PAIRS[0].read]), wanted)
+    longest = pico.BLOCK["max_position_embeddings"] - 2
+    assert rows[0][2].tolist().count(loaded.processor("a").input_ids[1]) == 20, "the longer text loses its end"
+    assert int(rows[2][2].sum()) == longest
+    assert len(loaded.kind.encode([PAIRS[1]], loaded)) == 3
+
+
+def test_a_model_that_does_not_tell_first_from_second_reads_pairs_too(loaded: LoadedModel) -> None:
+    rows = loaded.kind.encode(PAIRS, loaded)
+    assert len(rows) == 3
+    assert int(rows[2][0].sum()) == len("first" + "and second")
+    loss = loaded.kind.loss(loaded.model, rows)
+    assert loss.isfinite()
+    assert loss != loaded.kind.loss(
+        loaded.model, loaded.kind.encode([Labelled(row.text, row.label) for row in PAIRS], loaded)
+    )
 
 
 @pytest.mark.parametrize("label", [2, -1])

@@ -117,6 +117,15 @@ def test_a_second_file_is_asked_and_scored_as_the_user_says(tmp_path: Path) -> N
     assert "scorer" not in plain.identity
 
 
+def test_one_label_asks_nothing(tmp_path: Path) -> None:
+    train = write(tmp_path / "rows", [{"text": f"Text {n}", "label": n % 2} for n in range(8)])
+    evaluate = write(tmp_path / "asked", [{"text": "x", "label": 1}])
+    with pytest.raises(
+        TaskError, match=r"`eval` must have two labels or more among the texts to be asked; .*asked has"
+    ):
+        labelled_file(train, evaluate)
+
+
 @pytest.mark.parametrize(
     ("spec", "sentence"),
     [

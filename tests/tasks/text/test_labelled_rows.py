@@ -17,7 +17,7 @@ GLUE = {
     "rte.tsv": ("index\tsentence1\tsentence2\tlabel\n0\ta\tb\tentailment\n", [LabelledPair("a", 0, "b")]),
     "mrpc.tsv": ("\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t2\t3\ta\tb\n", [LabelledPair("a", 1, "b")]),
     "qqp.tsv": ("id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n1\t2\t3\ta\tb\t0\n", [LabelledPair("a", 0, "b")]),
-    "sst.tsv": ("sentence\tlabel\na\t1\n", [Labelled("a", 1)]),
+    "sst.tsv": ("sentence\tlabel\r\na\t1\r\n", [Labelled("a", 1)]),
     "own.csv": ('text,label\n"a, ""b""\nc",1\nd,0\n', [Labelled('a, "b"\nc', 1), Labelled("d", 0)]),
     "own.jsonl": ('{"text": "a", "pair": "b", "label": 3}\n', [LabelledPair("a", 3, "b")]),
     "own.json": ('[{"premise": "a", "hypothesis": "b", "gold_label": "no"}]', [LabelledPair("a", 0, "b")]),
@@ -107,6 +107,15 @@ def test_a_fault_is_named_with_its_line(fault: str, tmp_path: Path) -> None:
 def test_a_column_that_is_not_there(fields: str, sentence: str, tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=sentence):
         read_labelled([write(tmp_path / "a.tsv", "text\tlabel\nx\t1\n")], fields=labelled_fields(fields))
+
+
+@pytest.mark.parametrize("content", ["text\tmark\nx\t1\n", "text\tlabel\nx\tno\n", ""])
+def test_the_file_that_is_asked_is_blamed_by_its_name(content: str, tmp_path: Path) -> None:
+    train = write(tmp_path / "a.tsv", "text\tlabel\nx\t1\n")
+    with pytest.raises(TaskError, match=r"^`eval` must .*b\.tsv"):
+        read_labelled([train, write(tmp_path / "b.tsv", content)])
+    with pytest.raises(TaskError, match=r"^`eval` must be a readable file; .*none"):
+        read_labelled([train, tmp_path / "none"])
 
 
 @pytest.mark.parametrize("fields", ["pair=b", "prompt=x", "text"])

@@ -13,7 +13,7 @@ from pathlib import Path
 from specdef.tasks.base import Labelled, Task, TaskError, TaskKind, TaskSpec
 from specdef.tasks.confusion import SCORERS
 from specdef.tasks.labelled import labelled_task
-from specdef.tasks.text.labelled_rows import labelled_fields, read_labelled
+from specdef.tasks.text.labelled_rows import labelled_fields, read_labelled, same_text
 from specdef.tasks.text.labels import LabelScore
 from specdef.tasks.text.records import split_groups
 
@@ -108,20 +108,15 @@ def labelled_file(
     """
     if evaluate is None:
         (rows,) = read_labelled([path], fields=fields)
-        trained, asked = split_groups(rows, _written, share=test_share, seed=seed)
+        trained, asked = split_groups(rows, same_text, share=test_share, seed=seed)
     else:
         trained, asked = read_labelled([path, evaluate], fields=fields)
-    for part, name, file in ((trained, "train on", path), (asked, "be asked", evaluate or path)):
+    for part, name, argument in ((trained, "train on", "path"), (asked, "be asked", "eval" if evaluate else "path")):
         if len({row.label for row in part}) < 2:
-            raise TaskError(f"`path` must have two labels or more among the texts to {name}; {file} has one.")
-    metric = LabelScore(tuple(asked), scorer, tuple(map(_written, asked)))
+            file = evaluate if argument == "eval" else path
+            raise TaskError(f"`{argument}` must have two labels or more among the texts to {name}; {file} has one.")
+    metric = LabelScore(tuple(asked), scorer, tuple(map(same_text, asked)))
     return labelled_task("classification", MODEL_KIND, trained, metric, seed=seed, target=target)
-
-
-def _written(row: Labelled) -> str:
-    """What is the same text but for case and spaces is one."""
-    texts = (row.read,) if isinstance(row.read, str) else row.read
-    return "\n".join(" ".join(text.casefold().split()) for text in texts)
 
 
 class Classification(TaskKind):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from specdef.tasks.text.records import RecordError, RecordFile, malformed, read_
 from specdef.tasks.text.rows import parse_fields
 from specdef.tasks.text.tables import read_table
 
+ARGUMENTS = ("path", "eval")
+"""What the user gives the files as."""
 FIELDS = ("text", "pair", "label")
 """What `fields` may map."""
 PAIRS = (
@@ -65,17 +68,21 @@ def read_labelled(paths: Sequence[Path | str], *, fields: Mapping[str, str] | No
     numbers from 0, or names, which are numbered in the order of the alphabet.
 
     Args:
-        paths: the files.
+        paths: the file that is trained on and, where there is one, the file that is asked.
         fields: any of text, pair, label -> what the files call it.
 
     Raises:
         TaskError: a file cannot be read, or lacks a column, or a row is malformed; the line is named.
     """
-    files = [_read(Path(path), fields or {}) for path in paths]
-    parsed = [file.parse(_parser(file, fields or {})) for file in files]
-    named = _named(files, parsed)
+    read: list[tuple[RecordFile, list[_Row]]] = []
+    for path, argument in zip(paths, ARGUMENTS, strict=False):
+        with _argument(argument):
+            file = _read(Path(path), fields or {})
+            read.append((file, file.parse(_parser(file, fields or {}))))
+            _refuse_mixed(read)
+    named = {row.label for _, rows in read for row in rows if isinstance(row.label, str)}
     labels = {name: number for number, name in enumerate(sorted(named))}
-    return [[row.numbered(labels) for row in rows] for rows in parsed]
+    return [[row.numbered(labels) for row in rows] for _, rows in read]
 
 
 def labelled_fields(text: str | None) -> dict[str, str]:
@@ -94,27 +101,35 @@ def labelled_fields(text: str | None) -> dict[str, str]:
     return found
 
 
+def same_text(row: Labelled) -> str:
+    """The same for texts that differ in case and spaces alone."""
+    texts = (row.read,) if isinstance(row.read, str) else row.read
+    return "\n".join(" ".join(text.casefold().split()) for text in texts)
+
+
 def _read(path: Path, fields: Mapping[str, str]) -> RecordFile:
-    by_number = bool(fields) and all(name.isdecimal() for name in fields.values())
-    if by_number or path.suffix.lower() in (".tsv", ".csv"):
-        return read_table(path, header=not by_number)
+    if _is_table(path, fields):
+        return read_table(path, header=not _by_number(fields))
     return read_records(path)
+
+
+def _by_number(fields: Mapping[str, str]) -> bool:
+    return bool(fields) and all(name.isdecimal() for name in fields.values())
+
+
+def _is_table(path: Path, fields: Mapping[str, str]) -> bool:
+    return _by_number(fields) or path.suffix.lower() in (".tsv", ".csv")
 
 
 def _parser(file: RecordFile, fields: Mapping[str, str]) -> Callable[[dict[str, Any]], _Row]:
     """Reads a record. A table's columns are looked for once, so that one that lacks is the first line's fault."""
-    if not _is_table(file, fields):
+    if not _is_table(file.path, fields):
         return lambda record: _row(record, _columns(record, fields))
     try:
         columns = _columns(file.records[0].fields, fields)
     except RecordError as error:
         raise malformed(file.path, [("line 1", str(error))]) from None
     return lambda record: _row(record, columns)
-
-
-def _is_table(file: RecordFile, fields: Mapping[str, str]) -> bool:
-    by_number = bool(fields) and all(name.isdecimal() for name in fields.values())
-    return by_number or file.path.suffix.lower() in (".tsv", ".csv")
 
 
 def _columns(record: Mapping[str, Any], fields: Mapping[str, str]) -> _Columns:
@@ -148,16 +163,20 @@ def _row(record: dict[str, Any], columns: _Columns) -> _Row:
     return _Row(tuple(texts), label)
 
 
-def _named(files: Sequence[RecordFile], parsed: Sequence[Sequence[_Row]]) -> set[str]:
-    """Labels that are names.
+def _refuse_mixed(read: Sequence[tuple[RecordFile, Sequence[_Row]]]) -> None:
+    """Refuse the last file where some labels are names and some are numbers, there or in the files before it."""
+    first = read[0][1][0].label
+    file, rows = read[-1]
+    for record, row in zip(file.records, rows, strict=True):
+        if isinstance(row.label, str) != isinstance(first, str):
+            fault = f"labels must be numbers everywhere, or names; here is {short(row.label)}, first {short(first)}"
+            raise malformed(file.path, [(record.place, fault)])
 
-    Raises:
-        TaskError: some labels are names and some are numbers.
-    """
-    first = parsed[0][0].label
-    for file, rows in zip(files, parsed, strict=True):
-        for record, row in zip(file.records, rows, strict=True):
-            if isinstance(row.label, str) != isinstance(first, str):
-                fault = f"labels must be numbers everywhere, or names; here is {short(row.label)}, first {short(first)}"
-                raise malformed(file.path, [(record.place, fault)])
-    return {row.label for rows in parsed for row in rows if isinstance(row.label, str)}
+
+@contextmanager
+def _argument(name: str) -> Iterator[None]:
+    """Blame the argument that the user gave a file as."""
+    try:
+        yield
+    except TaskError as error:
+        raise TaskError(str(error).replace("`path`", f"`{name}`", 1)) from error

@@ -37,7 +37,7 @@ class LabelScore:
         if found is None:
             score = Score(0.0, (0.0,) * len(set(groups)))
         else:
-            score = label_score(SCORERS[self.scorer], found, [row.label for row in self.rows], groups)
+            score = label_score(SCORERS[self.scorer].measure, found, [row.label for row in self.rows], groups)
         return score if self.groups is not None else replace(score, by_group=None)
 
     @property
