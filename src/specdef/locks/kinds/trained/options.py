@@ -22,8 +22,8 @@ class TrainedOptions:
             the singular values.
         text: general data, which the model kind's utility reads: half is trained on, half is measured. What ships with
             the package when None.
-        lr: learning rate of AdamW, constant.
-        steps: optimizer steps at most.
+        lr: how far a step goes, as a share of sigma_1; so sigma_1 grows by about that share a step.
+        steps: at most.
         batch_size: rows a step.
         eval_every: steps between evaluations; the last one within the utility budget is what is kept.
         utility_factor: how much worse than the given model's utility the locked model's may be.
@@ -38,9 +38,9 @@ class TrainedOptions:
     retain: Literal["kl", "loss", "both"] = "kl"
     retain_weight: float = 0.9
     text: str | None = None
-    lr: float = 1e-3
-    steps: int = 1000
+    lr: float = 0.05
+    steps: int = 400
     batch_size: int = 16
-    eval_every: int = 20
+    eval_every: int = 10
     utility_factor: float = 1.02
     seed: int = 0
