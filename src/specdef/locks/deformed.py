@@ -69,6 +69,7 @@ class Deformed(nn.Module):
 
     def filled(self, stored: Tensor, tensors: Mapping[str, Tensor], like: nn.Module) -> Self:
         """This layer with numbers: W~ as stored and C's tensors, and the bias and mode of the layer it stands for."""
+        self.register_parameter("bias", None)
         self.load_state_dict({"weight": stored, **tensors}, assign=True)
         bias = like.bias
         assert bias is None or isinstance(bias, nn.Parameter)

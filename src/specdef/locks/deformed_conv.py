@@ -94,8 +94,13 @@ class DeformedConv2d(Deformed):
         return f"{sizes}, side={e.side}, form={e.form}, rank={e.rank}, dtype={e.dtype}"
 
 
-def refuse_conv(name: str, module: nn.Conv2d) -> None:
+def refuse_conv(name: str, module: nn.Conv2d, *, argument: str = "components") -> None:
     """Refuse a convolution that is no one matrix applied to every patch.
+
+    Args:
+        name: of the module; "" where it has none.
+        module: the convolution.
+        argument: what the user chose it by.
 
     Raises:
         PlanError: it has groups, or pads with anything but a number of zeros.
@@ -104,7 +109,7 @@ def refuse_conv(name: str, module: nn.Conv2d) -> None:
         return
     which = f"module {name}" if name else "one"
     raise PlanError(
-        f"`components` must be convolutions without groups that pad with a number of zeros; got {which} with groups "
+        f"`{argument}` must be convolutions without groups that pad with a number of zeros; got {which} with groups "
         f"{module.groups}, padding {module.padding!r} and padding_mode {module.padding_mode}. Choose other layers."
     )
 

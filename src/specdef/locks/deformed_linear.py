@@ -92,6 +92,6 @@ def linear_weight(name: str, module: nn.Module) -> tuple[Tensor, bool]:
         assert isinstance(weight, Tensor)
         return weight.T, True
     raise PlanError(
-        f"`targets` must be nn.Linear or transformers Conv1D layers; got {type(module).__name__}"
+        f"`targets` must be nn.Linear, transformers Conv1D or nn.Conv2d layers; got {type(module).__name__}"
         f"{f' at module {name}' if name else ''}. Choose another layer."
     )

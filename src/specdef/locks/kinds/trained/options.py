@@ -36,7 +36,7 @@ class TrainedOptions:
     layers: tuple[int, ...] | None = None
     num_matrices: int | None = None
     retain: Literal["kl", "loss", "both"] = "kl"
-    retain_weight: float = 0.9
+    retain_weight: float = 0.99
     text: str | None = None
     lr: float = 0.05
     steps: int = 400
