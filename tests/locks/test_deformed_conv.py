@@ -97,5 +97,5 @@ def test_a_folder_of_convolutions_locks_loads_unlocks_and_is_merged(
     }
     INTERVENTIONS.get("merge")().rewrite(tmp_path / "locked", tmp_path / "merged")
     assert torch.allclose(pico.run(family, tmp_path / "merged").float(), pico.run(family, model).float(), atol=0.1)
-    with pytest.raises(SpecdefError, match="is a convolution. Use merge"):
+    with pytest.raises(SpecdefError, match=r"is a convolution\. Use merge"):
         INTERVENTIONS.get("inject-layers")().rewrite(tmp_path / "locked", tmp_path / "chains")

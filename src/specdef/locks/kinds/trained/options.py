@@ -18,8 +18,8 @@ class TrainedOptions:
         num_matrices: how many matrices to draw when `layers` is None (5 when None).
         retain: what holds the function: ``kl``, the divergence from the original's outputs; ``loss``, the loss on the
             rows' own labels or tokens; ``both``, their sum.
-        retain_weight: alpha of Algorithm 1, between 0 and 1: the weight of what holds the function; the rest is that of
-            the singular values.
+        retain_weight: alpha of Algorithm 1, between 0 and 1: how much of what a step changed the next ones undo, as
+            far as it changed the function.
         text: general data, which the model kind's utility reads: half is trained on, half is measured. What ships with
             the package when None.
         lr: how far a step goes, as a share of sigma_1; so sigma_1 grows by about that share a step.
@@ -36,7 +36,7 @@ class TrainedOptions:
     layers: tuple[int, ...] | None = None
     num_matrices: int | None = None
     retain: Literal["kl", "loss", "both"] = "kl"
-    retain_weight: float = 0.99
+    retain_weight: float = 0.5
     text: str | None = None
     lr: float = 0.05
     steps: int = 400

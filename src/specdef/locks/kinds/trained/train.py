@@ -93,12 +93,12 @@ def sigma_1(weight: Tensor) -> float:
 def train(loaded: LoadedModel, raised: Mapping[str, Raised], data: UtilityData, options: TrainedOptions) -> Outcome:
     """Raise the leading singular values of some weights, until sigma_1 is as wished or utility leaves its budget.
 
-    Math: the weights descend alpha * retain - (1 - alpha) * mean over matrices and i <= k of sigma_i. Plain steps would
-    raise what a layer does to the data first of all, and undo it again; so a gradient G is followed in the metric of
-    the layer's inputs, as G P (see `metrics`), which raises first what the data hardly use. A step's length is `lr`
-    times sigma_1; its part that holds the function is never longer than the part that raises. A matrix whose sigma_1 is
-    as wished is raised no more. The model is in evaluation mode, so that the function that is held is the one that is
-    published.
+    Math: the weights descend alpha * retain - (1 - alpha) * mean over matrices and i <= k of sigma_i, each part in the
+    metric of its layer (see `metrics`), because plain steps would first of all raise what a layer does to the data. The
+    raising part has length lr * sigma_1 * sqrt(k), which is what (1 - alpha) and the mean come to; the other is alpha
+    times the metric's own step, which undoes a small change at once, and never longer than the raising part. A matrix
+    whose sigma_1 is as wished is raised no more. The model is in evaluation mode, so that the function that is held is
+    the one that is published.
 
     Args:
         loaded: the model in float32; no other weight of it changes.
@@ -127,7 +127,7 @@ class _Run:
         self.rows: Iterator[Batch] = batches(data.retained, options.batch_size, options.seed, loaded.kind)
         few = range(0, min(METRIC_ROWS, len(data.retained[0])), options.batch_size)
         seen = (loaded.kind.batch(data.retained, range(at, min(at + options.batch_size, few.stop))) for at in few)
-        self.metric = metrics(loaded, {name: one.layer for name, one in raised.items()}, seen)
+        self.metric = metrics(loaded, {name: one.layer for name, one in raised.items()}, seen, seed=options.seed)
         self.before = {name: sigma_1(one.weight) for name, one in raised.items()}
         self.start = self.now = data.measure(self.model)
         self.after, self.kept, self.kept_step = self.before, self._state(), 0
@@ -157,16 +157,16 @@ class _Run:
         holding = torch.autograd.grad(self._retained(next(self.rows)), weights)
         if not all(bool(torch.isfinite(each).all()) for each in holding):
             return False, False
-        share, reached = (1 - self.options.retain_weight) / (len(weights) * self.options.rank), True
+        reached = True
         with torch.no_grad():
             for (name, one), tops, up, back in zip(self.raised.items(), values, rising, holding, strict=True):
                 metric, wished = self.metric[name], ABOVE * self.options.multiplier * self.before[name]
-                rise = share * one.as_matrix(up) @ metric
-                hold = self.options.retain_weight * one.as_matrix(back) @ metric
+                rise = metric.direction(one.as_matrix(up))
+                rise *= self.options.lr * tops[0] * math.sqrt(self.options.rank) / rise.norm()
+                hold = self.options.retain_weight * metric.direction(one.as_matrix(back))
                 hold *= (rise.norm() / hold.norm().clamp_min(torch.finfo(hold.dtype).tiny)).clamp(max=1)
                 done = bool(tops[0] >= wished)
-                length = self.options.lr * tops[0] * math.sqrt(self.options.rank) / rise.norm()
-                one.weight.add_(one.as_weight(length * (-hold if done else rise - hold)))
+                one.weight.add_(one.as_weight(-hold if done else rise - hold))
                 reached &= done
         return True, reached
 
