@@ -323,7 +323,7 @@ class Tied(nn.Module):
         (
             Tied(),
             {"targets": ["embed"]},
-            "must be nn.Linear or transformers Conv1D layers; got Embedding at module embed",
+            "must be nn.Linear, transformers Conv1D or nn.Conv2d layers; got Embedding at module embed",
         ),
         (Tied(), {"targets": ["head"]}, "`targets` must own their weight; got head, tied to embed.weight"),
         (Tied(), {"targets": ["body"], "rank": 17}, r"Module body: `rank` must be between 1 and 16"),

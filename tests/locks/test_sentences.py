@@ -58,7 +58,7 @@ def said(work: Callable[[], object]) -> str:
             "num_layers, runtimes, seed. "
             "Leave it out.",
         ),
-        ({"preset": "none"}, "`preset` must be one of exact, paper, ladder, fold, inject; got 'none'."),
+        ({"preset": "none"}, "`preset` must be one of exact, paper, ladder, fold, inject, trained; got 'none'."),
         ({"preset": "paper", "rank": 0}, "`rank` must be at least 1; got 0."),
         ({"preset": "paper", "num_matrices": 0}, "`num_matrices` must be at least 1; got 0."),
         ({"preset": "paper", "basis": "x"}, "`basis` must be svd or axis; got 'x'. Use svd for the paper's lock."),
@@ -109,7 +109,8 @@ def module() -> nn.Sequential:
         ({"targets": []}, "`targets` must name at least one module; got none. Pass names or patterns."),
         (
             {"targets": ["1"]},
-            "`targets` must be nn.Linear or transformers Conv1D layers; got ReLU at module 1. Choose another layer.",
+            "`targets` must be nn.Linear, transformers Conv1D or nn.Conv2d layers; got ReLU at module 1. Choose "
+            "another layer.",
         ),
         (
             {"targets": ["0"], "rank": 9},
@@ -117,7 +118,8 @@ def module() -> nn.Sequential:
         ),
         (
             {"targets": ["*"], "rank": 2},
-            "`targets` must be nn.Linear or transformers Conv1D layers; got ReLU at module 1. Choose another layer.",
+            "`targets` must be nn.Linear, transformers Conv1D or nn.Conv2d layers; got ReLU at module 1. Choose "
+            "another layer.",
         ),
         (
             {"preset": "exact"},
@@ -144,7 +146,7 @@ def test_of_a_module_that_is_tied_or_locked_or_anothers() -> None:
     model = module()
     key = lock_module(model, targets=["0"], rank=2).key
     assert said(lambda: lock_module(model, targets=["0"], rank=2)) == (
-        "`targets` must be nn.Linear or transformers Conv1D layers; got DeformedLinear at module 0. Choose "
+        "`targets` must be nn.Linear, transformers Conv1D or nn.Conv2d layers; got DeformedLinear at module 0. Choose "
         "another layer."
     )
     assert said(lambda: unlock_module(module(), key)) == (

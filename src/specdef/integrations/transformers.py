@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from specdef.architectures.quantization import declared_method
 from specdef.attacks.factored_linear import FACTORED_VERSION, FactoredLinear, FactorEntry
 from specdef.errors import SpecdefError
+from specdef.locks.deformed_conv import DeformedConv2d
 from specdef.locks.deformed_linear import DeformedLinear, linear_weight
 from specdef.locks.entry import FORMAT_VERSION, QUANT_METHOD, LayerEntry
 
@@ -52,7 +53,7 @@ def register() -> None:
 
     @register_quantizer(QUANT_METHOD)
     class SpecdefQuantizer(HfQuantizer):  # type: ignore[misc]
-        """Puts empty `DeformedLinear` layers in place before weights load; their tensors keep their own dtypes."""
+        """Puts empty `Deformed` layers in place before weights load; their tensors keep their own dtypes."""
 
         requires_calibration = True  # a model is locked by specdef, never while it is being loaded
 
@@ -92,6 +93,12 @@ def _name_the_method(auto: Any) -> None:
 
 
 def _replace_by_empty(model: Any, name: str, entry: LayerEntry) -> None:
+    path = _path_of(model, name)
+    module = model.get_submodule(path)
+    if isinstance(module, nn.Conv2d):
+        conv = DeformedConv2d(module, entry, device=module.weight.device)
+        model.set_submodule(path, conv.train(model.training))
+        return
     found, weight, bias_dtype = _linear_of(model, name, entry.transposed)
     empty = DeformedLinear(weight.shape[1], weight.shape[0], entry, bias_dtype=bias_dtype, device=weight.device)
     model.set_submodule(found, empty.train(model.training))
@@ -110,7 +117,21 @@ def _replace_by_factors(model: Any, name: str, entry: FactorEntry) -> None:
 
 
 def _linear_of(model: Any, name: str, transposed: bool) -> tuple[str, Tensor, torch.dtype | None]:
-    """(path, weight as [out, in], dtype of the bias) of a module that config.json names."""
+    """(path, weight as [out, in], dtype of the bias) of a linear layer that config.json names."""
+    found = _path_of(model, name)
+    module = model.get_submodule(found)
+    weight, is_transposed = linear_weight(found, module)
+    if is_transposed != transposed:
+        raise SpecdefError(
+            f"`quantization_config.modules[{name!r}].transposed` in config.json must be {is_transposed} for a "
+            f"{type(module).__name__}; got {transposed}. Lock the model again with this version."
+        )
+    bias = module.bias
+    return found, weight, None if bias is None else bias.dtype
+
+
+def _path_of(model: Any, name: str) -> str:
+    """The path of a module that config.json names, with or without the model's prefix."""
     prefix = model.base_model_prefix + "."
     modules = dict(model.named_modules())
     found = next((n for n in (name, name.removeprefix(prefix), prefix + name) if n in modules), None)
@@ -119,11 +140,4 @@ def _linear_of(model: Any, name: str, transposed: bool) -> tuple[str, Tensor, to
             f"`quantization_config` in config.json must name modules of {type(model).__name__}; "
             f"got {name}, which it lacks. Load the class the folder was saved from."
         )
-    weight, is_transposed = linear_weight(found, modules[found])
-    if is_transposed != transposed:
-        raise SpecdefError(
-            f"`quantization_config.modules[{name!r}].transposed` in config.json must be {is_transposed} for a "
-            f"{type(modules[found]).__name__}; got {transposed}. Lock the model again with this version."
-        )
-    bias = modules[found].bias
-    return found, weight, None if bias is None else bias.dtype
+    return found

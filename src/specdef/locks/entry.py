@@ -10,6 +10,7 @@ from specdef.core.dtypes import STORED_NAMES
 from specdef.errors import SpecdefError
 from specdef.linalg.compensation import TENSOR_NAMES, Basis, Form, Side
 from specdef.linalg.deform import Deformation
+from specdef.linalg.matrix import matrix_shape
 from specdef.locks.base import QUANT_METHOD as QUANT_METHOD
 
 FORMAT_VERSION = 1
@@ -85,9 +86,10 @@ class LayerEntry:
 
         Args:
             module: the layer's name.
-            weight: shape of its stored weight; what is no matrix is no layer's, and expected to be one of no rows.
+            weight: shape of its stored weight, a matrix or a convolution; anything else is no layer's, and expected to
+                be a matrix of no rows.
         """
-        rows, columns = weight if len(weight) == 2 else (0, 0)
+        rows, columns = matrix_shape(weight) or (0, 0)
         side = rows if (self.side == "output") != self.transposed else columns
         shapes: dict[str, tuple[int, ...]] = {
             "compensation": (side, side),
@@ -101,7 +103,7 @@ class LayerEntry:
             f"{module}.{name}": (dtypes.get(name, STORED_NAMES[self.dtype]), shapes[name])
             for name in TENSOR_NAMES[self.form]
         }
-        return {f"{module}.weight": (STORED_NAMES[self.weight_dtype], (rows, columns)), **beside}
+        return {f"{module}.weight": (STORED_NAMES[self.weight_dtype], weight if rows else (0, 0)), **beside}
 
 
 def quantization_config(modules: Mapping[str, LayerEntry]) -> dict[str, Any]:

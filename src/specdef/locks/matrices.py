@@ -71,7 +71,7 @@ def _draw(model: ResolvedModel, options: MatrixChoice) -> list[str]:
         raise PlanError(
             f"The {model.architecture.name} family has no matrices that a lock can change. Use preset exact."
         )
-    components = options.components or model.architecture.inject_default
+    components = options.components or tuple(c for c in model.architecture.inject_default if c in known)
     for component in components:
         if component not in known:
             raise PlanError(f"`components` must be drawn from {', '.join(known)} for this model; got {component!r}.")

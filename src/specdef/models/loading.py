@@ -112,8 +112,10 @@ def _model_class(folder: Path) -> Any:
     )
 
 
-def refuse_renamed_modules(folder: Path, modules: Iterable[str]) -> None:
-    """Refuse modules whose path in memory is not their tensors' name, so a locked folder could not be loaded.
+def found_modules(folder: Path, modules: Iterable[str]) -> dict[str, nn.Module]:
+    """Modules of a folder's model by their tensors' name, without their weights.
+
+    They must be called so in memory, up to the model's prefix, or a locked folder could not be loaded.
 
     Raises:
         CheckpointError: transformers names one of `modules` differently (ViT, multimodal wrappers).
@@ -129,10 +131,13 @@ def refuse_renamed_modules(folder: Path, modules: Iterable[str]) -> None:
     except Exception as error:  # whatever a stranger's config makes transformers raise
         raise unusable(folder, error) from error
     prefix = f"{model.base_model_prefix}."
-    paths = {name for name, _ in model.named_modules()}
+    own, found = dict(model.named_modules()), {}
     for module in modules:
-        if paths.isdisjoint({module, module.removeprefix(prefix), prefix + module}):
+        path = next((one for one in (module, module.removeprefix(prefix), prefix + module) if one in own), None)
+        if path is None:
             raise CheckpointError(
                 f"Tensor {module}.weight becomes a module of another name in {type(model).__name__}, so an inject lock "
                 "could not be loaded. Use preset exact."
             )
+        found[module] = own[path]
+    return found

@@ -166,7 +166,7 @@ class Pair:
         weight, tensors = stored_layer(self.checkpoint, module, entry)
         sizes = {part: tensor.abs() for part, tensor in tensors.items()}
         pair = effective_weight(weight, tensors, entry.side), effective_weight(weight.abs(), sizes, entry.side)
-        merged, slack = ((one.T if entry.transposed else one).numpy() for one in pair)
+        merged, slack = ((one.T if entry.transposed else one).reshape(stored.shape).numpy() for one in pair)
         return merged, base, slack
 
     def _rounding(self, name: str) -> float:

@@ -12,6 +12,7 @@ from specdef.checkpoint.reader import Checkpoint
 from specdef.core.dtypes import TORCH_NAMES
 from specdef.errors import SpecdefError
 from specdef.linalg.compensation import TENSOR_NAMES
+from specdef.linalg.matrix import matrix_shape
 from specdef.locks.base import without_added
 from specdef.locks.entry import FORMAT_VERSION, QUANT_METHOD, LayerEntry
 from specdef.locks.kinds.inject.check import load_tensor, locked_modules
@@ -58,7 +59,7 @@ def _check_layer(where: Mapping[str, tuple[str, TensorInfo]], module: str, entry
     if missing:
         raise SpecdefError(f"Tensor {module}.{missing[0]} must exist; the checkpoint does not hold it. Get it whole.")
     weight = where[f"{module}.weight"][1]
-    if len(weight.shape) != 2 or entry.transposed != transposed:
+    if not matrix_shape(weight.shape) or entry.transposed != transposed:
         raise SpecdefError(
             f"`quantization_config.modules[{module!r}]` must describe a matrix of this family; "
             f"its weight has shape {list(weight.shape)}, transposed is {entry.transposed}. Get the folder whole."
@@ -81,7 +82,7 @@ def _check_layer(where: Mapping[str, tuple[str, TensorInfo]], module: str, entry
 def stored_layer(
     checkpoint: Checkpoint, module: str, entry: LayerEntry
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """W~ as [out, in] and the compensation's tensors, as stored."""
+    """W~ as a matrix [out, in] and the compensation's tensors, as stored."""
     where = checkpoint.locate()
     names = ("weight", *TENSOR_NAMES[entry.form])
     tensors = {name: load_tensor(checkpoint, *where[f"{module}.{name}"]) for name in names}
@@ -89,7 +90,7 @@ def stored_layer(
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise SpecdefError(f"Weights must be finite; tensor {module}.{name} holds NaN or infinity.")
     weight = tensors.pop("weight")
-    return (weight.T if entry.transposed else weight), tensors
+    return (weight.T if entry.transposed else weight.reshape(matrix_shape(weight.shape))), tensors
 
 
 def relative_difference(found: torch.Tensor, wanted: torch.Tensor) -> float:

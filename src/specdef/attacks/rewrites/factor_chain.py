@@ -23,6 +23,7 @@ from specdef.attacks.rewriting import RewritePlan
 from specdef.checkpoint.edits import NewTensor, edits_by_shard
 from specdef.checkpoint.reader import Checkpoint
 from specdef.core.dtypes import SHORT_NAMES, STORED_NAMES
+from specdef.errors import SpecdefError
 from specdef.linalg.compensation import TENSOR_NAMES, Side, effective_weight
 from specdef.locks.entry import QUANT_METHOD, LayerEntry
 
@@ -54,6 +55,10 @@ def plan_chains(checkpoint: Checkpoint, *, factors: int, order: str, dtype: str)
     for module, entry in modules.items():
         weight = f"{module}.weight"
         shape = where[weight][1].shape
+        if len(shape) != 2:
+            raise SpecdefError(
+                f"`model` must hold linear layers to become chains of factors; {module} is a convolution. Use merge."
+            )
         out, inner = reversed(shape) if entry.transposed else shape
         shapes = chain_shapes((out, inner), entry.side, factors, order)
         keeps = _kept(entry, order, len(shapes))

@@ -13,6 +13,7 @@ from specdef.checkpoint.header import TensorInfo
 from specdef.checkpoint.reader import Checkpoint
 from specdef.errors import CheckpointError
 from specdef.linalg.compensation import TENSOR_NAMES, measure_lock
+from specdef.linalg.matrix import matrix_shape
 from specdef.locks.entry import LayerEntry
 
 STRENGTH_TOLERANCE = 0.05
@@ -70,7 +71,7 @@ def locked_modules(checkpoint: Checkpoint) -> dict[str, LayerEntry]:
 def _multiplier(weight: torch.Tensor, tensors: dict[str, torch.Tensor], entry: LayerEntry) -> float:
     if entry.form == "diagonal":
         return float(1 / tensors["compensation_factor"].double().median())
-    matrix = weight.T if entry.transposed else weight
+    matrix = weight.T if entry.transposed else weight.reshape(matrix_shape(weight.shape))
     return float(measure_lock(matrix, tensors, entry.side, entry.rank).ratio.median())
 
 

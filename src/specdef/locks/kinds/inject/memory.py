@@ -16,6 +16,8 @@ from specdef.errors import PlanError
 from specdef.linalg.compensation import Basis, Form
 from specdef.linalg.deform import deform
 from specdef.locks.base import ModuleKey, ModuleLock
+from specdef.locks.deformed import Deformed
+from specdef.locks.deformed_conv import DeformedConv2d, refuse_conv
 from specdef.locks.deformed_linear import DeformedLinear, linear_weight
 from specdef.locks.entry import QUANT_METHOD, LayerEntry, quantization_config
 
@@ -62,14 +64,14 @@ def lock_module(
     tolerance: float | None = None,
     generator: torch.Generator | None = None,
 ) -> ModuleLock:
-    """Replace linear layers of a module in memory by locked ones, in place; all of them or, on an error, none.
+    """Replace layers of a module in memory by locked ones, in place; all of them or, on an error, none.
 
     A transformers model also gets the ``quantization_config`` that ``save_pretrained`` writes and
     ``from_pretrained`` (after ``import specdef``) needs.
 
     Args:
         name: of this kind of lock.
-        module: any module with ``nn.Linear`` or transformers ``Conv1D`` layers.
+        module: any module with ``nn.Linear``, transformers ``Conv1D`` or ``nn.Conv2d`` layers.
         targets: layer names as in ``named_modules``, shell wildcards allowed ("*.gate_proj").
         rank: number of directions scaled.
         multiplier: alpha.
@@ -83,13 +85,13 @@ def lock_module(
         Name, entry and measured errors of each locked layer.
 
     Raises:
-        PlanError: a target matches nothing, is no plain linear layer, shares its weight with another module, is read
-            around its forward, or cannot be locked as asked; the message names the module.
+        PlanError: a target matches nothing, is no plain linear layer or convolution, shares its weight with another
+            module, is read around its forward, or cannot be locked as asked; the message names the module.
     """
     planned = []
     for path in _matching(module, targets):
         child = module.get_submodule(path)
-        weight, transposed = linear_weight(path, child)
+        weight, transposed = _matrix(path, child)
         _refuse_shared(module, path, child)
         try:
             deformation = deform(
@@ -107,7 +109,10 @@ def lock_module(
         planned.append((path, child, deformation, transposed))
     layers = []
     for path, child, d, transposed in planned:
-        module.set_submodule(path, DeformedLinear.from_linear(child, d))
+        if isinstance(child, nn.Conv2d):
+            module.set_submodule(path, DeformedConv2d.from_conv(child, d))
+        else:
+            module.set_submodule(path, DeformedLinear.from_linear(child, d))
         entry = LayerEntry.of(d, transposed=transposed)
         numbers = (d.weight_error, d.function_error, d.weight.numel(), d.num_extra_parameters)
         layers.append(LockedLayer(path, entry, multiplier, *numbers))
@@ -138,7 +143,7 @@ def unlock_module(module: nn.Module, layers: Mapping[str, nn.Module]) -> None:
     """
     own = dict(module.named_modules())
     for path in layers:
-        if not isinstance(own.get(path), DeformedLinear):
+        if not isinstance(own.get(path), Deformed):
             raise PlanError(
                 f"`key` must belong to this model; {type(module).__name__} has no locked layer {path}. "
                 "Give the key that `lock_module` returned for it."
@@ -153,6 +158,18 @@ def unlock_module(module: nn.Module, layers: Mapping[str, nn.Module]) -> None:
     ):
         if owner is not None and attribute in vars(owner):
             delattr(owner, attribute)
+
+
+def _matrix(path: str, child: nn.Module) -> tuple[torch.Tensor, bool]:
+    """(weight as a matrix [out, in], whether it is stored [in, out]).
+
+    Raises:
+        PlanError: the module is no linear layer and no plain convolution.
+    """
+    if type(child) is not nn.Conv2d:
+        return linear_weight(path, child)
+    refuse_conv(path, child, argument="targets")
+    return child.weight.flatten(1), False
 
 
 def _matching(module: nn.Module, targets: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from specdef.architectures.resolve import ResolvedModel
 from specdef.checkpoint.edits import NewTensor, ShardEdits, edits_by_shard
@@ -24,8 +25,10 @@ from specdef.core.dtypes import LOCKABLE, TORCH_NAMES
 from specdef.errors import PlanError
 from specdef.linalg.compensation import TENSOR_NAMES
 from specdef.linalg.deform import Deformation, deform
+from specdef.linalg.matrix import matrix_shape
 from specdef.linalg.multiplier import format_multiplier
 from specdef.locks.base import PreparedLock
+from specdef.locks.deformed_conv import refuse_conv
 from specdef.locks.entry import LayerEntry, quantization_config
 from specdef.locks.kinds.inject.options import InjectOptions
 from specdef.locks.replaced import held_originals, read_tensor
@@ -80,7 +83,7 @@ def plan_inject(
         shard, tensor = where[name]
         deformation = _deform(checkpoint, shard, tensor, model.architecture.transposed, options)
         path = spool / f"{number}.safetensors"
-        weight = deformation.weight.T if model.architecture.transposed else deformation.weight
+        weight = (deformation.weight.T if model.architecture.transposed else deformation.weight).reshape(tensor.shape)
         save_file({"weight": weight.contiguous(), **deformation.tensors}, path)
         plans.append(
             LayerPlan(
@@ -104,6 +107,7 @@ def _deform(
             "Lock the model before quantising it."
         )
     weight = read_tensor(checkpoint, shard, tensor)
+    weight = weight.reshape(matrix_shape(weight.shape))
     if not weight.isfinite().all():
         raise PlanError(
             f"Weights must be finite; tensor {tensor.name} of file {shard} holds NaN or infinity. Repair it."
@@ -192,9 +196,11 @@ def prepare(
         names: weight tensors to lock.
         spool: an existing scratch folder.
     """
-    from specdef.models.loading import refuse_renamed_modules
+    from specdef.models.loading import found_modules
 
-    refuse_renamed_modules(checkpoint.folder, [name.removesuffix(".weight") for name in names])
+    for name, module in found_modules(checkpoint.folder, [name.removesuffix(".weight") for name in names]).items():
+        if isinstance(module, nn.Conv2d):
+            refuse_conv(name, module)
     plan = plan_inject(checkpoint, model, options, names, spool)
     strength, exactness = describe(plan)
     edits = inject_edits(checkpoint, plan)

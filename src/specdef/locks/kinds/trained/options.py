@@ -18,12 +18,12 @@ class TrainedOptions:
         num_matrices: how many matrices to draw when `layers` is None (5 when None).
         retain: what holds the function: ``kl``, the divergence from the original's outputs; ``loss``, the loss on the
             rows' own labels or tokens; ``both``, their sum.
-        retain_weight: alpha of Algorithm 1, between 0 and 1: the weight of what holds the function; the rest is that of
-            the singular values.
+        retain_weight: alpha of Algorithm 1, between 0 and 1: how much of what a step changed the next ones undo, as
+            far as it changed the function.
         text: general data, which the model kind's utility reads: half is trained on, half is measured. What ships with
             the package when None.
-        lr: learning rate of AdamW, constant.
-        steps: optimizer steps at most.
+        lr: how far a step goes, as a share of sigma_1; so sigma_1 grows by about that share a step.
+        steps: at most.
         batch_size: rows a step.
         eval_every: steps between evaluations; the last one within the utility budget is what is kept.
         utility_factor: how much worse than the given model's utility the locked model's may be.
@@ -36,11 +36,11 @@ class TrainedOptions:
     layers: tuple[int, ...] | None = None
     num_matrices: int | None = None
     retain: Literal["kl", "loss", "both"] = "kl"
-    retain_weight: float = 0.9
+    retain_weight: float = 0.5
     text: str | None = None
-    lr: float = 1e-3
-    steps: int = 1000
+    lr: float = 0.05
+    steps: int = 400
     batch_size: int = 16
-    eval_every: int = 20
+    eval_every: int = 10
     utility_factor: float = 1.02
     seed: int = 0

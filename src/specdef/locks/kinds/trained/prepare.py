@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from specdef.architectures.resolve import ResolvedModel
 from specdef.checkpoint.edits import NewTensor, edits_by_shard
@@ -17,38 +17,24 @@ from specdef.core.dtypes import LOCKABLE, TORCH_NAMES
 from specdef.errors import PlanError
 from specdef.linalg.multiplier import format_multiplier
 from specdef.locks.base import PreparedLock
+from specdef.locks.deformed_conv import refuse_conv
 from specdef.locks.kinds.trained.options import TrainedOptions
-from specdef.locks.kinds.trained.train import Outcome, train, unfrozen
+from specdef.locks.kinds.trained.train import Outcome, Raised, train
 from specdef.locks.matrices import choose_matrices
-from specdef.locks.model_tensors import ModelTensors, model_tensors, saved_parts
-from specdef.locks.replaced import held_originals, read_tensor
+from specdef.locks.model_tensors import model_tensors
+from specdef.locks.replaced import held_originals
 from specdef.models.base import LoadedModel, kind_of
 from specdef.models.equivalence import Equivalence, compare
 from specdef.tasks.utility import Utility, UtilityData, refuse_missing_text, utility_for
 
+LAYERS = ("Linear", "Conv1D", "Conv2d")
+"""Classes of layers whose weights can be raised."""
 DIGITS = 6
 """Significant digits of sigma_1 in the manifest."""
 
 
-@dataclass(frozen=True)
-class _Subject:
-    """A model that is being locked.
-
-    Attributes:
-        loaded: in float32.
-        dtypes: parameter or buffer -> what transformers loads it as.
-        tensors: it as a checkpoint.
-        stored: trained parameter -> dtype of its tensors in the folder.
-    """
-
-    loaded: LoadedModel
-    dtypes: Mapping[str, torch.dtype]
-    tensors: ModelTensors
-    stored: Mapping[str, torch.dtype]
-
-
 def prepare(checkpoint: Checkpoint, model: ResolvedModel, options: TrainedOptions) -> PreparedLock:
-    """Train a copy in memory, in float32, on the CPU, beside the original and the optimizer's two moments of it.
+    """Train a copy in memory, in float32, on the CPU, beside the original.
 
     Raises:
         PlanError: a matrix cannot be trained, or no state within the utility budget raises sigma_1.
@@ -60,37 +46,46 @@ def prepare(checkpoint: Checkpoint, model: ResolvedModel, options: TrainedOption
     kind = kind_of(checkpoint.folder)
     utility = utility_for(kind)
     content = utility.read(None if options.text is None else Path(options.text))
-    subject = _load(checkpoint, kind.load(checkpoint.folder))
-    data = _data(utility, content, subject.loaded)
-    outcome = train(subject.loaded, _parameters(subject, names), subject.stored, data, options)
-    _refuse_too_little(outcome, options)
-    changed = _changed(checkpoint, subject)
-    for name, tensor in (*subject.loaded.model.named_parameters(), *subject.loaded.model.named_buffers()):
-        tensor.data = tensor.data.to(subject.dtypes[name])
-    return _prepared(checkpoint, options, outcome, changed, data, compare(checkpoint.folder, subject.loaded.model))
-
-
-def _load(checkpoint: Checkpoint, loaded: LoadedModel) -> _Subject:
-    """Widen a model to float32, and let those parameters train that lie in the folder as they are saved."""
-    named = dict([*loaded.model.named_parameters(), *loaded.model.named_buffers()])
-    dtypes = {name: tensor.dtype for name, tensor in named.items()}
+    loaded = kind.load(checkpoint.folder)
+    named = [*loaded.model.named_parameters(), *loaded.model.named_buffers()]
+    dtypes = {name: tensor.dtype for name, tensor in named}
     loaded.model.float()
-    tensors = model_tensors(loaded.model)
-    where = {name: tensor for name, (_, tensor) in checkpoint.locate().items()}
-    stale = {loaded.model.state_dict()[name].data_ptr() for name in where if name in _repeated(loaded.model, tensors)}
-    stored: dict[str, torch.dtype] = {}
-    for source, parameter in loaded.model.named_parameters():
-        parts = [name for name, made_of in tensors.sources.items() if made_of == source]
-        held = {where[name].dtype if name in where else "" for name in parts}
-        if len(held) == 1 and held <= set(LOCKABLE) and parameter.data_ptr() not in stale:
-            stored[source] = getattr(torch, TORCH_NAMES[held.pop()] or "")
-    unfrozen(loaded.model, list(stored))
-    return _Subject(loaded, dtypes, tensors, stored)
+    raised = _raised(checkpoint, loaded.model, names, model.architecture.transposed)
+    data = _data(utility, content, loaded)
+    outcome = train(loaded, raised, data, options)
+    _refuse_too_little(outcome, options)
+    changed = {name: _stored(checkpoint, name, one) for name, one in raised.items()}
+    for name, tensor in (*loaded.model.named_parameters(), *loaded.model.named_buffers()):
+        tensor.data = tensor.data.to(dtypes[name])
+    return _prepared(checkpoint, options, outcome, changed, data, compare(checkpoint.folder, loaded.model))
 
 
-def _repeated(model: Any, tensors: ModelTensors) -> set[str]:
-    """Names under which a tied parameter is held once more; a folder that has them would keep the old numbers."""
-    return {str(name) for name in model.state_dict()} - set(tensors.own)
+def _raised(checkpoint: Checkpoint, model: Any, names: Sequence[str], transposed: bool) -> dict[str, Raised]:
+    """The chosen matrices in memory.
+
+    Raises:
+        PlanError: one is no weight of a layer of its own there, or is of a dtype that is never locked.
+    """
+    where, sources, found = checkpoint.locate(), model_tensors(model).sources, {}
+    for name in names:
+        tensor, source = where[name][1], sources.get(name, "")
+        layer = dict(model.named_modules()).get(source.removesuffix(".weight"))
+        alone = [one for one, made_of in sources.items() if made_of == source] == [name]
+        kind = type(layer).__name__
+        if kind not in LAYERS or not alone or tensor.dtype not in LOCKABLE or _shape(layer) != tensor.shape:
+            raise PlanError(
+                f"`components` must be weights of linear layers or convolutions of {type(model).__name__}, stored as "
+                f"F32, BF16 or F16 under the names it saves; got {name}. Choose others, or save the model anew."
+            )
+        if isinstance(layer, nn.Conv2d):
+            refuse_conv(source.removesuffix(".weight"), layer)
+        assert layer is not None
+        found[name] = Raised(layer, transposed, getattr(torch, TORCH_NAMES[tensor.dtype] or ""))
+    return found
+
+
+def _shape(layer: Any) -> tuple[int, ...]:
+    return tuple(layer.weight.shape)
 
 
 def _data(utility: Utility, content: str, loaded: LoadedModel) -> UtilityData:
@@ -98,26 +93,6 @@ def _data(utility: Utility, content: str, loaded: LoadedModel) -> UtilityData:
     if data.retained is None:
         raise PlanError(f"`text` must give rows to train on; utility {utility.name} has none. Use another lock.")
     return data
-
-
-def _parameters(subject: _Subject, names: Sequence[str]) -> dict[str, torch.nn.Parameter]:
-    """The chosen matrices in memory.
-
-    Raises:
-        PlanError: one is no parameter of its own there, or cannot be trained.
-    """
-    own = dict(subject.loaded.model.named_parameters())
-    found = {}
-    for name in names:
-        source = subject.tensors.sources.get(name, "")
-        parts = [tensor for tensor, made_of in subject.tensors.sources.items() if made_of == source]
-        if source not in subject.stored or parts != [name]:
-            raise PlanError(
-                f"`components` must be matrices that {type(subject.loaded.model).__name__} holds one by one, stored as "
-                f"F32, BF16 or F16 under the names it saves; got {name}. Choose others, or save the model anew."
-            )
-        found[name] = own[source]
-    return found
 
 
 def _refuse_too_little(outcome: Outcome, options: TrainedOptions) -> None:
@@ -129,17 +104,11 @@ def _refuse_too_little(outcome: Outcome, options: TrainedOptions) -> None:
         )
 
 
-def _changed(checkpoint: Checkpoint, subject: _Subject) -> dict[str, NewTensor]:
-    """Tensor -> its new content, of those whose bytes changed."""
-    where, own, found = checkpoint.locate(), dict(subject.loaded.model.named_parameters()), {}
-    for source, dtype in subject.stored.items():
-        for name, part in saved_parts(subject.loaded.model, source, own[source].detach()).items():
-            shard, tensor = where[name]
-            new = part.to(dtype).contiguous()
-            if not torch.equal(new, read_tensor(checkpoint, shard, tensor)):
-                data = new.view(torch.uint8).numpy().tobytes()
-                found[name] = NewTensor(tensor.dtype, tensor.shape, lambda data=data: data)  # type: ignore[misc]
-    return found
+def _stored(checkpoint: Checkpoint, name: str, one: Raised) -> NewTensor:
+    """A raised matrix as it goes into the folder."""
+    tensor = checkpoint.locate()[name][1]
+    data = one.weight.detach().to(one.dtype).contiguous().view(torch.uint8).numpy().tobytes()
+    return NewTensor(tensor.dtype, tensor.shape, lambda: data)
 
 
 def _prepared(
@@ -187,7 +156,7 @@ def _prepared(
             f"Training ended: {outcome.ended}.",
             "This lock is not exact: the locked model is another function, close to the original on what it was held "
             "to and nowhere else. `specdef verify OUT --original MODEL` says how close on random inputs.",
-            f"The key holds the original weights ({sum(map(len, blobs.values())) / 1e6:.1f} MB).",
+            f"The key holds the original bytes of what was raised ({sum(map(len, blobs.values())) / 1e6:.1f} MB).",
         ),
     )
 

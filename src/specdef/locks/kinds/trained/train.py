@@ -4,26 +4,61 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from specdef.linalg.matrix import matrix_shape
 from specdef.linalg.svd import top_k_svd, top_k_values
+from specdef.locks.kinds.trained.metric import metrics
 from specdef.locks.kinds.trained.options import TrainedOptions
 from specdef.models.base import Batch, LoadedModel
 from specdef.tasks.utility import UtilityData
 from specdef.training.batches import batches
-from specdef.training.optimizers import build_optimizer
 
 PATIENCE = 3
 """Evaluations in a row outside the utility budget that end a run: fewer may be made good by what holds the function."""
 ABOVE = 1.005
 """Times what is wished, a matrix is raised no more: rounding to a narrow dtype may take a little of it."""
+METRIC_ROWS = 512
+"""Rows that the metric is measured on."""
+
+
+@dataclass(frozen=True)
+class Raised:
+    """A matrix to raise.
+
+    Attributes:
+        layer: whose weight it is: linear, transformers ``Conv1D`` or a convolution.
+        transposed: the weight is held as [in, out].
+        dtype: it is stored in, in which every evaluation sees it.
+    """
+
+    layer: nn.Module
+    transposed: bool
+    dtype: torch.dtype
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The parameter that is trained."""
+        found = self.layer.weight
+        assert isinstance(found, nn.Parameter)
+        return found
+
+    def as_matrix(self, weight: Tensor) -> Tensor:
+        """A tensor of the weight's shape as [out, in]."""
+        return weight.T if self.transposed else weight.reshape(matrix_shape(weight.shape))
+
+    def as_weight(self, matrix: Tensor) -> Tensor:
+        """A matrix [out, in] in the weight's shape."""
+        return matrix.T if self.transposed else matrix.reshape(self.weight.shape)
+
+    def rounded(self) -> Tensor:
+        """The weight as it would be stored, in float32."""
+        return self.weight.detach().to(self.dtype).float().clone()
 
 
 @dataclass(frozen=True)
@@ -52,32 +87,28 @@ class Outcome:
 
 def sigma_1(weight: Tensor) -> float:
     """Largest singular value of a weight; a convolution's as a matrix [out, in * height * width]."""
-    return float(top_k_svd(_as_matrix(weight.detach()), 1).s[0])
+    return float(top_k_svd(weight.detach().reshape(matrix_shape(weight.shape)), 1).s[0])
 
 
-def train(
-    loaded: LoadedModel,
-    parameters: Mapping[str, torch.nn.Parameter],
-    dtypes: Mapping[str, torch.dtype],
-    data: UtilityData,
-    options: TrainedOptions,
-) -> Outcome:
-    """Raise the leading singular values of some parameters, until sigma_1 is as wished or utility leaves its budget.
+def train(loaded: LoadedModel, raised: Mapping[str, Raised], data: UtilityData, options: TrainedOptions) -> Outcome:
+    """Raise the leading singular values of some weights, until sigma_1 is as wished or utility leaves its budget.
 
-    Math: the model's weights descend alpha * retain - (1 - alpha) * mean over matrices and i <= k of sigma_i(W). A
-    matrix whose sigma_1 is as wished adds nothing to the mean, but its share stays, so that the others go on as before.
-    The step is AdamW's; the model is in evaluation mode, so that what is held is the function that is published.
+    Math: the weights descend alpha * retain - (1 - alpha) * mean over matrices and i <= k of sigma_i, each part in the
+    metric of its layer (see `metrics`), because plain steps would first of all raise what a layer does to the data. The
+    raising part has length lr * sigma_1 * sqrt(k), which is what (1 - alpha) and the mean come to; the other is alpha
+    times the metric's own step, which undoes a small change at once, and never longer than the raising part. A matrix
+    whose sigma_1 is as wished is raised no more. The model is in evaluation mode, so that the function that is held is
+    the one that is published.
 
     Args:
-        loaded: the model in float32; its parameters with ``requires_grad`` are trained.
-        parameters: name -> matrix that is raised, a parameter of the model.
-        dtypes: parameter of the model -> dtype it is stored in, in which every evaluation sees it.
+        loaded: the model in float32; no other weight of it changes.
+        raised: name -> matrix.
         data: general rows to hold the function on, and to measure utility on.
         options: checked.
     """
-    run = _Run(loaded, parameters, dtypes, data, options)
+    run = _Run(loaded, raised, data, options)
     ended = run.train()
-    _restore(loaded.model, run.kept)
+    _write(raised, run.kept)
     return Outcome(run.kept_step, run.before, run.after, (run.start, run.now), ended)
 
 
@@ -85,20 +116,19 @@ class _Run:
     """One training run, and the last state within its budget."""
 
     def __init__(
-        self,
-        loaded: LoadedModel,
-        parameters: Mapping[str, torch.nn.Parameter],
-        dtypes: Mapping[str, torch.dtype],
-        data: UtilityData,
-        options: TrainedOptions,
+        self, loaded: LoadedModel, raised: Mapping[str, Raised], data: UtilityData, options: TrainedOptions
     ) -> None:
         assert data.retained is not None
-        self.loaded, self.parameters, self.dtypes, self.data, self.options = loaded, parameters, dtypes, data, options
-        self.model = loaded.model.eval()
-        self.reference = None if options.retain == "loss" else copy.deepcopy(self.model).requires_grad_(False)
-        self.optimizer = build_optimizer("adamw", self.model, lr=options.lr, weight_decay=0.0)
+        self.loaded, self.raised, self.data, self.options = loaded, raised, data, options
+        self.model = loaded.model.eval().requires_grad_(False)
+        self.reference = None if options.retain == "loss" else copy.deepcopy(self.model)
+        for one in raised.values():
+            one.weight.requires_grad_(True)
         self.rows: Iterator[Batch] = batches(data.retained, options.batch_size, options.seed, loaded.kind)
-        self.before = {name: sigma_1(weight) for name, weight in parameters.items()}
+        few = range(0, min(METRIC_ROWS, len(data.retained[0])), options.batch_size)
+        seen = (loaded.kind.batch(data.retained, range(at, min(at + options.batch_size, few.stop))) for at in few)
+        self.metric = metrics(loaded, {name: one.layer for name, one in raised.items()}, seen, seed=options.seed)
+        self.before = {name: sigma_1(one.weight) for name, one in raised.items()}
         self.start = self.now = data.measure(self.model)
         self.after, self.kept, self.kept_step = self.before, self._state(), 0
 
@@ -106,8 +136,8 @@ class _Run:
         """Step until sigma_1 is as wished within the budget, or it cannot be; returns which."""
         options, outside = self.options, 0
         for step in range(1, options.steps + 1):
-            loss, reached = self._step()
-            if not math.isfinite(loss):
+            finite, reached = self._step()
+            if not finite:
                 return f"a gradient was not finite at step {step}"
             if step % options.eval_every and step < options.steps and not (reached and not outside):
                 continue
@@ -119,23 +149,26 @@ class _Run:
                 return f"{self.data.utility.name} left its budget after step {self.kept_step}"
         return f"all {options.steps} steps are done"
 
-    def _step(self) -> tuple[float, bool]:
-        """One optimizer step; returns the loss, and whether every matrix was as wished before it."""
-        self.optimizer.zero_grad(set_to_none=True)
-        share, sums = 1 - self.options.retain_weight, []
-        for name, weight in self.parameters.items():
-            values = top_k_values(_as_matrix(weight), self.options.rank)
-            if values[0] < ABOVE * self.options.multiplier * self.before[name]:
-                sums.append(values.sum())
-        loss = self.options.retain_weight * self._retained(next(self.rows))
-        for one in sums:
-            loss = loss - share * one / (self.options.rank * len(self.parameters))
-        loss.backward()
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
-        if not (torch.isfinite(norm) and torch.isfinite(loss)):
-            return math.nan, False
-        self.optimizer.step()
-        return float(loss.detach()), not sums
+    def _step(self) -> tuple[bool, bool]:
+        """One step of every matrix; returns whether all is finite, and whether all were as wished before it."""
+        weights = [one.weight for one in self.raised.values()]
+        values = [top_k_values(one.as_matrix(one.weight), self.options.rank) for one in self.raised.values()]
+        rising = torch.autograd.grad(torch.stack([each.sum() for each in values]).sum(), weights)
+        holding = torch.autograd.grad(self._retained(next(self.rows)), weights)
+        if not all(bool(torch.isfinite(each).all()) for each in holding):
+            return False, False
+        reached = True
+        with torch.no_grad():
+            for (name, one), tops, up, back in zip(self.raised.items(), values, rising, holding, strict=True):
+                metric, wished = self.metric[name], ABOVE * self.options.multiplier * self.before[name]
+                rise = metric.direction(one.as_matrix(up))
+                rise *= self.options.lr * tops[0] * math.sqrt(self.options.rank) / rise.norm()
+                hold = self.options.retain_weight * metric.direction(one.as_matrix(back))
+                hold *= (rise.norm() / hold.norm().clamp_min(torch.finfo(hold.dtype).tiny)).clamp(max=1)
+                done = bool(tops[0] >= wished)
+                one.weight.add_(one.as_weight(-hold if done else rise - hold))
+                reached &= done
+        return True, reached
 
     def _retained(self, batch: Batch) -> Tensor:
         """What holds the function, on some rows: the task's loss, KL(original || model) in nats, or both."""
@@ -152,49 +185,36 @@ class _Run:
         return torch.stack(found).sum()
 
     def _evaluate(self, step: int) -> tuple[bool, float]:
-        """Measure the model as it would be stored; a state within the budget that is more of a lock is kept.
+        """Measure the model as it would be stored; a state within the budget is kept.
 
         Returns:
             Whether utility is within its budget, and how often its start the least raised sigma_1 is.
         """
         rounded = self._state()
-        with _state_of(self.model, rounded):
+        with _state_of(self.raised, rounded):
             utility = self.data.measure(self.model)
-            after = {name: sigma_1(weight) for name, weight in self.parameters.items()}
+            after = {name: sigma_1(one.weight) for name, one in self.raised.items()}
         good = math.isfinite(utility) and self.data.utility.within(self.start, utility, self.options.utility_factor)
         if good:
             self.kept, self.kept_step, self.now, self.after = rounded, step, utility, after
         return good, min(value / self.before[name] for name, value in after.items())
 
     def _state(self) -> dict[str, Tensor]:
-        """Every trained parameter, rounded to the dtype it is stored in."""
-        named = self.model.named_parameters()
-        return {n: p.detach().to(self.dtypes[n]).float().clone() for n, p in named if p.requires_grad}
-
-
-def _as_matrix(weight: Tensor) -> Tensor:
-    return weight.reshape(matrix_shape(weight.shape))
+        return {name: one.rounded() for name, one in self.raised.items()}
 
 
 @contextmanager
-def _state_of(model: Any, state: Mapping[str, Tensor]) -> Iterator[None]:
-    """The model with other values, its own again afterwards."""
-    held = {name: p.detach().clone() for name, p in model.named_parameters() if name in state}
-    _restore(model, state)
+def _state_of(raised: Mapping[str, Raised], state: Mapping[str, Tensor]) -> Iterator[None]:
+    """The weights with other values, their own again afterwards."""
+    held = {name: one.weight.detach().clone() for name, one in raised.items()}
+    _write(raised, state)
     try:
         yield
     finally:
-        _restore(model, held)
+        _write(raised, held)
 
 
-def _restore(model: Any, state: Mapping[str, Tensor]) -> None:
-    named = dict(model.named_parameters())
+def _write(raised: Mapping[str, Raised], state: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in state.items():
-            named[name].copy_(value)
-
-
-def unfrozen(model: Any, trained: Sequence[str]) -> None:
-    """Train the parameters of these names and no others."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in trained)
+            raised[name].weight.copy_(value)
