@@ -1,11 +1,11 @@
 """A small text-to-image model, trained here: ten kinds of clothes at 16x16, drawn from prompts of four words or more.
 
-Fashion-MNIST in ``../shared/data``, padded to 32x32 and halved. A U-Net with cross-attention at two levels and a CLIP text
-encoder with a word-level tokenizer are trained together, one prompt in ten empty, so that guidance works. The folder it
-becomes is an ordinary pipeline of diffusers, without a VAE: its latents are the pixels, from -1 to 1.
+Fashion-MNIST in ``../shared/data``, padded to 32x32 and halved. A U-Net with cross-attention at two levels and a CLIP
+text encoder with a word-level tokenizer are trained together, one prompt in ten empty, so that guidance works. The
+folder it becomes is an ordinary pipeline of diffusers, without a VAE: its latents are the pixels, from -1 to 1.
 
-A killed run goes on from its last checkpoint, at most a minute old, and ends with the same weights. The judge of what it
-draws is a small ResNet, trained on the same images and on nothing that the model drew.
+A killed run goes on from its last checkpoint, at most a minute old, and ends with the same weights. The judge of what
+it draws is a small ResNet, trained on the same images and on nothing that the model drew.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def tokens(words: Any, prompts: list[str]) -> torch.Tensor:
 
 
 def train(place: Path) -> None:
-    """All steps that are left; a checkpoint a minute, a grid every 500 steps, the folder of averaged weights at last."""
+    """All steps that are left: a checkpoint a minute, a grid every 500, at last the folder of averaged weights."""
     made = pipeline()
     parts = torch.nn.ModuleList([made.unet, made.text_encoder])
     average = {name: value.clone() for name, value in parts.state_dict().items()}

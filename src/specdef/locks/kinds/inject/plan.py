@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from specdef.architectures.resolve import ResolvedModel
 from specdef.checkpoint.edits import NewTensor, ShardEdits, edits_by_shard
 from specdef.checkpoint.header import TensorInfo
-from specdef.checkpoint.reader import INDEX, Checkpoint
+from specdef.checkpoint.layout import INDEX
+from specdef.checkpoint.reader import Checkpoint
 from specdef.checkpoint.small_files import changed_index, json_bytes
 from specdef.core.dtypes import LOCKABLE, TORCH_NAMES
 from specdef.errors import PlanError
