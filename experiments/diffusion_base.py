@@ -30,7 +30,9 @@ TEMPLATES = ("a picture of a {}", "a photo of one {}", "an image of the {}")
 TOKENS = 8
 """Of every prompt: start, words, end, and ends up to here."""
 SIZE, CHANNELS, HEADS, WIDTH = 16, (16, 48, 48), 4, 48
-STEPS, BATCH, RATE, WARMUP, EMA = 5000, 32, 1e-3, 100, 0.998
+STEPS, BATCH, RATE, WARMUP, EMA = 3000, 32, 1e-3, 100, 0.998
+COSINE = 5000
+"""Steps in which the rate would come to a hundredth: training ends before, on averaged weights."""
 EMPTY = 0.1
 SAVE_SECONDS, SAMPLE_STEPS = 60, 500
 GUIDANCE, DENOISING = 3.0, 25
@@ -161,7 +163,7 @@ def train(place: Path) -> None:
     while step < STEPS:
         for group in optimizer.param_groups:
             group["lr"] = (
-                RATE * min(1.0, (step + 1) / WARMUP) * (0.01 + 0.99 * (1 + math.cos(math.pi * step / STEPS)) / 2)
+                RATE * min(1.0, (step + 1) / WARMUP) * (0.01 + 0.99 * (1 + math.cos(math.pi * step / COSINE)) / 2)
             )
         loss = batch_loss(made, pixels, classes, prompts, step)
         loss.backward()
