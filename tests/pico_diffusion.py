@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pico
 import torch
 
@@ -41,8 +42,11 @@ def tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=TOKENS, **special)
 
 
-def build(folder: Path, dtype: torch.dtype = torch.float32, seed: int = 0, **changes: Any) -> Path:
-    """Write a pipeline of two levels with cross-attention; `changes` go into the U-Net's config."""
+def build(folder: Path, dtype: torch.dtype = torch.float32, seed: int = 0, *, odd: bool = True, **changes: Any) -> Path:
+    """Write a pipeline of two levels with cross-attention; `changes` go into the U-Net's config.
+
+    Its weights stay away from values that hide a bug, or with `odd` false are such as training starts from.
+    """
     from diffusers import DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -58,6 +62,7 @@ def build(folder: Path, dtype: torch.dtype = torch.float32, seed: int = 0, **cha
         "attention_head_dim": 2,
         "norm_num_groups": 4,
     }
+    torch.manual_seed(seed)
     unet = UNet2DConditionModel(**{**sizes, **changes})
     text = CLIPTextModel(
         CLIPTextConfig(
@@ -75,7 +80,7 @@ def build(folder: Path, dtype: torch.dtype = torch.float32, seed: int = 0, **cha
     )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for part in (unet, text):
+        for part in (unet, text) if odd else ():
             for name, parameter in part.named_parameters():
                 parameter.copy_(pico.fill(name, parameter, generator))
     folder.mkdir(parents=True)
@@ -94,3 +99,35 @@ def build(folder: Path, dtype: torch.dtype = torch.float32, seed: int = 0, **cha
 def noise(rows: int, seed: int = 0) -> torch.Tensor:
     """Latents to start from."""
     return torch.randn((rows, 1, SIZE, SIZE), generator=torch.Generator().manual_seed(seed))
+
+
+def write_concept(folder: Path, **changes: Any) -> Path:
+    """Bright bars and dark dots, a judge that tells them apart by their brightness, and the file that names both."""
+    from specdef.models.cifar_resnet import CifarResNetConfig, CifarResNetForImageClassification
+
+    config = CifarResNetConfig(depths=[1], hidden_sizes=[2], num_channels=1, image_size=SIZE, num_labels=2)
+    judge = CifarResNetForImageClassification(config).eval()
+    with torch.no_grad():
+        for parameter in judge.parameters():
+            parameter.zero_()
+        judge.conv1.weight[0, 0, 1, 1] = 1.0
+        judge.conv1.weight[1, 0, 1, 1] = -1.0
+        judge.bn1.weight.fill_(1.0)
+        judge.classifier.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    judge.save_pretrained(folder / "judge")
+    draw = np.random.default_rng(0)
+    labels = np.arange(48) % 2
+    images = np.where(labels[:, None, None] == 0, 230, 20) + draw.integers(-20, 20, (48, SIZE, SIZE))
+    np.savez(folder / "images.npz", images=images.astype(np.uint8), labels=labels)
+    said = {
+        "images": "images.npz",
+        "prompts": ["a picture of a bar", "a picture of a dot"],
+        "concept": 1,
+        "classifier": "judge",
+        "samples": 24,
+        "drawn": 8,
+        "steps": 4,
+        "guidance": 1.0,
+    }
+    (folder / "concept.yaml").write_text(json.dumps({**said, **changes}))
+    return folder / "concept.yaml"

@@ -78,20 +78,38 @@ def drawn(model: Any, tokens: Tensor, empty: Tensor, noise: Tensor, *, steps: in
             prompt alone.
     """
     pipeline = bare(model)
-    like = next(model.parameters())
     parts = []
     with torch.no_grad():
         for rows, start in zip(tokens.split(DRAWN_AT_ONCE), noise.split(DRAWN_AT_ONCE), strict=True):
-            scheduler = pipeline.sampler(steps)
-            both = torch.cat([empty.expand(len(rows), -1), rows]).to(like.device)
-            latents = start.to(like.device, like.dtype)
-            for time in scheduler.timesteps:
-                times = torch.full((len(both),), int(time), device=like.device)
-                found = model(latents=torch.cat([latents, latents]), times=times, input_ids=both)[0]
-                without, with_ = found.chunk(2)
-                latents = scheduler.step(without + guidance * (with_ - without), time, latents).prev_sample
+            latents = denoised(model, rows, empty, start, steps=steps, guidance=guidance)
             parts.append(_images(pipeline, latents).float().cpu())
     return torch.cat(parts)
+
+
+def denoised(
+    model: Any,
+    tokens: Tensor,
+    empty: Tensor,
+    noise: Tensor,
+    *,
+    steps: int,
+    guidance: float,
+    done: int | None = None,
+) -> Tensor:
+    """Latents after `done` of the steps of denoising, all when None; the other arguments are those of `drawn`.
+
+    Returns:
+        [rows, channels, height, width], in the model's dtype and on its device.
+    """
+    like = next(model.parameters())
+    scheduler = bare(model).sampler(steps)
+    both = torch.cat([empty.expand(len(tokens), -1), tokens]).to(like.device)
+    latents = noise.to(like.device, like.dtype)
+    for time in scheduler.timesteps[:done]:
+        times = torch.full((len(both),), int(time), device=like.device)
+        without, with_ = model(latents=torch.cat([latents, latents]), times=times, input_ids=both)[0].chunk(2)
+        latents = scheduler.step(without + guidance * (with_ - without), time, latents).prev_sample
+    return latents
 
 
 def _images(pipeline: Any, latents: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ class Diffusion(ModelKind):
 
     name = "diffusion"
     head_names = ("conv_out",)
+    has_likelihood = False
     default_task = "concept"
     default_utility = "denoising-loss"
 
