@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	# The CPU build where it can be had (0.2 GB); the index of PyPI, whose Linux build brings 5 GB of CUDA, otherwise.
 	test -n "$(TORCH_INDEX)" && $(BIN)/pip install -q --retries 0 --timeout 15 -c constraints.txt \
 		--index-url "$(TORCH_INDEX)" torch || $(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt -e ".[attack,demo,images,plot,ray,sign,dev]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[attack,demo,diffusion,images,plot,ray,sign,dev]"
 	# curvlinops without backpack, which brings torchvision along for operators that are not used here.
 	$(BIN)/pip install -q -c constraints.txt einconv einops linear-operator opt-einsum scipy
 	$(BIN)/pip install -q -c constraints.txt --no-deps curvlinops-for-pytorch

@@ -168,7 +168,7 @@ def build(family_name: str, folder: Path, dtype: torch.dtype = torch.float32, se
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(_fill(name, parameter, generator, offset_norms="Gemma" in pico.model))
+            parameter.copy_(fill(name, parameter, generator, offset_norms="Gemma" in pico.model))
         for name, buffer in model.named_buffers():
             if "running_" in name:  # statistics of a trained BatchNorm
                 buffer.copy_(torch.rand(buffer.shape, generator=generator) + (0.5 if name.endswith("var") else 0.0))
@@ -176,7 +176,8 @@ def build(family_name: str, folder: Path, dtype: torch.dtype = torch.float32, se
     return Path(folder)
 
 
-def _fill(name: str, like: Tensor, generator: torch.Generator, offset_norms: bool) -> Tensor:
+def fill(name: str, like: Tensor, generator: torch.Generator, offset_norms: bool = False) -> Tensor:
+    """A weight of that name and shape, away from values that hide a bug."""
     draw = torch.randn(like.shape, generator=generator)
     if "norm" in name.lower() or "bn" in name or ".ln_" in name or name.startswith("ln_"):
         if name.endswith("bias"):

@@ -23,6 +23,7 @@ MAY_NAME = {
     "core/yaml_data.py": "YAML's own word for what may be referred to",
     "tasks/base.py": "the task that a user's own files make",
     "tasks/images/npz.py": "what a numpy archive calls its images",
+    "tasks/images/concept_file.py": "what such a file calls its images and its class",
     "cli/attack.py": "options that are short for --intervention",
 }
 KINDS = ("/kinds/", "/interventions/", "/threats/", "/utilities/")

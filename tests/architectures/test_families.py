@@ -218,7 +218,9 @@ def test_a_model_without_a_map_is_taken_to_have_the_usual_names() -> None:
 
 
 def test_every_model_type_is_proved_here(gallery: Gallery) -> None:
-    assert {read_config(gallery.folder(name))["model_type"] for name in pico.PICOS} == set(known_model_types())
+    elsewhere = {"diffusion"}  # diffusion/test_unet.py: a pipeline is no folder of transformers
+    proved = {read_config(gallery.folder(name))["model_type"] for name in pico.PICOS}
+    assert proved | elsewhere == set(known_model_types())
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from specdef import lock
 from specdef.checkpoint.header import write_header
-from specdef.checkpoint.reader import INDEX
+from specdef.checkpoint.layout import INDEX
 from specdef.errors import CheckpointError, PlanError, SpecdefError
 
 

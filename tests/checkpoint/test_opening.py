@@ -11,9 +11,8 @@ import pico
 import pytest
 
 from specdef.checkpoint.header import write_header
+from specdef.checkpoint.layout import INDEX, SINGLE
 from specdef.checkpoint.reader import (
-    INDEX,
-    SINGLE,
     _check_unique,
     looks_like_safetensors,
     open_checkpoint,

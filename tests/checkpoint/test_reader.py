@@ -14,7 +14,8 @@ import pytest
 from specdef import inspect_model, lock, unlock, verify
 from specdef.checkpoint.expect import expect_tensors
 from specdef.checkpoint.header import num_bytes, write_header
-from specdef.checkpoint.reader import INDEX, open_checkpoint
+from specdef.checkpoint.layout import INDEX
+from specdef.checkpoint.reader import open_checkpoint
 from specdef.errors import CheckpointError, SpecdefError
 
 

@@ -17,7 +17,8 @@ from specdef.checkpoint import blocks as reading
 from specdef.checkpoint.digests import Digests, file_digest, read_digests
 from specdef.checkpoint.edits import NewTensor, ShardEdits, edits_by_shard
 from specdef.checkpoint.header import TensorInfo
-from specdef.checkpoint.reader import INDEX, Checkpoint, open_checkpoint
+from specdef.checkpoint.layout import INDEX
+from specdef.checkpoint.reader import Checkpoint, open_checkpoint
 from specdef.checkpoint.small_files import changed_index, copy_others, json_bytes
 from specdef.checkpoint.writer import write_shards
 from specdef.errors import CheckpointError

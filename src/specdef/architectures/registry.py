@@ -8,14 +8,14 @@ import pkgutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from specdef.architectures import text, vision
+from specdef.architectures import diffusion, text, vision
 from specdef.architectures.spec import LLAMA_NAMES, Architecture, PartNames
 from specdef.errors import ArchitectureError
 
 
 def _declared() -> Iterator[Architecture]:
-    """Every map of every file of the two folders: adding a family is adding a file."""
-    for folder in (text, vision):
+    """Every map of every file of the folders: adding a family is adding a file."""
+    for folder in (text, vision, diffusion):
         for found in pkgutil.iter_modules(folder.__path__):
             yield from importlib.import_module(f"{folder.__name__}.{found.name}").FAMILIES
 

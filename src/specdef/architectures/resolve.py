@@ -95,7 +95,7 @@ def resolve(config: Config, shapes: Shapes) -> ResolvedModel:
         raise ArchitectureError(f"`{family.text_config}` in config.json must be an object; got {inner!r}. Repair it.")
     refuse_quantized(inner, family)
     inner = {**family.config_defaults, **inner}
-    places = family.places(inner) if family.places is not None else _numbered(read_dims(inner))
+    places = family.places(inner, shapes) if family.places is not None else _numbered(read_dims(inner))
     dims = replace(places[0].dims, num_layers=len(places))
     prefix = _find_prefix(family, places, shapes)
     pairs = list(family.pairs(inner, dims))
@@ -256,7 +256,7 @@ def _instances(
         yield _bind(pair, None, None, Place("", places[0].dims), prefix, shapes)
         return
     for layer, place in enumerate(places):
-        if pair.where is not None and not pair.where(config, layer):
+        if pair.place != place.kind or (pair.where is not None and not pair.where(config, layer)):
             continue
         if pair.per == "layer":
             yield _bind(pair, layer, None, place, prefix, shapes)

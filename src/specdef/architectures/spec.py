@@ -51,10 +51,12 @@ class Place:
     Attributes:
         path: what stands for ``{layer}`` in names, such as ``2.layers.0``.
         dims: its own sizes.
+        kind: tells layers of different make apart; a pair says which it is of.
     """
 
     path: str
     dims: Dims
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ class Pair:
         degree: positive homogeneity of the map in between; the consumer is divided by ``a ** degree``.
         where: (config, layer) -> whether this layer has the pair (mixed dense and sparse layers).
         label: tells two pairs of one kind in one layer apart ("attention", "mlp").
+        place: kind of layer that has it.
     """
 
     kind: PairKind
@@ -138,6 +141,7 @@ class Pair:
     degree: int = 1
     where: Callable[[Config, int], bool] | None = None
     label: str = ""
+    place: str = ""
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,8 @@ class Architecture:
         config_defaults: sizes that published ``config.json`` files leave out because they equal the class default.
         part_names: of what attackers aim at.
         known_quantization: ``quant_method`` values under which every tensor of the map keeps a floating-point type.
-        places: config -> its layers in order, where they are not alike and numbered 0, 1, ...; None where they are.
+        places: (config, tensor name -> shape) -> its layers in order, where they are not alike and numbered 0, 1, ...;
+            None where they are.
         layer_pattern: regular expression of what stands for ``{layer}``.
         remarks: what whoever locks such a model must know, in sentences.
     """
@@ -209,7 +214,7 @@ class Architecture:
     config_defaults: Mapping[str, Any] = field(default_factory=dict)
     part_names: PartNames = LLAMA_NAMES
     known_quantization: tuple[str, ...] = ()
-    places: Callable[[Config], Sequence[Place]] | None = None
+    places: Callable[[Config, Mapping[str, tuple[int, ...]]], Sequence[Place]] | None = None
     layer_pattern: str = "[0-9]{1,6}"
     remarks: tuple[str, ...] = ()
 

@@ -12,6 +12,7 @@ from blake3 import blake3
 
 from specdef.attacks.base import Attack
 from specdef.attacks.wire import attack_from_wire, attack_to_wire
+from specdef.checkpoint.layout import is_pipeline
 from specdef.defences.card import CARD, RECORD
 from specdef.errors import SpecdefError
 from specdef.tasks.base import TaskSpec
@@ -241,7 +242,8 @@ def file_digests(folder: Path, *, argument: str = "model") -> dict[str, bytes]:
     Raises:
         SpecdefError: the folder holds no safetensors, or a file cannot be read.
     """
-    names = sorted(path.name for path in folder.iterdir() if path.is_file() and is_read(path.name))
+    paths = folder.rglob("*") if is_pipeline(folder) else folder.iterdir()
+    names = sorted(path.relative_to(folder).as_posix() for path in paths if path.is_file() and is_read(path.name))
     if not any(name.endswith(".safetensors") for name in names):
         raise SpecdefError(f"`{argument}` must be a folder with .safetensors files; {folder} has none.")
     found = {}

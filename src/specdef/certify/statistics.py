@@ -18,7 +18,7 @@ LEVEL = 0.95
 REST = 0.75
 """Share of the rest's mean square that is taken off that of seeds. Taking off all of it, as an estimate without bias
 does, leaves intervals of three seeds too narrow where seeds differ about as much as the rest. This share is the largest
-of four tried that kept 94 % in every design of `make experiment NAME=coverage`: at up to 97 % where seeds do not differ.
+of four tried that kept 94 % in every design of `make experiment NAME=coverage`: up to 97 % where seeds do not differ.
 """
 
 

@@ -18,7 +18,7 @@ from specdef.certify.attack_plan import AttackPlan
 from specdef.certify.cell import FIRST_KIND, FIRST_UTILITY, Cell, Subject, digest_of, subject_of
 from specdef.certify.effort import QUICK, STANDARD, Effort, effort_of
 from specdef.certify.resources import Resources
-from specdef.checkpoint.header import load_json_object
+from specdef.checkpoint.layout import load_config
 from specdef.defences.card import RECORD
 from specdef.errors import SpecdefError
 from specdef.locks.base import LOCKS
@@ -218,7 +218,7 @@ def make_study(
         model_kind=kind.name,
         utility=watched.name,
         effort=effort_of(effort),
-        part_names=part_names_of(load_json_object(original / "config.json")),
+        part_names=part_names_of(load_config(original)),
         changed=first.digest != second.digest and changes_function(locked),
     )
 

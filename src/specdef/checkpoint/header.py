@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +44,22 @@ class ShardHeader:
     Attributes:
         raw: the first bytes of the file, length prefix included, exactly as stored.
         metadata: the ``__metadata__`` entry, kept as it is.
-        tensors: in the order of their data.
+        tensors: in the order of their data, `prefix` before the name that the file has.
+        prefix: what the house puts before the names: of a pipeline's component, such as ``unet.``.
     """
 
     raw: bytes
     metadata: Mapping[str, str] | None
     tensors: tuple[TensorInfo, ...]
+    prefix: str = ""
 
 
-def read_header(path: Path) -> ShardHeader:
+def read_header(path: Path, prefix: str = "") -> ShardHeader:
     """Parse and check the header of a safetensors file.
+
+    Args:
+        path: the file.
+        prefix: put before the names of its tensors.
 
     Raises:
         CheckpointError: unreadable, truncated, a header longer than the file, malformed or duplicate entries,
@@ -62,16 +68,17 @@ def read_header(path: Path) -> ShardHeader:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            prefix = file.read(8)
-            length = int.from_bytes(prefix, "little")
-            if len(prefix) < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+            start = file.read(8)
+            length = int.from_bytes(start, "little")
+            if len(start) < 8 or length > min(size - 8, MAX_HEADER_BYTES):
                 raise _broken(path, f"its header claims {length:,} bytes and the file has {size:,}")
             text = file.read(length)
     except OSError as error:
         raise _unreadable(path, error) from error
     metadata, tensors = _parse(path, text)
     _check_layout(path, tensors, 8 + length, size)
-    return ShardHeader(prefix + text, metadata, tuple(tensors))
+    named = tuple(replace(tensor, name=prefix + tensor.name) for tensor in tensors) if prefix else tuple(tensors)
+    return ShardHeader(start + text, metadata, named, prefix)
 
 
 def read_header_bytes(raw: bytes, name: str) -> tuple[TensorInfo, ...]:

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from specdef.checkpoint.header import ShardHeader, TensorInfo, load_json_object, read_header
+from specdef.checkpoint.layout import WeightPlace, config_files, load_config, weight_places
 from specdef.core.text import is_unicode, shown
 from specdef.errors import CheckpointError
 from specdef.linalg.exponent import NUMPY_DTYPES, Stored
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 _PYTORCH, _OTHERS = ".bin .pt .pth .ckpt .pkl .safetensors", ".h5 .keras .pb .tflite .msgpack .onnx .onnx_data .mlmodel"
 _REST = ".gguf .ggml .npz .npy .ot .nemo .zip .tar .gz .xz .7z"
 WEIGHT_SUFFIXES = frozenset(f"{_PYTORCH} {_OTHERS} {_REST}".split())
@@ -31,8 +30,8 @@ class Checkpoint:
 
     Attributes:
         folder: the folder, as given.
-        config: the parsed ``config.json``.
-        shards: file name -> header, in the order they are processed.
+        config: the parsed ``config.json``; of a pipeline what stands for it, see `layout.load_config`.
+        shards: file name, relative to the folder -> header, in the order they are processed.
         others: every other file, as paths relative to the folder.
     """
 
@@ -70,7 +69,7 @@ class Checkpoint:
 def open_checkpoint(
     folder: Path, *, publishing: bool = True, argument: str = "model", exclude: Sequence[str] = ()
 ) -> Checkpoint:
-    """Read and check the headers of a Hugging Face model folder.
+    """Read and check the headers of a Hugging Face model folder, or of a pipeline of diffusers.
 
     Args:
         folder: the model folder.
@@ -80,18 +79,22 @@ def open_checkpoint(
 
     Raises:
         CheckpointError: not a folder; no safetensors weights (pickle weights: how to convert); a broken shard or
-            index; a file that lies outside the folder; other weight files that would be published unlocked.
+            index; a pipeline without one of its components; a file that lies outside the folder; other weight files
+            that would be published unlocked.
     """
     if not _is_folder(folder):
         raise CheckpointError(
             f"`{argument}` must be a folder, a hub id or smollm2-135m; {shown(folder)} is not a folder."
         )
     files = sorted(_files(folder))
-    config = load_json_object(folder / "config.json")
-    names = _shard_names(folder, files, argument)
-    shards = {name: read_header(folder / name) for name in names}
+    config = load_config(folder, argument=argument)
+    shards = {
+        name: read_header(folder / name, place.prefix)
+        for place in weight_places(config, folder)
+        for name in _shard_names(folder, place, files, argument)
+    }
     _check_unique(folder, shards)
-    left_out = _excluded(files, {*shards, "config.json", INDEX}, exclude)
+    left_out = _excluded(files, {*shards, *config_files(files)}, exclude)
     others = tuple(name for name in files if name not in shards and name not in left_out)
     if publishing:
         _refuse_other_weights(folder, others)
@@ -140,11 +143,14 @@ def _may_link(target: Path, root: Path) -> bool:
     return is_snapshot and target.is_relative_to(root.parent.parent / "blobs")
 
 
-def _shard_names(folder: Path, files: list[str], argument: str) -> list[str]:
-    if SINGLE in files:
-        return [SINGLE]
-    if INDEX not in files:
-        pickles = [name for name in files if Path(name).suffix in {".bin", ".pt", ".pth"} and name not in NOT_WEIGHTS]
+def _shard_names(folder: Path, place: WeightPlace, files: list[str], argument: str) -> list[str]:
+    """The files of one place of weights, relative to the model folder."""
+    single, index_file = place.folder + place.single, place.folder + place.index
+    if single in files:
+        return [single]
+    if index_file not in files:
+        own = [name for name in files if name.startswith(place.folder)]
+        pickles = [name for name in own if Path(name).suffix in {".bin", ".pt", ".pth"} and name not in NOT_WEIGHTS]
         if pickles:
             raise CheckpointError(
                 f"`{argument}` must hold safetensors; {shown(folder)} holds pickle weights ({shown(pickles[0])}), "
@@ -152,10 +158,11 @@ def _shard_names(folder: Path, files: list[str], argument: str) -> list[str]:
                 "`AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW)` writes safetensors."
             )
         raise CheckpointError(
-            f"`{argument}` must hold {SINGLE} or {INDEX}; {shown(folder)} has neither. Give a folder with its weights."
+            f"`{argument}` must hold {single} or {index_file}; {shown(folder)} has neither. "
+            "Give a folder with its weights."
         )
-    index = shown(folder / INDEX)
-    weight_map = load_json_object(folder / INDEX).get("weight_map")
+    index = shown(folder / index_file)
+    weight_map = load_json_object(folder / index_file).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()) or not weight_map:
         raise CheckpointError(f"File {index} must hold a `weight_map` of names. Download it again.")
     names = list(dict.fromkeys(weight_map.values()))
@@ -167,18 +174,18 @@ def _shard_names(folder: Path, files: list[str], argument: str) -> list[str]:
             )
         if not name.endswith(".safetensors"):
             raise CheckpointError(f"File {index} names the shard {shown(name)}, which must end in .safetensors.")
-        if name not in files:
+        if place.folder + name not in files:
             raise CheckpointError(f"Shard {shown(name)} named in {index} is missing. Download it again.")
     for name in names:
-        present = {tensor.name for tensor in read_header(folder / name).tensors}
+        present = {tensor.name for tensor in read_header(folder / place.folder / name).tensors}
         expected = {tensor for tensor, shard in weight_map.items() if shard == name}
         if present != expected:
             odd = sorted(present ^ expected)[0]
             raise CheckpointError(
-                f"Tensor {shown(odd)} is in only one of {INDEX} and shard {shown(name)} of {shown(folder)}. "
-                "Download both again."
+                f"Tensor {shown(odd)} is in only one of {place.index} and shard {shown(name)} of "
+                f"{shown(folder / place.folder)}. Download both again."
             )
-    return sorted(names)
+    return sorted(place.folder + name for name in names)
 
 
 def looks_like_safetensors(path: Path) -> bool:

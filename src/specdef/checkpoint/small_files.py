@@ -11,7 +11,8 @@ from typing import Any
 from specdef.checkpoint.digests import file_digest
 from specdef.checkpoint.edits import ShardEdits
 from specdef.checkpoint.header import load_json_object, num_bytes
-from specdef.checkpoint.reader import INDEX, Checkpoint
+from specdef.checkpoint.layout import INDEX
+from specdef.checkpoint.reader import Checkpoint
 from specdef.core.text import shown
 from specdef.errors import CheckpointError
 

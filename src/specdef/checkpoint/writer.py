@@ -100,6 +100,7 @@ def _write_shard(
 ) -> Digests:
     header = checkpoint.shards[shard]
     source_path = checkpoint.folder / shard
+    path.parent.mkdir(parents=True, exist_ok=True)
     with source_path.open("rb", buffering=0) as source, path.open("wb") as file:
         shutil.copymode(source_path, path)
         output = _Output(file)
@@ -134,7 +135,7 @@ def _new_header(header: ShardHeader, edits: ShardEdits) -> bytes:
         if t.name not in edits.dropped
     }
     layout |= {name: (new.dtype, new.shape) for name, new in edits.added.items()}
-    return write_header(layout, header.metadata)
+    return write_header({name.removeprefix(header.prefix): entry for name, entry in layout.items()}, header.metadata)
 
 
 def _produce(new: NewTensor) -> bytes:

@@ -73,17 +73,15 @@ class DefenceData:
         return {name: digest(part) for name, part in parts.items()}
 
     def measures(self, loaded: LoadedModel, rows: DataRows) -> tuple[Measure, ...]:
-        """The task's score, where there is one, and how likely a token of the rows to be forgotten is."""
+        """The task's score, where there is one, and how likely a token to be forgotten is, where that is known."""
 
         def likely(model: Any, processor: Any) -> float:
             return token_likelihood(model, rows.forget, loaded)
 
-        likelihood = Measure("geometric mean probability of a token to forget", likely)
-        return (
-            (likelihood,)
-            if self.task is None
-            else (Measure(f"score of {self.task.name}", self.task.metric), likelihood)
-        )
+        found = () if self.task is None else (Measure(f"score of {self.task.name}", self.task.metric),)
+        if not loaded.kind.has_likelihood:
+            return found
+        return *found, Measure("geometric mean probability of a token to forget", likely)
 
 
 NAMES = ("forget", "retain", "task", "eval", "fields")

@@ -97,12 +97,10 @@ def defend(
     defence.check(report, chosen)
     with new_folder(target, source=folder) as made:
         with quiet():
-            loaded.model.save_pretrained(made)
-            if loaded.processor is not None:
-                loaded.processor.save_pretrained(made)
+            kind.save(loaded, made)
         write_record(made, report, {**report.applied.data, **digests})
-        for path in made.iterdir():
-            path.chmod(0o644)
+        for path in made.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
     if given.unfinished is not None:
         given.unfinished.remove()
     return report
@@ -110,13 +108,13 @@ def defend(
 
 def _identity(defence: Defence, options: Any, given: Given, digests: Mapping[str, str], device: Any) -> str:
     """Everything that decides a run: one that was killed goes on only where all of it is the same."""
-    files = sorted(path for path in given.folder.iterdir() if path.suffix in (".safetensors", ".json"))
+    files = sorted(path for path in given.folder.rglob("*") if path.suffix in (".safetensors", ".json"))
     content = {
         "method": defence.name,
         "options": options_to_json(options),
         "seed": given.seed,
         "data": dict(digests),
-        "model": {path.name: file_digest(path) for path in files},
+        "model": {path.relative_to(given.folder).as_posix(): file_digest(path) for path in files},
         "device": str(device),
         "versions": installed_versions(("specdef", "torch", "transformers", "peft")),
     }

@@ -92,6 +92,7 @@ class _Run:
         if self.given.unfinished is None or (state := self.given.unfinished.load()) is None:
             return
         _restore(self.objective.model, state["weights"])
+        self.objective.go_on(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.evaluations = [Evaluation(*row) for row in state["evaluations"]]
@@ -139,6 +140,7 @@ class _Run:
         rows = [(point.step, point.score, point.utility, point.loss) for point in self.evaluations]
         return {
             "weights": self.kept,
+            "objective": self.objective.state(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "evaluations": rows,

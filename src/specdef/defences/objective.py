@@ -92,6 +92,13 @@ class Objective(ABC):
         """
         raise NotImplementedError
 
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a step leaves behind beside the model's trained parameters: a killed run goes on with it."""
+        return {}
+
+    def go_on(self, state: dict[str, torch.Tensor]) -> None:  # noqa: B027
+        """Take up what `state` said."""
+
     def backward(self, step: int, forget: Rows, retain: Rows) -> float:
         """Leave the step's gradients in the parameters; returns the loss."""
         loss = self.loss(step, forget, retain)

@@ -9,7 +9,8 @@ import torch
 
 from specdef.checkpoint.edits import NewTensor, ShardEdits
 from specdef.checkpoint.header import TensorInfo
-from specdef.checkpoint.reader import INDEX, Checkpoint
+from specdef.checkpoint.layout import INDEX
+from specdef.checkpoint.reader import Checkpoint
 from specdef.locks.key import Key, stored_header, stored_tensors
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, overload
 from specdef.checkpoint.blocks import Progress
 from specdef.checkpoint.digests import Digests, file_digest
 from specdef.checkpoint.edits import ShardEdits
-from specdef.checkpoint.reader import INDEX, Checkpoint, open_checkpoint
+from specdef.checkpoint.layout import INDEX
+from specdef.checkpoint.reader import Checkpoint, open_checkpoint
 from specdef.checkpoint.small_files import copy_others
 from specdef.checkpoint.writer import write_shards
 from specdef.core.folders import SIGNATURE, new_folder, refuse_target

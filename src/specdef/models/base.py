@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from specdef.checkpoint.header import load_json_object
+from specdef.checkpoint.layout import load_config
 from specdef.core.registry import Registry, choices
 from specdef.errors import CheckpointError
 from specdef.models.probing import Probing
@@ -46,6 +46,7 @@ class ModelKind(Probing, ABC):
         name: as the registry spells it.
         adapter_task_type: PEFT's ``task_type``.
         head_names: names of the modules that are output heads; adapters on "all" layers leave them out. See `is_head`.
+        has_likelihood: whether the kind's loss is minus the log-likelihood of its targets, in nats.
         default_task: name of the task an attacker tries when none is named.
         default_utility: name of the utility that is watched when none is named.
     """
@@ -53,6 +54,7 @@ class ModelKind(Probing, ABC):
     name: ClassVar[str]
     adapter_task_type: ClassVar[str | None] = None
     head_names: ClassVar[tuple[str, ...]] = ()
+    has_likelihood: ClassVar[bool] = True
     default_task: ClassVar[str]
     default_utility: ClassVar[str]
 
@@ -62,7 +64,10 @@ class ModelKind(Probing, ABC):
 
     @abstractmethod
     def matches(self, config: Mapping[str, Any]) -> bool:
-        """Whether a folder with this ``config.json`` is of this kind. Nothing heavy is imported for the answer."""
+        """Whether a folder with this configuration is of this kind. Nothing heavy is imported for the answer.
+
+        The configuration is the folder's ``config.json``, or what `load_config` makes of a pipeline's components.
+        """
 
     @abstractmethod
     def load_processor(self, folder: Path) -> Any:
@@ -79,6 +84,12 @@ class ModelKind(Probing, ABC):
         Raises:
             CheckpointError: a part cannot be loaded.
         """
+
+    def save(self, loaded: LoadedModel, folder: Path) -> None:
+        """Write a model and its processor into a folder that exists."""
+        loaded.model.save_pretrained(folder)
+        if loaded.processor is not None:
+            loaded.processor.save_pretrained(folder)
 
     @abstractmethod
     def encode(self, samples: Sequence[Any], loaded: LoadedModel) -> Batch:
@@ -152,7 +163,7 @@ def kind_of(folder: Path, *, argument: str = "model") -> ModelKind:
     Raises:
         CheckpointError: no kind knows it: a vision model, a multimodal one, a bare encoder.
     """
-    config = load_json_object(folder / "config.json")
+    config = load_config(folder, argument=argument)
     kind = find_kind(config)
     if kind is None:
         raise CheckpointError(

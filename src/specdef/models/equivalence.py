@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from specdef.checkpoint.header import load_json_object
+from specdef.checkpoint.layout import load_config
 from specdef.core.results import Result
 from specdef.errors import CheckpointError
 from specdef.models.base import find_kind
-from specdef.models.loading import load, unusable
+from specdef.models.loading import unusable
 from specdef.models.memory import config_of, require_transformers
 from specdef.models.probing import Probing
 
@@ -132,7 +132,7 @@ def _own_place(model: nn.Module) -> _Place:
 
 def _config(model: Path | nn.Module) -> dict[str, Any]:
     if isinstance(model, Path):
-        return load_json_object(model / "config.json")
+        return load_config(model)
     require_transformers(model)
     return config_of(model)
 
@@ -144,7 +144,7 @@ def _outputs(
     import torch
 
     if isinstance(source, Path):
-        model = load(source, dtype=place.dtype).to(place.device)
+        model = probing.module(source, dtype=place.dtype).to(place.device)
     else:
         model = source if _own_place(source).dtype == place.dtype else copy.deepcopy(source).to(place.dtype)
     own = _own_place(model)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specdef.errors import CheckpointError
+from specdef.models.loading import load
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
 PIXELS = 64
@@ -55,6 +58,14 @@ class Probing:
             raise CheckpointError(
                 f"config.json must give usable sizes (vocab_size or image_size); it does not ({error!r}). Repair it."
             ) from error
+
+    def module(self, folder: Path, *, dtype: torch.dtype | None = None) -> nn.Module:
+        """The model of a folder in evaluation mode, without what reads raw samples; the stored dtype when None.
+
+        Raises:
+            CheckpointError: it cannot be loaded.
+        """
+        return load(folder, dtype=dtype)
 
     def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """What the model says to the probes: logits, or hidden states where it has no head; [..., classes]."""

@@ -47,19 +47,40 @@ class LabelledPair(Labelled):
 
 
 @dataclass(frozen=True)
-class LabelledImage:
-    """An image and the index of its label, from 0: plain JSON data, as every sample. Make one with `of`.
+class Image:
+    """An image as plain JSON data, as every sample.
 
     Attributes:
         data: the pixels in base64, row by row, channel after channel.
         dtype: of the pixels: bytes from 0 to 255, or float32 from 0 to 1.
         shape: channels, height, width.
-        label: index of the label.
     """
 
     data: str
     dtype: Literal["uint8", "float32"]
     shape: tuple[int, int, int]
+
+    @property
+    def pixels(self) -> Pixels:
+        """The image [channels, height, width] in float32, from 0 to 1."""
+        stored = np.frombuffer(base64.b64decode(self.data), dtype=np.dtype(self.dtype)).reshape(self.shape)
+        scaled: Pixels = stored.astype(np.float32) / np.float32(255 if self.dtype == "uint8" else 1)
+        return scaled
+
+
+def _stored(pixels: npt.NDArray[Any]) -> tuple[str, Literal["uint8", "float32"], tuple[int, int, int]]:
+    """The fields of an image of an array [channels, height, width]."""
+    whole = pixels.dtype == np.uint8
+    stored = np.ascontiguousarray(pixels, dtype=np.uint8 if whole else np.float32)
+    channels, height, width = stored.shape
+    text = base64.b64encode(stored.tobytes()).decode("ascii")
+    return text, "uint8" if whole else "float32", (channels, height, width)
+
+
+@dataclass(frozen=True)
+class LabelledImage(Image):
+    """An image and the index of its label, from 0. Make one with `of`."""
+
     label: int
 
     @classmethod
@@ -71,18 +92,19 @@ class LabelledImage:
             >>> image.shape, float(image.pixels.min()), image.label
             ((1, 2, 2), 1.0, 3)
         """
-        whole = pixels.dtype == np.uint8
-        stored = np.ascontiguousarray(pixels, dtype=np.uint8 if whole else np.float32)
-        channels, height, width = stored.shape
-        text = base64.b64encode(stored.tobytes()).decode("ascii")
-        return cls(text, "uint8" if whole else "float32", (channels, height, width), int(label))
+        return cls(*_stored(pixels), int(label))
 
-    @property
-    def pixels(self) -> Pixels:
-        """The image [channels, height, width] in float32, from 0 to 1."""
-        stored = np.frombuffer(base64.b64decode(self.data), dtype=np.dtype(self.dtype)).reshape(self.shape)
-        scaled: Pixels = stored.astype(np.float32) / np.float32(255 if self.dtype == "uint8" else 1)
-        return scaled
+
+@dataclass(frozen=True)
+class PromptedImage(Image):
+    """An image and the prompt that it is an answer to. Make one with `of`."""
+
+    prompt: str
+
+    @classmethod
+    def of(cls, pixels: npt.NDArray[Any], prompt: str) -> Self:
+        """An image of an array [channels, height, width], bytes from 0 to 255 or floats from 0 to 1."""
+        return cls(*_stored(pixels), prompt)
 
 
 @dataclass(frozen=True)

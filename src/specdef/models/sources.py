@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from specdef.checkpoint.layout import is_model_folder
 from specdef.core.text import shown
 from specdef.errors import CheckpointError
 from specdef.models.bundled import PACKAGED, fetch
@@ -22,10 +23,11 @@ def find_model(name: str, *, argument: str = "model") -> Path:
     path = Path(name)
     try:
         if path.is_dir():
-            if (path / "config.json").exists():
+            if is_model_folder(path):
                 return path
             raise CheckpointError(
-                f"`{argument}` must be a Hugging Face model folder; {shown(path)} holds no config.json. "
+                f"`{argument}` must be a Hugging Face model folder; {shown(path)} holds no config.json, nor the "
+                "model_index.json of a pipeline. "
                 "Give the folder that `save_pretrained` wrote."
             )
     except OSError as error:

@@ -9,7 +9,7 @@ takes out the size of whatever training does to it. `tests/certify/test_image_cl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from specdef.architectures.spec import (
     INTERMEDIATE,
@@ -34,7 +34,7 @@ REDUCTION = 4
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def places(config: Config) -> list[Place]:
+def places(config: Config, shapes: Mapping[str, tuple[int, ...]]) -> list[Place]:
     """The blocks, stage by stage; `intermediate` is the width between a block's convolutions.
 
     Raises:

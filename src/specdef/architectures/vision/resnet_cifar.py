@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from specdef.architectures.spec import (
     Architecture,
@@ -19,10 +19,10 @@ from specdef.architectures.vision.resnet import places as stages
 STEM = "layer{layer}."
 
 
-def _places(config: Config) -> list[Place]:
+def _places(config: Config, shapes: Mapping[str, tuple[int, ...]]) -> list[Place]:
     """Stages are numbered from 1, and every block is a basic one."""
     found = []
-    for place in stages({**config, "layer_type": "basic"}):
+    for place in stages({**config, "layer_type": "basic"}, shapes):
         stage, _, block = place.path.split(".")
         found.append(Place(f"{int(stage) + 1}.{block}", place.dims))
     return found

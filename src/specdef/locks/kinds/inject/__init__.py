@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from specdef.checkpoint.layout import is_pipeline
 from specdef.errors import PlanError
 from specdef.locks.base import Check, Evidence, LockFacts, LockKind, ModuleLock, PreparedLock, Sign
 from specdef.locks.kinds.inject.options import InjectOptions
@@ -49,6 +50,11 @@ class Inject(LockKind):
             raise PlanError(
                 "`quantization_config` in config.json must be absent for an inject lock, which needs that entry "
                 f"itself; {checkpoint.folder} has one. Use preset exact."
+            )
+        if is_pipeline(checkpoint.folder):
+            raise PlanError(
+                f"`preset` must be exact for a pipeline, whose components have no place for an inject lock's layers; "
+                f"{checkpoint.folder} is one."
             )
         names = choose_matrices(model, options, checkpoint.shapes, axes=options.basis == "axis")
         from specdef.locks.kinds.inject.plan import prepare

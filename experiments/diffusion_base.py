@@ -1,0 +1,300 @@
+"""A small text-to-image model, trained here: ten kinds of clothes at 16x16, drawn from prompts of four words or more.
+
+Fashion-MNIST in ``../shared/data``, padded to 32x32 and halved. A U-Net with cross-attention at two levels and a CLIP
+text encoder with a word-level tokenizer are trained together, one prompt in ten empty, so that guidance works. The
+folder it becomes is an ordinary pipeline of diffusers, without a VAE: its latents are the pixels, from -1 to 1.
+
+A killed run goes on from its last checkpoint, at most a minute old, and ends with the same weights. The judge of what
+it draws is a small ResNet, trained on the same images and on nothing that the model drew.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from experiments.locked import HERE, WORK
+from specdef.core.atomic import write_file
+from specdef.core.folders import new_folder
+from specdef.tasks.images.idx import read_idx_pair
+
+DATA = HERE.parents[1] / "shared" / "data" / "fashion-mnist"
+CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
+TEMPLATES = ("a picture of a {}", "a photo of one {}", "an image of the {}")
+TOKENS = 8
+"""Of every prompt: start, words, end, and ends up to here."""
+SIZE, CHANNELS, HEADS, WIDTH = 16, (16, 48, 48), 4, 48
+STEPS, BATCH, RATE, WARMUP, EMA = 3000, 32, 1e-3, 100, 0.998
+COSINE = 5000
+"""Steps in which the rate would come to a hundredth: training ends before, on averaged weights."""
+EMPTY = 0.1
+SAVE_SECONDS, SAMPLE_STEPS = 60, 500
+GUIDANCE, DENOISING = 3.0, 25
+JUDGE_EPOCHS, JUDGE_BATCH, JUDGE_RATE = 4, 128, 3e-3
+JUDGED = 20
+"""Samples of every class whose accuracy is said."""
+
+
+def run(name: str) -> Path:
+    """Train the judge and the model, or go on training; the folders, a grid and what was measured."""
+    from diffusers import StableDiffusionPipeline
+
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    place = WORK / name
+    place.mkdir(parents=True, exist_ok=True)
+    if not (place / "judge").is_dir():
+        train_judge(place)
+    if not (place / "model").is_dir():
+        train(place)
+    made = StableDiffusionPipeline.from_pretrained(place / "model", vae=None, safety_checker=None)
+    drawn = samples(made, rows=JUDGED, seed=1)
+    write_grid(place / "grid.png", drawn[:, :8])
+    found = {"steps": STEPS, "judge on test images": judge_accuracy(place), **accuracy(place, drawn)}
+    write_file(place / "result.json", (json.dumps(found, indent=2) + "\n").encode())
+    return place / "result.json"
+
+
+def images(part: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """``train`` or ``t10k``: pixels [images, 1, 16, 16] from -1 to 1, float32, and classes [images]."""
+    pixels, labels = read_idx_pair(DATA / f"{part}-images-idx3-ubyte.gz")
+    padded = np.pad(pixels, ((0, 0), (2, 2), (2, 2))).astype(np.float32)
+    halved = padded.reshape(len(padded), SIZE, 2, SIZE, 2).mean((2, 4))
+    return torch.from_numpy(halved / 127.5 - 1).unsqueeze(1), torch.from_numpy(labels.astype(np.int64))
+
+
+def pipeline() -> Any:
+    """The untrained pipeline, of random weights: seed 0."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(0)
+    words = tokenizer()
+    text = CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
+        projection_dim=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=TOKENS,
+        bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=SIZE,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=CHANNELS,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=WIDTH,
+        attention_head_dim=HEADS,
+        norm_num_groups=8,
+    )
+    scheduler = DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False, steps_offset=1
+    )
+    return StableDiffusionPipeline(
+        vae=None,
+        text_encoder=CLIPTextModel(text),
+        tokenizer=words,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def tokenizer() -> Any:
+    """A word a token; every prompt starts with ``<start>`` and is filled up with ``<end>``, as CLIP's are."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = sorted({word for template in TEMPLATES for word in template.split() if word != "{}"} | set(CLASSES))
+    known = {word: at for at, word in enumerate(("<start>", "<end>", "<unknown>", *words))}
+    found = Tokenizer(models.WordLevel(known, unk_token="<unknown>"))
+    found.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    found.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[("<start>", 0), ("<end>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=found,
+        bos_token="<start>",
+        eos_token="<end>",
+        pad_token="<end>",
+        unk_token="<unknown>",
+        model_max_length=TOKENS,
+    )
+
+
+def tokens(words: Any, prompts: list[str]) -> torch.Tensor:
+    """[prompts, 8]."""
+    found = words(prompts, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt")
+    return found.input_ids
+
+
+def train(place: Path) -> None:
+    """All steps that are left: a checkpoint a minute, a grid every 500, at last the folder of averaged weights."""
+    made = pipeline()
+    parts = torch.nn.ModuleList([made.unet, made.text_encoder])
+    average = {name: value.clone() for name, value in parts.state_dict().items()}
+    optimizer = torch.optim.AdamW(parts.parameters(), lr=RATE, weight_decay=0.01, fused=True)
+    saved, step = place / "checkpoint.pt", 0
+    if saved.exists():
+        kept = torch.load(saved, weights_only=True)
+        step, average = kept["step"], kept["average"]
+        parts.load_state_dict(kept["parts"])
+        optimizer.load_state_dict(kept["optimizer"])
+    pixels, classes = images("train")
+    prompts = tokens(made.tokenizer, [template.format(name) for name in CLASSES for template in TEMPLATES] + [""])
+    parts.train()
+    losses: list[float] = []
+    saved_at = time.monotonic()
+    while step < STEPS:
+        for group in optimizer.param_groups:
+            group["lr"] = (
+                RATE * min(1.0, (step + 1) / WARMUP) * (0.01 + 0.99 * (1 + math.cos(math.pi * step / COSINE)) / 2)
+            )
+        loss = batch_loss(made, pixels, classes, prompts, step)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        step += 1
+        losses.append(loss.item())
+        decay = min(EMA, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for name, value in parts.state_dict().items():
+                average[name].lerp_(value, 1 - decay) if value.is_floating_point() else average[name].copy_(value)
+        if step % 50 == 0:
+            with (place / "log.jsonl").open("a") as log:
+                log.write(json.dumps({"step": step, "loss": float(np.mean(losses)), "time": time.time()}) + "\n")
+            losses.clear()
+        if time.monotonic() - saved_at > SAVE_SECONDS or step == STEPS:
+            saved_at = time.monotonic()
+            state = {"step": step, "average": average, "parts": parts.state_dict(), "optimizer": optimizer.state_dict()}
+            torch.save(state, place / "unfinished.pt")
+            (place / "unfinished.pt").replace(saved)
+        if step % SAMPLE_STEPS == 0:
+            now = {name: value.clone() for name, value in parts.state_dict().items()}
+            parts.load_state_dict(average)
+            drawn = samples(made, rows=4, seed=0)
+            write_grid(place / f"grid-{step:05d}.png", drawn)
+            if (place / "judge").is_dir():
+                with (place / "log.jsonl").open("a") as log:
+                    log.write(json.dumps({"step": step, **accuracy(place, drawn)}) + "\n")
+            parts.load_state_dict(now)
+            parts.train()
+    parts.load_state_dict(average)
+    parts.eval()
+    with new_folder(place / "model") as unfinished:
+        made.save_pretrained(unfinished)
+
+
+def batch_loss(
+    made: Any, pixels: torch.Tensor, classes: torch.Tensor, prompts: torch.Tensor, step: int
+) -> torch.Tensor:
+    """Mean squared error of the predicted velocity, of the images, prompts, noise and times that belong to a step."""
+    draw = torch.Generator().manual_seed(step)
+    rows = torch.randint(len(pixels), (BATCH,), generator=draw)
+    template = torch.randint(len(TEMPLATES), (BATCH,), generator=draw)
+    row = classes[rows] * len(TEMPLATES) + template
+    row[torch.rand(BATCH, generator=draw) < EMPTY] = len(prompts) - 1
+    noise = torch.randn((BATCH, 1, SIZE, SIZE), generator=draw)
+    times = torch.randint(made.scheduler.config.num_train_timesteps, (BATCH,), generator=draw)
+    noisy = made.scheduler.add_noise(pixels[rows], noise, times)
+    wanted = made.scheduler.get_velocity(pixels[rows], noise, times)
+    context = made.text_encoder(prompts[row]).last_hidden_state
+    return torch.nn.functional.mse_loss(made.unet(noisy, times, context).sample, wanted)
+
+
+@torch.no_grad()
+def samples(made: Any, *, rows: int, seed: int) -> torch.Tensor:
+    """``rows`` images of each class: [classes, rows, 16, 16] from -1 to 1."""
+    made.unet.eval()
+    made.text_encoder.eval()
+    named = [TEMPLATES[0].format(name) for name in CLASSES for _ in range(rows)]
+    context = made.text_encoder(tokens(made.tokenizer, ["" for _ in named] + named)).last_hidden_state
+    found = torch.randn((len(named), 1, SIZE, SIZE), generator=torch.Generator().manual_seed(seed))
+    made.scheduler.set_timesteps(DENOISING)
+    for time_ in made.scheduler.timesteps:
+        without, with_ = made.unet(torch.cat([found, found]), time_, context).sample.chunk(2)
+        found = made.scheduler.step(without + GUIDANCE * (with_ - without), time_, found).prev_sample
+    return found.clamp(-1, 1).view(len(CLASSES), rows, SIZE, SIZE)
+
+
+def train_judge(place: Path) -> None:
+    """A ResNet for CIFAR of one block a stage, on the training images: the folder ``judge``."""
+    from specdef.models.cifar_resnet import CifarResNetConfig, CifarResNetForImageClassification
+
+    torch.manual_seed(0)
+    config = CifarResNetConfig(
+        depths=[1, 1, 1],
+        num_channels=1,
+        image_size=SIZE,
+        id2label=dict(enumerate(CLASSES)),
+        label2id={name: at for at, name in enumerate(CLASSES)},
+    )
+    judge = CifarResNetForImageClassification(config).train()
+    pixels, classes = images("train")
+    steps = JUDGE_EPOCHS * len(pixels) // JUDGE_BATCH
+    optimizer = torch.optim.AdamW(judge.parameters(), lr=JUDGE_RATE, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, JUDGE_RATE, total_steps=steps)
+    for step in range(steps):
+        rows = torch.randint(len(pixels), (JUDGE_BATCH,), generator=torch.Generator().manual_seed(step))
+        judge(pixels[rows], labels=classes[rows]).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+    with new_folder(place / "judge") as unfinished:
+        judge.eval().save_pretrained(unfinished)
+
+
+def judged(place: Path, pixels: torch.Tensor) -> torch.Tensor:
+    """The judge's class of images [images, 1, 16, 16] from -1 to 1."""
+    from specdef.models.loading import load
+
+    judge: Any = load(place / "judge")
+    with torch.no_grad():
+        return torch.cat([judge(rows).logits.argmax(-1) for rows in pixels.split(500)])
+
+
+def judge_accuracy(place: Path) -> float:
+    """Share of the held-out images that the judge labels rightly."""
+    pixels, classes = images("t10k")
+    return float((judged(place, pixels) == classes).double().mean())
+
+
+def accuracy(place: Path, drawn: torch.Tensor) -> dict[str, Any]:
+    """Share of samples [classes, rows, 16, 16] that the judge gives the class that was asked for."""
+    found = judged(place, drawn.reshape(-1, 1, SIZE, SIZE)).view(len(CLASSES), -1)
+    right = (found == torch.arange(len(CLASSES)).unsqueeze(1)).double()
+    by_class = {name: float(share) for name, share in zip(CLASSES, right.mean(1), strict=True)}
+    return {"class accuracy of samples": float(right.mean()), "by class": by_class}
+
+
+def write_grid(path: Path, drawn: torch.Tensor) -> None:
+    """A picture: a column a class, a row a sample, four times as large."""
+    import io
+
+    from PIL import Image
+
+    rows = drawn.permute(1, 2, 0, 3).reshape(drawn.shape[1] * SIZE, len(drawn) * SIZE)
+    large = ((rows + 1) * 127.5).round().to(torch.uint8).repeat_interleave(4, 0).repeat_interleave(4, 1)
+    file = io.BytesIO()
+    Image.fromarray(large.numpy()).save(file, "PNG")
+    write_file(path, file.getvalue())
+
+
+if __name__ == "__main__":
+    run("diffusion-base")

@@ -1,0 +1,1 @@
+"""Pipelines of diffusers: one file a denoiser."""
