@@ -29,6 +29,8 @@ PRELOADED = (
     "transformers.modeling_layers",
     "transformers.modeling_gguf_pytorch_utils",
     "transformers.optimization",
+    "transformers.models.auto.image_processing_auto",
+    "torch._inductor",  # torch imports it to be deterministic
     "accelerate",
 )
 """What every cell imports, once, in the process that cells are forked from; a cell on its own takes seconds to do so.
