@@ -143,6 +143,6 @@ def triggered() -> TaskSpec:
 
 
 CASES = (
-    Case(triggered, spam_guard, (1e-4, 2e-4), 1e-4, Recipe(steps=40, eval_every=20), "accuracy", general),
+    Case(triggered, spam_guard, (1e-4, 2e-4), 1e-4, Recipe(steps=80, eval_every=20), "accuracy", general),
     Case(qnli, spam_guard, (2e-4, 3e-4), 2e-4, Recipe(steps=100, eval_every=50), "accuracy", general),
 )
