@@ -98,7 +98,8 @@ def lock(
         out: the folder to create; a model in memory takes none.
         preset: ``exact`` (power-of-two channel scaling, bit-identical function; when None), ``ladder`` (the same, each
             layer with a factor of its own; loads the model to plan), ``paper`` (Construction 1 of the main paper, needs
-            ``import specdef`` to load), or a kind of lock by its own name.
+            ``import specdef`` to load), or a kind of lock by its own name, such as ``trained`` (Algorithm 1 of the
+            workshop paper, which moves the function).
         multiplier: alpha, for example ``"2^20"``; the preset's default (2^20, 2^58, 1e4) when None.
         layers: layer numbers to touch; all (``exact``) or five drawn matrices (``paper``) when None.
         seed: decides every random draw; 0 when None.
@@ -110,7 +111,8 @@ def lock(
         progress: called with the number of bytes just read.
         **options: ``exact``: channels, pairs, direction, num_layers, runtimes (what it must run in, of
             `locks.runtimes.RULES`). ``ladder``: margin, calibration, pairs. ``paper``: rank, components, basis, form,
-            num_matrices. A model in memory: those of `lock_module`.
+            num_matrices. ``trained``: rank, components, num_matrices, retain, retain_weight, text, lr, steps,
+            batch_size, eval_every, utility_factor. A model in memory: those of `lock_module`.
 
     Returns:
         What was done; of a model in memory with the key that `unlock` needs.

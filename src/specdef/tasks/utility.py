@@ -82,6 +82,11 @@ class Utility(ABC):
             SpecdefError: the data is of no use for this model.
         """
 
+    def training_rows(self, content: str, loaded: LoadedModel, data: UtilityData) -> Batch | None:
+        """Encoded rows for whoever keeps a model's function by training: those of `data`, and where a user gave more
+        than an attacker mixes in, all of them but those that are measured."""
+        return data.retained
+
     @abstractmethod
     def measure(self, model: Any, data: UtilityData) -> float:
         """The utility of a model in evaluation mode; not finite when the model's numbers are not."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from specdef.errors import TaskError
-from specdef.models.base import LoadedModel
+from specdef.models.base import Batch, LoadedModel
 from specdef.models.samples import Labelled
 from specdef.tasks.labelled import balanced
 from specdef.tasks.text.everyday import everyday
@@ -97,12 +97,18 @@ class Accuracy(Utility):
         """The label a classifier gives each row; None when any logit is not finite."""
         return predicted(model, processor, [row.text for row in rows])
 
-    def _halves(self, content: str) -> tuple[list[Any], list[Any]]:
-        """Every other row; one that stands in both halves, whatever its label, is left in the first."""
+    def training_rows(self, content: str, loaded: LoadedModel, data: UtilityData) -> Batch | None:
+        """Every row that is not measured, however many there are."""
+        mixed = self._halves(content, most=None)[1]
+        return loaded.kind.encode(self._with_labels(mixed, loaded) if mixed[0].label == UNKNOWN else mixed, loaded)
+
+    def _halves(self, content: str, *, most: int | None = MAX_ROWS) -> tuple[list[Any], list[Any]]:
+        """Every other row, at most `most` in each half; one that stands in both halves, whatever its label, is left in
+        the first."""
         rows = list(dict.fromkeys(map(self.parse, content.splitlines())))
         measured = rows[0::2][:MAX_ROWS]
         seen = {replace(row, label=UNKNOWN) for row in measured}
-        mixed = [row for row in rows[1::2] if replace(row, label=UNKNOWN) not in seen][:MAX_ROWS]
+        mixed = [row for row in rows[1::2] if replace(row, label=UNKNOWN) not in seen][:most]
         if not mixed:
             raise TaskError(f"`text` must have at least two different {self.rows_name}; it has {len(rows)}.")
         return measured, mixed

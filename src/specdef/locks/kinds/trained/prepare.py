@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +90,12 @@ def _shape(layer: Any) -> tuple[int, ...]:
 
 
 def _data(utility: Utility, content: str, loaded: LoadedModel) -> UtilityData:
+    """What is measured, and everything else of the general data to train on."""
     data = utility.prepare(content, loaded)
-    if data.retained is None:
+    rows = utility.training_rows(content, loaded, data)
+    if rows is None:
         raise PlanError(f"`text` must give rows to train on; utility {utility.name} has none. Use another lock.")
-    return data
+    return replace(data, retained=rows)
 
 
 def _refuse_too_little(outcome: Outcome, options: TrainedOptions) -> None:

@@ -23,8 +23,8 @@ PATIENCE = 3
 """Evaluations in a row outside the utility budget that end a run: fewer may be made good by what holds the function."""
 ABOVE = 1.005
 """Times what is wished, a matrix is raised no more: rounding to a narrow dtype may take a little of it."""
-METRIC_ROWS = 512
-"""Rows that the metric is measured on."""
+METRIC_ROWS = 4096
+"""Rows that the metric is measured on, at most."""
 
 
 @dataclass(frozen=True)
