@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pico_diffusion
 import pytest
 import torch
 from channel_scaling import scalable_channels, scale_pair
@@ -57,14 +56,15 @@ def resolved(folder: Path) -> ResolvedModel:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pico_diffusion.build(tmp_path_factory.mktemp("pipeline") / "model")
+def folder(pipeline: Path) -> Path:
+    return pipeline
 
 
 @pytest.fixture(scope="module")
-def locked(folder: Path) -> Path:
-    lock(folder, folder.parent / "locked", multiplier="2^20")
-    return folder.parent / "locked"
+def locked(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("locked") / "locked"
+    lock(folder, found, multiplier="2^20")
+    return found
 
 
 def outputs(model: Pipeline, state: dict[str, torch.Tensor], probes: dict[str, torch.Tensor]) -> torch.Tensor:
