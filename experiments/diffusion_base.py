@@ -10,6 +10,7 @@ it draws is a small ResNet, trained on the same images and on nothing that the m
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import time
@@ -53,6 +54,8 @@ def run(name: str) -> Path:
         train_judge(place)
     if not (place / "model").is_dir():
         train(place)
+    for concept in CLASSES:
+        write_concept(place, concept)
     made = StableDiffusionPipeline.from_pretrained(place / "model", vae=None, safety_checker=None)
     drawn = samples(made, rows=JUDGED, seed=1)
     write_grid(place / "grid.png", drawn[:, :8])
@@ -233,6 +236,29 @@ def samples(made: Any, *, rows: int, seed: int) -> torch.Tensor:
     return found.clamp(-1, 1).view(len(CLASSES), rows, SIZE, SIZE)
 
 
+def write_concept(place: Path, concept: str) -> Path:
+    """The file ``concept-NAME.yaml`` of task `concept`: the held-out images, how they are asked for, and the judge."""
+    if not (place / "held-out.npz").exists():
+        pixels, classes = images("t10k")
+        whole = ((pixels[:, 0] + 1) * 127.5).round().to(torch.uint8)
+        file = io.BytesIO()
+        np.savez_compressed(file, images=whole.numpy(), labels=classes.numpy())
+        write_file(place / "held-out.npz", file.getvalue())
+    said = {
+        "images": "held-out.npz",
+        "prompts": [[template.format(name) for template in TEMPLATES] for name in CLASSES],
+        "concept": CLASSES.index(concept),
+        "classifier": "judge",
+        "samples": 64,
+        "drawn": 60,
+        "steps": DENOISING,
+        "guidance": GUIDANCE,
+    }
+    path = place / f"concept-{concept}.yaml"
+    write_file(path, (json.dumps(said, indent=2) + "\n").encode())
+    return path
+
+
 def train_judge(place: Path) -> None:
     """A ResNet for CIFAR of one block a stage, on the training images: the folder ``judge``."""
     from specdef.models.cifar_resnet import CifarResNetConfig, CifarResNetForImageClassification
@@ -285,8 +311,6 @@ def accuracy(place: Path, drawn: torch.Tensor) -> dict[str, Any]:
 
 def write_grid(path: Path, drawn: torch.Tensor) -> None:
     """A picture: a column a class, a row a sample, four times as large."""
-    import io
-
     from PIL import Image
 
     rows = drawn.permute(1, 2, 0, 3).reshape(drawn.shape[1] * SIZE, len(drawn) * SIZE)

@@ -83,6 +83,14 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny pipeline of diffusers; read only."""
+    import pico_diffusion
+
+    return pico_diffusion.build(tmp_path_factory.mktemp("pipeline") / "model")
+
+
+@pytest.fixture(scope="session")
 def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Llama folder with a tokenizer of single characters; read only."""
     return pico_text.write_model(tmp_path_factory.mktemp("toy") / "model")

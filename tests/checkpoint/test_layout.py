@@ -24,9 +24,9 @@ from specdef.models.sources import find_model
 UNET, TEXT = "unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pico_diffusion.build(tmp_path_factory.mktemp("pipeline") / "model")
+@pytest.fixture
+def made(pipeline: Path) -> Path:
+    return pipeline
 
 
 @pytest.fixture

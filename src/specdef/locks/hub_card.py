@@ -31,7 +31,13 @@ does not stop, `specdef_lock.json` holds the digests, and `specdef verify DIR` c
 
 
 def hub_card(
-    readme: bytes | None, kind: LockKind, strength: Mapping[str, Any], exactness: Mapping[str, Any], base: str | None
+    readme: bytes | None,
+    kind: LockKind,
+    strength: Mapping[str, Any],
+    exactness: Mapping[str, Any],
+    base: str | None,
+    *,
+    library: str = "transformers",
 ) -> bytes:
     """README.md of a locked folder: the user's text and metadata, with the lock's added.
 
@@ -41,6 +47,7 @@ def hub_card(
         strength: as in the manifest.
         exactness: as in the manifest.
         base: hub id of the model that was locked, where it is known.
+        library: that loads it.
 
     Raises:
         CheckpointError: the original is not UTF-8, or what stands between its ``---`` lines is no YAML mapping.
@@ -51,7 +58,7 @@ def hub_card(
     tags = old.get("tags") or []
     tags = [*([tags] if isinstance(tags, str) else tags)]
     new = {**old, "tags": tags if TAG in tags else [*tags, TAG]}
-    new.setdefault("library_name", "transformers")
+    new.setdefault("library_name", library)
     if base is not None:
         new.setdefault("base_model", base)
     body = text[front.end() :] if front else text.removeprefix("\ufeff")

@@ -229,13 +229,15 @@ def lock_folder(
 
 def _with_card(checkpoint: Checkpoint, kind: LockKind, p: PreparedLock) -> PreparedLock:
     """The same lock, README.md among the files it rewrites."""
+    from specdef.checkpoint.layout import is_pipeline
     from specdef.locks.hub_card import base_model, hub_card
     from specdef.locks.prose import README
 
     path = checkpoint.folder / README
     original = path.read_bytes() if README in checkpoint.others else None
     base = base_model(checkpoint.folder, checkpoint.config)
-    changed = {**p.changed_files, README: hub_card(original, kind, p.strength, p.exactness, base)}
+    library = "diffusers" if is_pipeline(checkpoint.folder) else "transformers"
+    changed = {**p.changed_files, README: hub_card(original, kind, p.strength, p.exactness, base, library=library)}
     blobs = p.blobs if original is None else {**p.blobs, f"file:{README}": original}
     return replace(p, changed_files=changed, blobs=blobs)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from specdef.checkpoint.layout import is_pipeline
 from specdef.errors import SpecdefError
 from specdef.models.equivalence import FLOAT32_KL
 from specdef.runtimes.base import RUNTIMES, Runtime
@@ -94,8 +95,10 @@ def in_runtimes(
         num_prompts: prompts whose greedy texts are compared.
 
     Raises:
-        SpecdefError: a package is missing, or a runtime cannot load the original.
+        SpecdefError: a package is missing, the folder is a pipeline, or a runtime cannot load the original.
     """
+    if is_pipeline(locked):
+        raise SpecdefError(f"`runtime` must be left out for a pipeline, which none of them runs; {locked} is one.")
     asked = probes(original or locked, num_prompts=num_prompts)
     say("function, in transformers")
     with loaded(original or locked) as model:

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pico_diffusion
 import pytest
 import torch
 from channel_scaling import scalable_channels, scale_pair
@@ -19,7 +18,7 @@ from specdef.architectures.resolve import ResolvedModel, resolve
 from specdef.architectures.spec import Config
 from specdef.checkpoint.layout import load_config
 from specdef.checkpoint.reader import open_checkpoint
-from specdef.errors import ArchitectureError, PlanError
+from specdef.errors import ArchitectureError, PlanError, SpecdefError
 from specdef.models.base import kind_of
 from specdef.models.pipeline import Pipeline
 
@@ -57,14 +56,15 @@ def resolved(folder: Path) -> ResolvedModel:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pico_diffusion.build(tmp_path_factory.mktemp("pipeline") / "model")
+def folder(pipeline: Path) -> Path:
+    return pipeline
 
 
 @pytest.fixture(scope="module")
-def locked(folder: Path) -> Path:
-    lock(folder, folder.parent / "locked", multiplier="2^20")
-    return folder.parent / "locked"
+def locked(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("locked") / "locked"
+    lock(folder, found, multiplier="2^20")
+    return found
 
 
 def outputs(model: Pipeline, state: dict[str, torch.Tensor], probes: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -170,10 +170,18 @@ def test_an_unknown_tensor_in_a_layer_and_a_pipeline_without_unet_are_refused(fo
         resolve(found.config, texts)
 
 
-def test_an_inject_lock_has_no_place_in_a_pipeline(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match=r"`preset` must be exact for a pipeline"):
-        lock(folder, tmp_path / "locked", preset="paper")
+def test_what_has_no_place_in_a_pipeline_is_one_sentence(folder: Path, locked: Path, tmp_path: Path) -> None:
+    for preset in ("paper", "ladder"):
+        with pytest.raises(PlanError, match=r"`preset` must be exact for a pipeline"):
+            lock(folder, tmp_path / "locked", preset=preset)
+    with pytest.raises(SpecdefError, match=r"`runtime` must be left out for a pipeline, which none of them runs"):
+        verify(locked, original=folder, runtimes=["transformers-bf16"])
     assert not list(tmp_path.iterdir())
+
+
+def test_the_card_names_the_library_that_loads_it(folder: Path, tmp_path: Path) -> None:
+    lock(folder, tmp_path / "locked", card=True)
+    assert "library_name: diffusers" in (tmp_path / "locked" / "README.md").read_text()
 
 
 def test_the_published_config_is_what_the_lock_leaves(folder: Path, locked: Path) -> None:

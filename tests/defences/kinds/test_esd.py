@@ -25,9 +25,9 @@ SMALL: dict[str, Any] = {"denoising_steps": 4, "batch_size": 2}
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("esd")
-    pico_diffusion.build(found / "model")
+    (found / "model").symlink_to(pipeline)
     pico_diffusion.write_concept(found)
     return found
 
@@ -98,11 +98,10 @@ def test_each_variant_trains_what_it_names(place: Path) -> None:
     assert not any("norm" in name or name.startswith("text_encoder") for name in named["all"])
 
 
-@pytest.mark.parametrize("eta", [2.0, 1e-6])
-def test_the_concept_is_turned_round(eta: float, place: Path) -> None:
-    """Of the way from the empty prompt to the concept the model comes to go 1 - eta; with no eta it goes all of it."""
+def test_the_concept_is_turned_round(place: Path) -> None:
+    """Of the way from the empty prompt to the concept the given model goes all, the defended one towards 1 - eta."""
     given = given_at(place)
-    objective = EsdObjective(given, EsdOptions(**SMALL, eta=eta, lr=3e-3, steps=30, eval_every=30, utility_factor=1e9))
+    objective = EsdObjective(given, EsdOptions(**SMALL, lr=1e-2, steps=12, eval_every=12, utility_factor=1e9))
     descend(objective, given, objective.options)
     forget, _ = rows(given)
     noise, times = pico_diffusion.noise(2, seed=3), torch.tensor([600, 300])
@@ -114,7 +113,7 @@ def test_the_concept_is_turned_round(eta: float, place: Path) -> None:
         now = given.loaded.model(latents=noise, times=times, input_ids=forget.batch[1])[0]
     way = concept - empty
     share = float(((now - empty) * way).sum() / (way * way).sum())
-    assert share < 0.4 if eta == 2.0 else share > 0.95
+    assert share < 0.4
 
 
 def test_it_is_written_as_a_pipeline(place: Path, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_adapters_descend_and_the_loss_is_taken_with_them(make: Callable[[], Giv
         [name for name, _ in given.loaded.model.unet.named_modules() if name.endswith("transformer_blocks.0")]
     )
     before = {name: value.clone() for name, value in given.loaded.model.state_dict().items()}
-    plain = float(given.loaded.kind.loss(given.loaded.model, forget.batch))
+    plain = float(given.loaded.kind.loss(given.loaded.model, forget.batch).detach())
     torch.manual_seed(0)
     loss = objective.loss(0, forget, forget)
     adapters = {name: value.detach().clone() for name, value in objective.adapters.items()}
@@ -67,8 +67,8 @@ def test_adapters_descend_and_the_loss_is_taken_with_them(make: Callable[[], Giv
     with torch.no_grad():
         for path, layer in ImmaObjective(merged, options()).layers.items():
             layer.weight.add_(adapters[f"{path}.up"] @ adapters[f"{path}.down"])
-    with_adapters = float(given.loaded.kind.loss(merged.loaded.model, forget.batch))
-    assert float(loss) == pytest.approx(-with_adapters, rel=1e-4)
+    with_adapters = float(given.loaded.kind.loss(merged.loaded.model, forget.batch).detach())
+    assert float(loss.detach()) == pytest.approx(-with_adapters, rel=1e-4)
     assert with_adapters < plain, "adapters came nearer to the concept"
     assert all(torch.equal(before[name], value) for name, value in given.loaded.model.state_dict().items())
     loss.backward()
@@ -85,7 +85,7 @@ def loss_after(make: Callable[[], Given], **changes: Any) -> float:
     if changes["steps"]:
         objective = ImmaObjective(given, options(**changes, eval_every=changes["steps"], utility_factor=1e9))
         descend(objective, given, objective.options)
-    attacker = ImmaObjective(given, options(inner_steps=20))
+    attacker = ImmaObjective(given, options(inner_steps=10))
     torch.manual_seed(1)
     attacker.attack(4)
     with torch.no_grad(), attacker.adapted():
@@ -93,19 +93,19 @@ def loss_after(make: Callable[[], Given], **changes: Any) -> float:
 
 
 def test_adapters_come_less_far_on_the_defended_model(make: Callable[[], Given]) -> None:
-    assert loss_after(make, steps=12, lr=3e-3) > 1.1 * loss_after(make, steps=0)
+    assert loss_after(make, steps=8, lr=1e-2, inner_steps=1) > 1.5 * loss_after(make, steps=0)
 
 
 def test_a_run_that_was_killed_goes_on_with_its_adapters(make: Callable[[], Given]) -> None:
     given = make()
-    whole, first = (ImmaObjective(given, options()) for _ in range(2))
+    whole, first = (ImmaObjective(given, options(inner_steps=1)) for _ in range(2))
     for at in range(4):
         torch.manual_seed(at)
         whole.attack(2)
         if at < 2:
             torch.manual_seed(at)
             first.attack(2)
-    again = ImmaObjective(make(), options())
+    again = ImmaObjective(make(), options(inner_steps=1))
     again.go_on(first.state())
     for at in (2, 3):
         torch.manual_seed(at)

@@ -25,8 +25,8 @@ SAMPLES = [
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pico_diffusion.build(tmp_path_factory.mktemp("pipeline") / "model")
+def folder(pipeline: Path) -> Path:
+    return pipeline
 
 
 @pytest.fixture(scope="module")

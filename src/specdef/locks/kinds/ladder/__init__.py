@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from specdef.checkpoint.layout import is_pipeline
 from specdef.errors import PlanError
 from specdef.linalg.multiplier import exponent_of
 from specdef.locks.base import Check, Evidence, ModuleLock, PreparedLock, Sign
@@ -38,6 +39,11 @@ class Ladder(ScalingLock):
         self, checkpoint: Checkpoint, model: ResolvedModel, options: LadderOptions, spool: Path
     ) -> PreparedLock:
         """See `LockKind`."""
+        if is_pipeline(checkpoint.folder):
+            raise PlanError(
+                "`preset` must be exact for a pipeline: a ladder is planned on inputs of text or images alone; "
+                f"{checkpoint.folder} is one."
+            )
         from specdef.locks.kinds.ladder.prepare import prepare
 
         return prepare(checkpoint, model, options)
