@@ -150,7 +150,7 @@ BAD: dict[str, dict[str, str]] = {
     },
     "harness": {"--tasks": ",", "--include": "none", "--limit": "0"},
     "fetch": {"--dtype": "fp8"},
-    "demo": {"--out": "file", "--steps": "0"},
+    "demo": {"--out": "file", "--kind": "sound", "--steps": "0"},
 }
 """Command -> option -> a bad value, and what is given besides."""
 A_MODEL = "a model: whether it can be found is what the rows must not ask; test_main.py does"

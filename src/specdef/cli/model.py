@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,11 @@ import typer
 
 from specdef.cli.options import Out, option
 from specdef.cli.render import err_console, out_console, safe, say
+from specdef.core.folders import refuse_target
 from specdef.errors import SpecdefError
+
+DEMOS = {"text": "specdef.demo.text", "image": "specdef.demo.images"}
+"""Kind -> where its stories are told."""
 
 
 def fetch(
@@ -30,15 +35,19 @@ def fetch(
 
 def demo(
     out: Annotated[Path, option("The folder to create.")] = Path("demo"),
-    steps: Annotated[int, option("Fine-tuning steps on each model.")] = 12,
+    kind: Annotated[str, option("text (the bundled SmolLM2) or image (two tiny classifiers).")] = "text",
+    steps: Annotated[int | None, option("Fine-tuning steps on each model (default: text 12, image 320).")] = None,
 ) -> None:
-    """Lock the bundled model, check it, and fine-tune both copies side by side.
+    """Lock a small model, check it, and fine-tune both copies side by side.
 
-    Example: specdef demo --out demo
+    Example: specdef demo --kind image --out demo
     """
-    from specdef.demo import run_demo
-
-    if steps < 1:
+    if kind not in DEMOS:
+        raise SpecdefError(f"`kind` must be one of {', '.join(DEMOS)}; got {kind!r}.")
+    if steps is not None and steps < 1:
         raise SpecdefError(f"`steps` must be at least 1; got {steps}.")
-    if not run_demo(out, out_console, steps=steps):
+    refuse_target(out, None)
+    from specdef.demo.run import run_demo
+
+    if not run_demo(out, out_console, import_module(DEMOS[kind]).STORIES, steps=steps):
         raise typer.Exit(1)

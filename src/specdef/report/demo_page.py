@@ -1,4 +1,4 @@
-"""The page of the demonstration: four parts, each a sentence and, where there is one, its picture."""
+"""The page of the demonstration: some parts, each a sentence and, where there is one, its picture."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ class Part:
         title: what it comes to, a short sentence.
         lines: what was measured, in sentences.
         picture: a PNG; None where there is none.
+        note: what the picture shows.
     """
 
     title: str
     lines: Sequence[str]
     picture: bytes | None = None
+    note: str = ""
 
 
 def demo_page(parts: Sequence[Part], *, seconds: float) -> str:
@@ -42,5 +44,4 @@ def _content(part: Part) -> str:
     shown = f"<p>{text(part.lines[0])}</p>" + (listing(part.lines[1:]) if len(part.lines) > 1 else "")
     if part.picture is None:
         return shown
-    note = "Above: the share of questions on the invented flowers answered rightly. Below: perplexity of other prose."
-    return shown + figure(part.picture, part.title, note)
+    return shown + figure(part.picture, part.title, part.note)

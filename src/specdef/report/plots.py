@@ -113,6 +113,28 @@ def plot_curves(
     pyplot.close(figure)
 
 
+def plot_images(rows: Mapping[str, Sequence[tuple[Any, str]]], path: Path) -> None:
+    """Small grey images side by side, a row a kind.
+
+    Args:
+        rows: name of the kind -> (pixels [height, width] from 0 to 1, what stands below), as many in each.
+        path: the PNG to write.
+    """
+    pyplot = load_pyplot()
+    wide = max(map(len, rows.values()))
+    figure, grid = pyplot.subplots(
+        len(rows), wide, figsize=(wide, 1.5 * len(rows)), layout="constrained", squeeze=False
+    )
+    for line, (name, images) in zip(grid, rows.items(), strict=True):
+        for axes, (pixels, below) in zip(line, images, strict=True):
+            axes.imshow(pixels, cmap="gray", vmin=0, vmax=1)
+            axes.set(xticks=[], yticks=[])
+            axes.set_xlabel(below, fontsize=8)
+        line[0].set_title(name, loc="left", fontsize=10)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
 def plot_run(
     points: Sequence[tuple[int, float, float]],
     path: Path,

@@ -37,7 +37,7 @@ class ImageAccuracy(Accuracy):
             images = [LabelledImage.of(pixels, UNKNOWN) for pixels in waves(DRAWN)]
         else:
             images = read_images(path, argument="text")
-        return "\n".join(json.dumps(asdict(image)) for image in images)
+        return lines(images)
 
     def parse(self, line: str) -> LabelledImage:
         """An image of what `read` gave."""
@@ -47,6 +47,11 @@ class ImageAccuracy(Accuracy):
     def predicted(self, model: Any, processor: Any, rows: Sequence[Any]) -> list[int] | None:
         """The label a classifier gives each image; None when any logit is not finite."""
         return predicted(model, processor, rows)
+
+
+def lines(images: Sequence[LabelledImage]) -> str:
+    """Images as `ImageAccuracy.read` gives them."""
+    return "\n".join(json.dumps(asdict(image)) for image in images)
 
 
 KIND = ImageAccuracy()

@@ -1,0 +1,1 @@
+"""`specdef demo`: small models locked, checked, ruined, broken and restored; one page shows what happened."""
