@@ -17,8 +17,8 @@ from experiments.locked import HERE
 from specdef.certify.study_file import parse_study
 
 SEEDS = (0, 1, 2)
-RATES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-7, 1e-9)
-"""From above the ordinary ones down past those of a lock of 2^20."""
+RATES = (3e-3, 1e-3, 1e-4, 1e-6, 1e-9)
+"""The two at which the undefended model learns, then down past what a lock of 2^20 asks for."""
 TRAINED = {"preset": "trained", "multiplier": 100.0, "num_matrices": 5, "rank": 1, "label": "trained x100"}
 PRECONDITIONERS: dict[str, tuple[float, ...]] = {
     "adamw": (1e-3, 1e-6),
