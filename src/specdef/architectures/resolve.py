@@ -195,7 +195,7 @@ def _refuse_unknown_tensors(
     paths = {place.path for place in places}
     for name in shapes:
         match = stem.match(name)
-        if match is None and not name.startswith(start):
+        if match is None and not (start and name.startswith(start)):  # a stem may begin with the layer's own path
             continue
         if match is not None and match.group(1) not in paths:
             raise ArchitectureError(

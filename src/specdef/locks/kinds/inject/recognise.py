@@ -25,4 +25,5 @@ def recognise(name: str, is_compensation: Callable[[str], bool], evidence: Evide
         found=f"{what} in {len(names)} matrices",
         tensors=names,
         layers=tuple(sorted(layers)),
+        specificity=0 if injected else -1,  # other locks leave jumps too
     )

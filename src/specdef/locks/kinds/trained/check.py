@@ -88,7 +88,6 @@ def recognise(name: str, evidence: Evidence) -> Sign | None:
         found=f"spectral jumps in {len(found)} matrices, nothing beside them",
         tensors=tuple(sorted(found)),
         layers=tuple(sorted(layers)),
-        specificity=1,
     )
 
 
