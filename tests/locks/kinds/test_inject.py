@@ -19,7 +19,7 @@ from specdef.errors import PlanError
 from specdef.locks.kinds.inject import plan as plan_file
 from specdef.locks.kinds.inject.plan import InjectPlan, plan_inject
 
-LOADABLE = [name for name in pico.FAMILIES if name not in ("vit", "deit", "resnet")]
+LOADABLE = [name for name in pico.FAMILIES if name not in ("vit", "deit")]
 
 
 def _files(folder: Path) -> dict[str, bytes]:

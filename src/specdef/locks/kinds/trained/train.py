@@ -23,7 +23,7 @@ PATIENCE = 3
 """Evaluations in a row outside the utility budget that end a run: fewer may be made good by what holds the function."""
 ABOVE = 1.005
 """Times what is wished, a matrix is raised no more: rounding to a narrow dtype may take a little of it."""
-METRIC_ROWS = 4096
+METRIC_ROWS = 2048
 """Rows that the metric is measured on, at most."""
 
 
