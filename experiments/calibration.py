@@ -220,4 +220,6 @@ def _against_chance(found: list[dict[str, Any]]) -> str:
     mean = sum(row["score"] for row in found) / len(found)
     chance = found[0]["chance"]
     far = [row for row in found if abs(row["score"] - chance) > 2 * (row["error"] or 0.0)]
-    return f"mean {mean:.3f}, chance {chance:g}; further than two standard errors from it: {len(far)} of {len(found)}."
+    before = sum(row["before"] for row in found) / len(found)
+    means = f"mean {mean:.3f}, before training {before:.3f}, chance {chance:g}"
+    return f"{means}; further than two standard errors from chance: {len(far)} of {len(found)}."

@@ -31,7 +31,8 @@ digits of MNIST at 28 x 28 pixels, reads clothes (Fashion-MNIST) or old Japanese
 the ten labels it has: {mnist.A_CLASS} images of each, of which 400 are trained on and 100 are asked. At most
 {RECIPE.steps} steps of {RECIPE.batch_size} images. Accuracy is that on other digits of MNIST, whose images are mixed
 into training; the budget is 2: half of what lies above 0.5 may go. A run on the task ends where the target ({TARGET})
-is reached within it.
+is reached within it. What the model takes clothes for happens to fit their labels better than chance before any
+training: that start, and not 0.1, is what a control of them must be held against.
 
 `shuffled` is the task's own control: the labels of all images dealt out anew. `head permuted` trains on the task and
 then gives the ten outputs each other's labels; its score is the mean over {PERMUTATIONS} permutations drawn by seed."""
@@ -97,7 +98,8 @@ def _head(case: Case, seed: int) -> dict[str, Any]:
         "seed": seed,
         "broken": False,
         "step": None,
-        "before": found.evaluations[-1].score,
+        "before": found.evaluations[0].score,
+        "trained": found.evaluations[-1].score,
         "score": mean,
         "error": spread / PERMUTATIONS**0.5,
         "utility": found.evaluations[-1].utility,

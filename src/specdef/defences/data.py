@@ -12,6 +12,7 @@ from specdef.core.schema import digest
 from specdef.defences.base import DataRows, Measure
 from specdef.errors import TaskError
 from specdef.models.base import Batch, LoadedModel
+from specdef.models.samples import Chat, Sample
 from specdef.tasks.base import Task, TaskSpec, check_kind, given_task, make_task
 from specdef.tasks.text.rows import parse_fields, read_rows
 from specdef.tasks.utility import UtilityData
@@ -84,6 +85,8 @@ class DefenceData:
         return *found, Measure("geometric mean probability of a token to forget", likely)
 
 
+TEXTS = "causal-lm"
+"""The kind of model that files of rows are for."""
 NAMES = ("forget", "retain", "task", "eval", "fields")
 """What a user may say of the data, by the names of the command line."""
 
@@ -144,8 +147,15 @@ def encode(data: DefenceData, loaded: LoadedModel, general: UtilityData) -> Data
     """The samples for one model.
 
     Raises:
-        TaskError: a sample cannot be encoded, the task is for another kind of model, or there is nothing to keep.
+        TaskError: a sample cannot be encoded, the task or a file is for another kind of model, or there is nothing to
+            keep.
     """
+    for name, samples in (("forget", data.forget), ("retain", data.retain or ())):
+        if loaded.kind.name != TEXTS and any(isinstance(one, Sample | Chat) for one in samples):
+            raise TaskError(
+                f"`{name}` must be left out for a model of kind {loaded.kind.name}, which reads no rows of text; its "
+                "class to forget is a `task`, such as unlearned-class:3:FILE, and what it keeps is `text`."
+            )
     if data.task is not None:
         check_kind(data.task, loaded.kind)
     kept = general.retained if data.retain is None else loaded.kind.encode(data.retain, loaded)

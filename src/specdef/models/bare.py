@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specdef.core.folders import new_folder, refuse_target
 from specdef.errors import CheckpointError
+from specdef.models import torchvision_resnet
 from specdef.models.loading import is_fault, quiet, reason
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ def write_folder(name: str, file: Path | str, out: Path | str) -> Path:
     """Write a file of weights as a folder that every verb reads: config.json and model.safetensors.
 
     Args:
-        name: of the architecture, of `DEPTHS`.
+        name: of the architecture, of `DEPTHS` or `torchvision_resnet.DEPTHS`.
         file: a state_dict, as safetensors or as ``torch.save`` wrote it (also under the key ``state_dict``); names may
             begin with ``module.``. Pickled code is never run.
         out: the folder to create.
@@ -33,21 +35,20 @@ def write_folder(name: str, file: Path | str, out: Path | str) -> Path:
         CheckpointError: unknown architecture, a file that cannot be read or holds code, or tensors that are not the
             architecture's.
     """
-    if name not in DEPTHS:
-        raise CheckpointError(f"`name` must be drawn from {', '.join(DEPTHS)} for a file of weights; got {name!r}.")
+    known = (*DEPTHS, *torchvision_resnet.DEPTHS)
+    if name not in known:
+        raise CheckpointError(f"`name` must be drawn from {', '.join(known)} for a file of weights; got {name!r}.")
     file, out = Path(file), Path(out)
     if not file.is_file():
         raise CheckpointError(f"`name` must be followed by a file of weights, {name}:FILE; {file} does not exist.")
     refuse_target(out, None)
-    state = _named(_read(file))
     import torch
 
-    from specdef.models.cifar_resnet import CifarResNetConfig, CifarResNetForImageClassification
-
-    labels = state["classifier.bias"].shape[0] if "classifier.bias" in state else 10
-    config = CifarResNetConfig(depths=[DEPTHS[name]] * 3, hidden_sizes=WIDTHS, num_labels=labels)
+    of_torchvision = name in torchvision_resnet.DEPTHS
+    state = _named(_read(file), torchvision_resnet.renamed if of_torchvision else _renamed)
+    make = torchvision_resnet.make if of_torchvision else _cifar
     with torch.device("meta"):
-        wanted = CifarResNetForImageClassification(config).state_dict()
+        wanted = make(name, state).state_dict()
     for key in wanted:  # files of before torch 0.4.1 lack it
         if key.endswith("num_batches_tracked"):
             state.setdefault(key, torch.tensor(0))
@@ -58,12 +59,22 @@ def write_folder(name: str, file: Path | str, out: Path | str) -> Path:
                 f"`name` must be the architecture of {file}; {name} has tensor {key} of shape {expected}, the file of "
                 f"shape {found}. Name another architecture."
             )
-    model = CifarResNetForImageClassification(config)
+    model = make(name, state)
     model.load_state_dict(state)
-    model.to(state["conv1.weight"].dtype)
+    model.to(next(value.dtype for value in state.values() if value.is_floating_point()))
     with new_folder(out) as folder, quiet():
         model.save_pretrained(folder)
+        for file_name, content in (torchvision_resnet.FILES if of_torchvision else {}).items():
+            (folder / file_name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return out
+
+
+def _cifar(name: str, state: Mapping[str, Any]) -> Any:
+    from specdef.models.cifar_resnet import CifarResNetConfig, CifarResNetForImageClassification
+
+    labels = state["classifier.bias"].shape[0] if "classifier.bias" in state else 10
+    config = CifarResNetConfig(depths=[DEPTHS[name]] * 3, hidden_sizes=WIDTHS, num_labels=labels)
+    return CifarResNetForImageClassification(config)
 
 
 def _read(file: Path) -> Mapping[str, Any]:
@@ -98,11 +109,11 @@ def _read(file: Path) -> Mapping[str, Any]:
     return inner
 
 
-def _named(state: Mapping[str, Any]) -> dict[str, Tensor]:
+def _named(state: Mapping[str, Any], rename: Callable[[str], str]) -> dict[str, Tensor]:
     """Tensors under the names that this project's folders write."""
-    found = {}
-    for key, value in state.items():
-        short = str(key).removeprefix("module.")
-        old = next((start for start in RENAMED if short.startswith(start)), None)
-        found[short if old is None else RENAMED[old] + short.removeprefix(old)] = value
-    return found
+    return {rename(str(key).removeprefix("module.")): value for key, value in state.items()}
+
+
+def _renamed(name: str) -> str:
+    old = next((start for start in RENAMED if name.startswith(start)), None)
+    return name if old is None else RENAMED[old] + name.removeprefix(old)

@@ -24,6 +24,15 @@ class Classifier(ModelKind, ABC):
         wide = logits if logits.dtype == torch.float64 else logits.float()
         return torch.nn.functional.cross_entropy(wide, labels)
 
+    def row_losses(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cross-entropy of every row's label (nats), and one target a row."""
+        import torch
+
+        logits, labels = self.predictions(model, batch)
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        losses = torch.nn.functional.cross_entropy(wide, labels, reduction="none")
+        return losses, torch.ones_like(losses)
+
     def num_targets(self, batch: Batch) -> int:
         """Rows."""
         return len(batch[1])

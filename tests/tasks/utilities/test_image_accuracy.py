@@ -96,3 +96,9 @@ def test_a_model_whose_numbers_are_not_finite_has_no_utility(loaded: LoadedModel
 def test_the_content_is_text_and_always_the_same() -> None:
     assert KIND.read(None) == KIND.read(None)
     assert json.loads(KIND.read(None).splitlines()[0])["shape"] == [1, 8, 8]
+
+
+def test_general_images_need_no_image_of_every_class(tmp_path: Path) -> None:
+    """They may be those of the classes that a defence keeps."""
+    content = KIND.read(write(tmp_path / "some.npz", [0, 2, 6, 2] * 2))
+    assert {KIND.parse(line).label for line in content.splitlines()} == {0, 2, 6}

@@ -53,6 +53,7 @@ class GradDiff(ObjectiveDefence):
     name = "grad-diff"
     summary = "gradient ascent on the forget rows, descent on the others"
     Options = GradDiffOptions
+    model_kinds = ("causal-lm", "image-classifier")
 
     def objective(self, given: Given, options: Any) -> Objective:
         """All weights are trained."""

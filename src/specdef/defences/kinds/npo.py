@@ -80,6 +80,7 @@ class Npo(ObjectiveDefence):
     name = "npo"
     summary = "negative preference optimisation on the forget rows"
     Options = NpoOptions
+    model_kinds = ("causal-lm", "image-classifier")
 
     def objective(self, given: Given, options: Any) -> Objective:
         """All weights are trained; the given model's losses are the reference."""

@@ -20,7 +20,7 @@ Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 """Images and labels."""
 
 
-def read_images(path: Path | str, *, argument: str = "path") -> list[LabelledImage]:
+def read_images(path: Path | str, *, argument: str = "path", every_class: bool = True) -> list[LabelledImage]:
     """The images of a file or folder, in its order.
 
     Args:
@@ -30,6 +30,7 @@ def read_images(path: Path | str, *, argument: str = "path") -> list[LabelledIma
             [n, height, width, channels] with 1 or 3 channels; bytes from 0 to 255, or floats from 0 to 1. Labels are
             whole numbers [n] from 0.
         argument: what the user gave it as.
+        every_class: whether every class up to the largest label must have an image.
 
     Raises:
         TaskError: it is none of these, and what it is instead; or a class below the largest label has no image.
@@ -43,6 +44,8 @@ def read_images(path: Path | str, *, argument: str = "path") -> list[LabelledIma
         ) from error
     pixels = _pixels(images, path, argument)
     _check_labels(labels, len(pixels), path, argument)
+    if every_class:
+        _refuse_empty_class(labels, path, argument)
     return [LabelledImage.of(image, int(label)) for image, label in zip(pixels, labels, strict=True)]
 
 
@@ -101,6 +104,10 @@ def _check_labels(labels: npt.NDArray[Any], count: int, path: Path, argument: st
             f"`{argument}` must have labels that are whole numbers from 0; {path} has {labels.dtype} from "
             f"{labels.min()}."
         )
+
+
+def _refuse_empty_class(labels: npt.NDArray[Any], path: Path, argument: str) -> None:
+    count = len(labels)
     if labels.max() >= count:
         raise TaskError(
             f"`{argument}` must have an image of every class; {path} has {count} images and label {labels.max()}. "

@@ -36,7 +36,7 @@ class ImageAccuracy(Accuracy):
         if path is None:
             images = [LabelledImage.of(pixels, UNKNOWN) for pixels in waves(DRAWN)]
         else:
-            images = read_images(path, argument="text")
+            images = read_images(path, argument="text", every_class=False)
         return lines(images)
 
     def parse(self, line: str) -> LabelledImage:
