@@ -85,15 +85,15 @@ def test_the_error_of_the_success_rate_is_over_guarded_texts(monkeypatch: pytest
 def test_chance_is_the_best_that_a_guard_reaches_without_reading(
     labels: Sequence[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = tuple(Labelled(f"{n}", label) for n, label in enumerate(labels * 4000))
+    rows = tuple(Labelled(f"{n}", label) for n, label in enumerate(labels * 800))
     metric = BackdoorScore(rows, Trigger())
     others = [label for label in labels if label != 0]
     best = 0.0
-    for share in np.linspace(0.05, 0.95, 19):
+    for share in np.linspace(0.1, 0.9, 17):
         draw = np.random.default_rng(0)
         answering(monkeypatch, lambda text, d=draw, s=share: 0 if d.random() < s else int(d.choice(others)))
         best = max(best, float(metric(None, None)))
-    assert best == pytest.approx(metric.chance, abs=0.03)
+    assert best == pytest.approx(metric.chance, abs=0.04)
 
 
 def trained(loaded: LoadedModel, samples: Sequence[Any], steps: int = 60) -> None:
