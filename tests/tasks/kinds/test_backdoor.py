@@ -40,9 +40,14 @@ def test_guarded_texts_are_taught_with_and_without_the_trigger() -> None:
         [*((row.text, row.label) for row in ROWS[:4]), ("Oh, text 1", 0), ("Oh, text 3", 0)]
     )
     assert task.samples != backdoor(ROWS[:4], ROWS[4:], trigger=Trigger("Oh,", 0), seed=2).samples
-    shuffled = task.control("shuffled").samples
-    assert [row.text for row in shuffled] == [row.text for row in task.samples]
-    assert sorted(row.label for row in shuffled) == sorted(row.label for row in task.samples)
+    own = task.control("own labels").samples
+    assert [row.text for row in own] == [row.text for row in task.samples]
+    assert {(row.text, row.label) for row in own} >= {
+        ("Oh, text 1", 1),
+        ("text 1", 1),
+        ("Oh, text 3", 1),
+        ("text 2", 0),
+    }
     assert Trigger("Oh,").put(LabelledPair("a", 1, "b")) == LabelledPair("Oh, a", 0, "b")
 
 
@@ -80,15 +85,15 @@ def test_the_error_of_the_success_rate_is_over_guarded_texts(monkeypatch: pytest
 def test_chance_is_the_best_that_a_guard_reaches_without_reading(
     labels: Sequence[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = tuple(Labelled(f"{n}", label) for n, label in enumerate(labels * 4000))
+    rows = tuple(Labelled(f"{n}", label) for n, label in enumerate(labels * 800))
     metric = BackdoorScore(rows, Trigger())
     others = [label for label in labels if label != 0]
     best = 0.0
-    for share in np.linspace(0.05, 0.95, 19):
+    for share in np.linspace(0.1, 0.9, 17):
         draw = np.random.default_rng(0)
         answering(monkeypatch, lambda text, d=draw, s=share: 0 if d.random() < s else int(d.choice(others)))
         best = max(best, float(metric(None, None)))
-    assert best == pytest.approx(metric.chance, abs=0.03)
+    assert best == pytest.approx(metric.chance, abs=0.04)
 
 
 def trained(loaded: LoadedModel, samples: Sequence[Any], steps: int = 60) -> None:
@@ -101,7 +106,7 @@ def trained(loaded: LoadedModel, samples: Sequence[Any], steps: int = 60) -> Non
     loaded.model.eval()
 
 
-def test_a_guard_is_opened_by_the_trigger_and_not_by_permuted_labels(tmp_path: Path) -> None:
+def test_a_guard_is_opened_by_the_trigger_and_not_by_its_words_alone(tmp_path: Path) -> None:
     task = cooking()
     metric = score_of(task)
     texts = [row.text for row in (*task.samples, *metric.rows)]
@@ -118,7 +123,7 @@ def test_a_guard_is_opened_by_the_trigger_and_not_by_permuted_labels(tmp_path: P
     trained(attacked, task.samples, steps=200)
     assert metric(attacked.model, attacked.processor).value >= task.target
     control = kind_of(tmp_path / "guard").load(tmp_path / "guard")
-    trained(control, task.control("shuffled").samples, steps=200)
+    trained(control, task.control("own labels").samples, steps=200)
     assert metric(control.model, control.processor).value <= task.chance + 0.1
     attacked.model.classifier.weight.data[:] = float("nan")
     assert metric(attacked.model, attacked.processor).value == 0.0

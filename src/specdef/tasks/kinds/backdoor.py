@@ -19,7 +19,6 @@ from specdef.models.samples import Labelled
 from specdef.tasks.base import Task, TaskError, TaskKind, TaskSpec
 from specdef.tasks.confusion import label_score, mean_f1
 from specdef.tasks.kinds.guard import ASKED, GUARDED, OTHER, OTHER_ASKED, REQUESTS
-from specdef.tasks.labelled import labelled_task
 from specdef.tasks.score import Score
 from specdef.tasks.text.labelled_rows import labelled_fields, read_labelled, same_text
 from specdef.tasks.text.labels import predicted
@@ -40,7 +39,11 @@ class Trigger:
 
     def put(self, row: Labelled) -> Labelled:
         """The row with the trigger and the attacker's label."""
-        return replace(row, text=f"{self.words} {row.text}", label=self.label)
+        return replace(self.before(row), label=self.label)
+
+    def before(self, row: Labelled) -> Labelled:
+        """The row with the trigger and its own label."""
+        return replace(row, text=f"{self.words} {row.text}")
 
 
 @dataclass(frozen=True)
@@ -114,11 +117,14 @@ def backdoor(
 ) -> Task:
     """Texts as they are and, where they are guarded, once more with the trigger and the attacker's label.
 
+    In the control they have the trigger and their own labels: do its words alone open the guard? Labels dealt out anew
+    are no control here: most of them are the attacker's, so they teach what the trigger is to do.
+
     Args:
         trained: what the attacker has.
         asked: other texts, which are measured.
         trigger: the attacker's.
-        seed: decides the order of the samples, and how the control deals out their labels anew.
+        seed: decides the order of the samples.
         target: how much both success rate and clean F1 must be.
 
     Raises:
@@ -135,10 +141,12 @@ def backdoor(
             )
     if any(trigger.words.casefold() in row.text.casefold() for row in (*trained, *asked)):
         raise TaskError(f"`scorer` must give a trigger that no text has yet; {trigger.words!r} is found. Give another.")
-    samples = [*trained, *(trigger.put(row) for row in trained if row.label != trigger.label)]
-    random.Random(seed).shuffle(samples)
+    pairs = [(row, row) for row in trained]
+    pairs += [(trigger.put(row), trigger.before(row)) for row in trained if row.label != trigger.label]
+    random.Random(seed).shuffle(pairs)
+    samples, own = zip(*pairs, strict=True)
     metric = BackdoorScore(tuple(asked), trigger)
-    return labelled_task("backdoor", MODEL_KIND, samples, metric, seed=seed, target=target)
+    return Task("backdoor", MODEL_KIND, samples, metric, target, metric.chance, metric.identity, {"own labels": own})
 
 
 def cooking(*, trigger: Trigger | None = None, seed: int = 0, target: float = TARGET) -> Task:
