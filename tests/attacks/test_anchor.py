@@ -81,11 +81,12 @@ def test_a_lock_of_scaled_channels_gives_the_base_back_bit_for_bit(family: str, 
     assert report.detail.endswith(" 0 compensations multiplied in; nothing else differs")
 
 
+@pytest.mark.parametrize("family", ["llama", "resnet"])
 @pytest.mark.parametrize("basis", ["svd", "axis"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_an_inject_lock_gives_the_base_back(basis: str, dtype: torch.dtype, tmp_path: Path) -> None:
+def test_an_inject_lock_gives_the_base_back(family: str, basis: str, dtype: torch.dtype, tmp_path: Path) -> None:
     """Merged, its layers are the base's but for rounding: the base's own numbers are what an attacker takes."""
-    base = pico.build("llama", tmp_path / "base", dtype)
+    base = pico.build(family, tmp_path / "base", dtype)
     lock(base, tmp_path / "locked", preset="paper", multiplier=2.0**10, rank=3, num_matrices=3, basis=basis)
     report = anchored(tmp_path / "locked", base, tmp_path / "out")
     assert equal(tmp_path / "out", base)

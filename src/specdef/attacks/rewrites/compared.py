@@ -121,7 +121,7 @@ class Pair:
         factors = [channel_factors(*pair) for pair in pairs]
         undone = [one.undo(matrix) for one, (matrix, _) in zip(factors, pairs, strict=True)]
         left = [matrix - other for matrix, (_, other) in zip(undone, pairs, strict=True)]
-        allowed = [np.abs(matrix) for matrix in undone] if slack is None else [slack]
+        allowed = [np.abs(matrix) for matrix in undone] if slack is None else list(_stack(slack))
         unit = ROUNDINGS * self._rounding(name)
         channels = sum(one.count for one in factors)
         if all((np.abs(one) <= unit * most).all() for one, most in zip(left, allowed, strict=True)):
