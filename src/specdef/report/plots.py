@@ -107,7 +107,8 @@ def plot_curves(
     lower.xaxis.get_major_locator().set_params(integer=True)
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
-    upper.legend(loc="upper left")  # a score begins low
+    handles, labels = upper.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, len(labels)))  # no curve lies under it
     figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
@@ -182,9 +183,9 @@ def plot_run(
 
 
 def _scale(values: Sequence[float]) -> str:
-    """Of an axis: logarithmic where finite values lie more than ten times apart."""
+    """Of an axis: logarithmic where finite values lie more than ten times apart, and go beyond 1, as a share does not."""
     found = [value for value in values if math.isfinite(value)]
-    return "log" if found and min(found) > 0 and max(found) > 10 * min(found) else "linear"
+    return "log" if found and min(found) > 0 and max(found) > max(1.0, 10 * min(found)) else "linear"
 
 
 def plot_density(report: CurvatureReport, path: Path) -> None:
