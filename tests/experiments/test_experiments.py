@@ -61,7 +61,7 @@ def test_finished_cells_are_used_again(name: str, monkeypatch: pytest.MonkeyPatc
     made = plan(tables.STUDIES / f"{name}.yaml")
     monkeypatch.setattr(study, "subject_of", lambda folder, **_: Subject(str(folder), str(folder)))
     monkeypatch.setattr(study, "kind_of", lambda folder, **_: MODEL_KINDS.get("causal-lm"))
-    monkeypatch.setattr(study, "load_json_object", lambda path: {})
+    monkeypatch.setattr(study, "load_config", lambda path: {})
     undefended = make_study(
         Path("model"),
         Path("model"),
