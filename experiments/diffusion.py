@@ -34,6 +34,7 @@ ATTACKS: dict[str, tuple[float, tuple[str, ...]]] = {
     "all weights 1e-4": (1e-4, ()),
     "all weights 1e-3": (1e-3, ()),
     "all weights 1e-6": (1e-6, ()),
+    "all weights 1e-8": (1e-8, ()),
     "rebalance, all weights 1e-3": (1e-3, ("rebalance",)),
 }
 TRIED = {
@@ -41,6 +42,7 @@ TRIED = {
     "esd, imma": ("LoRA 1e-3", "LoRA 1e-2", "all weights 1e-3"),
     "esd, exact 2^20": (
         *("LoRA 1e-3", "LoRA 1e-2", "all weights 1e-3", "all weights 1e-4", "all weights 1e-6"),
+        "all weights 1e-8",
         "rebalance, all weights 1e-3",
     ),
 }
@@ -158,6 +160,9 @@ def write(name: str, shares: dict[str, Any], rows: list[dict[str, Any]]) -> None
         "utility, the denoising loss) at epoch 0, 2, 4, ...; broken is 0.6 within twice the given model's loss. One "
         "seed.\n\n"
         f"| model | attack | outcome | score (utility) |\n|---|---|---|---|\n{after}\n"
+        f"Before and after `esd`, a column a class:\n\n![before]({name}-given.png)\n\n![after]({name}-esd.png)\n\n"
         f"Command: `make experiment NAME={name}`.\n"
     )
+    for label, picture in (("given", "model"), ("esd", "esd")):
+        write_file(HERE / "results" / f"{name}-{label}.png", (PLACE / f"{picture}.png").read_bytes())
     write_file(HERE / "results" / f"{name}.md", page.encode())
