@@ -187,3 +187,28 @@ def test_the_card_names_the_library_that_loads_it(folder: Path, tmp_path: Path) 
 def test_the_published_config_is_what_the_lock_leaves(folder: Path, locked: Path) -> None:
     for name in ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json"):
         assert json.loads((folder / name).read_text()) == json.loads((locked / name).read_text())
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"cross_attention_dim": 768, "attention_head_dim": 8},
+        {"cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20], "use_linear_projection": True},
+    ],
+    ids=["Stable Diffusion 1", "Stable Diffusion 2"],
+)
+def test_stable_diffusion_has_sixteen_transformers(sizes: dict[str, Any]) -> None:
+    """Of their real sizes, without their weights; files of before transformers 5 say ``text_model.``."""
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**sizes)
+        text = CLIPTextModel(CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12))
+    parts = {"unet": unet.state_dict(), "text_encoder.text_model": text.state_dict()}
+    shapes = {f"{part}.{name}": tuple(t.shape) for part, state in parts.items() for name, t in state.items()}
+    found = resolve({"model_type": "diffusion", "components": {"unet": dict(unet.config)}}, shapes)
+    assert len(found.layer_paths) == 16 + 16 + 12
+    kinds = [pair.kind for pair in found.pairs]
+    assert [kinds.count(kind) for kind in ("norm", "vo", "updown")] == [16 * 4 + 12 * 2, 16 * 2 + 12, 16]
+    assert all(("attn2.to_v", layer) in found.linears for layer in range(32) if layer % 2)
