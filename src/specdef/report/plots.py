@@ -183,7 +183,7 @@ def plot_run(
 
 
 def _scale(values: Sequence[float]) -> str:
-    """Of an axis: logarithmic where finite values lie more than ten times apart, and go beyond 1, as a share does not."""
+    """Of an axis: logarithmic where finite values lie more than ten times apart and go beyond 1, as no share does."""
     found = [value for value in values if math.isfinite(value)]
     return "log" if found and min(found) > 0 and max(found) > max(1.0, 10 * min(found)) else "linear"
 

@@ -138,6 +138,8 @@ def test_options_and_other_models_are_refused(place: Path, llama: Path, tmp_path
     data = {"task": f"concept:{place / 'concept.yaml'}"}
     with pytest.raises(SpecdefError, match=r"`method` esd must be given a model of kind diffusion; .* causal-lm"):
         defend("esd", llama, tmp_path / "out", data=data)
-    with pytest.raises(SpecdefError, match=r"`method` npo must be given a model of kind causal-lm or image-classifier; .* diffusion"):
+    with pytest.raises(
+        SpecdefError, match=r"`method` npo must be given a model of kind causal-lm or image-classifier; .* diffusion"
+    ):
         defend("npo", place / "model", tmp_path / "out", data=data)
     assert not (tmp_path / "out").exists()
