@@ -109,7 +109,9 @@ def test_bad_images_are_one_sentence(vit: Folders, tmp_path: Path) -> None:
     assert "`task` must have images of at most 8 x 8 pixels" in said("--task", large)
     beyond = written("beyond.npz", np.concatenate([pixels, pixels + 1]), [*range(8), *range(8)])
     assert "`task` must have labels that the model has, from 0 to 6" in said("--task", beyond)
-    assert "`task` must be one for a model of kind image-classifier (images); got facts" in said("--task", "facts")
+    assert "`task` must be one for a model of kind image-classifier (images, unlearned-class); got facts" in said(
+        "--task", "facts"
+    )
 
 
 def test_the_way_back_is_to_the_byte(vit: Folders, tmp_path: Path) -> None:

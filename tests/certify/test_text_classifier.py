@@ -189,7 +189,10 @@ def test_a_file_of_labelled_texts_is_a_task_and_another_the_utility(folders: Fol
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"task": "facts"}, r"`task` must be one for a model of kind text-classifier \(backdoor, classification\); got facts"),
+        (
+            {"task": "facts"},
+            r"`task` must be one for a model of kind text-classifier \(backdoor, classification\); got facts",
+        ),
         ({"utility": "perplexity"}, r"`utility` must be one that a model of kind text-classifier has \(accuracy\)"),
         ({"utility": "acuracy"}, r"`utility` must be one of .*; got 'acuracy'. Did you mean 'accuracy'"),
     ],

@@ -131,7 +131,7 @@ def run() -> Iterator[Run]:
         ),
         (["runs", "OUT"], "must hold results of `specdef attack`"),
         (["report", "OUT"], "`folder` must hold results of `specdef attack` or `specdef certify`"),
-        (["defend", "cake", "MODEL", "OUT"], "`method` must be one of elm, filter, grad-diff, guard, npo"),
+        (["defend", "cake", "MODEL", "OUT"], "`method` must be one of elm, esd, filter, grad-diff, guard, imma, npo"),
         (["defend", "guard", "MODEL", "OUT", "-o", "steps"], "`option` must be name=value, such as steps=40"),
         (["defend", "guard", "MODEL", "OUT", "-o", "stepz=4"], "got 'stepz'. Did you mean 'steps'?"),
     ],

@@ -66,18 +66,19 @@ def test_kinds_of_pairs() -> None:
 
 
 def test_presets() -> None:
-    assert preset_names() == ("exact", "paper", "ladder", "fold", "inject")
+    assert preset_names() == ("exact", "paper", "ladder", "fold", "inject", "trained")
     for name, kind in (
         ("exact", "fold"),
         ("paper", "inject"),
         ("fold", "fold"),
         ("inject", "inject"),
         ("ladder", "ladder"),
+        ("trained", "trained"),
     ):
         assert (find_preset(name)[0].name, find_preset(name)[1]) == (kind, {})
     with pytest.raises(PlanError) as caught:
         find_preset("safe")
-    assert str(caught.value) == "`preset` must be one of exact, paper, ladder, fold, inject; got 'safe'."
+    assert str(caught.value) == "`preset` must be one of exact, paper, ladder, fold, inject, trained; got 'safe'."
     kind, options = lock_options("exact", {"multiplier": "2^12", "seed": None, "channels": 3})
     assert (kind.name, options.multiplier, options.channels, options.seed) == (
         "fold",

@@ -103,12 +103,8 @@ def unlock(
     key = key or find_key(locked)
     with bytes_bar("unlocking", locked, quiet=False) as progress:
         report = unlock_model(locked, out, key, weights_only=weights_only, progress=progress)
-    what = (
-        "Weights restored to the byte (BLAKE3 checked)"
-        if weights_only
-        else "Restored to the byte (BLAKE3 of every file checked)"
-    )
-    say(f"{what}: {out}")
+    what, checked = ("Weights restored", "") if weights_only else ("Restored", " of every file")
+    say(f"{what} to the byte (BLAKE3{checked} checked): {out}")
     for names, words in (
         (report.kept, "Kept as edited or added after locking"),
         (report.put_back, "Put back as the original, edits after locking lost"),
