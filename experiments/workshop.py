@@ -19,7 +19,7 @@ from experiments.resources import resources
 from specdef.certify.study_file import parse_study
 
 SEEDS = (0, 1, 2)
-RATES = (3e-3, 1e-3, 1e-4, 1e-6, 1e-7, 1e-8, 1e-9)
+RATES = (3e-3, 1e-3, 1e-4, 1e-6, 1e-7, 3e-8, 1e-8, 1e-9)
 """The two at which the undefended model learns, then down past what a lock of 2^20 asks for."""
 TRAINED = {
     **{"preset": "trained", "multiplier": 40.0, "num_matrices": 3, "rank": 1, "layers": [6, 7], "lr": 0.08},
