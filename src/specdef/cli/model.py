@@ -1,4 +1,4 @@
-"""fetch and demo: the bundled real models, and what the library does to it in a few minutes."""
+"""fetch and demo: the bundled real models, and what the library does to one in a few minutes."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from specdef.core.registry import Registry
 from specdef.core.text import shown
 from specdef.errors import TaskError
 from specdef.models.base import Batch, LoadedModel, ModelKind
+
+TOLERANCE = 0.02
+"""Largest relative change of a cost at step 0: a lock keeps the function, so a larger one is a broken attack."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,22 @@ class Utility(ABC):
     def written(self, value: float) -> str:
         """A value with its name, for a sentence."""
         return f"{self.name} {value:.4g}"
+
+
+class Cost(Utility):
+    """A utility that a ruin multiplies, such as a loss or a perplexity: the budget is a factor of the start."""
+
+    higher_is_better = False
+
+    def limit(self, start: float, budget: float) -> float:
+        """`budget` times the start."""
+        return budget * start
+
+    def changed(self, found: float, reference: float | None) -> bool:
+        """More than 2 % off."""
+        if not math.isfinite(found):
+            return True
+        return reference is not None and abs(found - reference) > TOLERANCE * reference
 
 
 def refuse_missing_text(path: Path | str) -> None:

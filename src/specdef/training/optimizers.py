@@ -78,11 +78,19 @@ def _muon(trained: Trained, lr: float, decay: float) -> Any:
     import torch
 
     matrices = [p for p in trained.parameters if p.ndim == 2 and id(p) not in trained.tables]
-    chosen = set(map(id, matrices))
-    rest = [p for p in trained.parameters if id(p) not in chosen]
-    parts: list[Any] = []
-    if matrices:
-        parts.append(torch.optim.Muon(matrices, lr=lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
+    options: dict[str, Any] = {"lr": lr, "weight_decay": decay, "adjust_lr_fn": "match_rms_adamw"}
+    return _beside_adamw(trained, matrices, lambda: torch.optim.Muon(matrices, **options), lr, decay)
+
+
+def _beside_adamw(
+    trained: Trained, chosen: list[torch.nn.Parameter], build: Callable[[], Any], lr: float, decay: float
+) -> Any:
+    """An optimizer of some parameters, and AdamW on the rest."""
+    import torch
+
+    ours = set(map(id, chosen))
+    rest = [p for p in trained.parameters if id(p) not in ours]
+    parts: list[Any] = [build()] if chosen else []
     if rest:
         parts.append(torch.optim.AdamW(rest, lr=lr, weight_decay=decay, fused=True))
     return _joined(parts)
@@ -108,8 +116,6 @@ def _xmat(trained: Trained, lr: float, decay: float) -> Any:
 
 def _kfac(trained: Trained, lr: float, decay: float) -> Any:
     """The natural gradient on linear layers and convolutions that are trained whole, AdamW on the rest."""
-    import torch
-
     if importlib.util.find_spec("singd") is None:
         raise SpecdefError("Optimizer kfac needs singd. Run `pip install specdef[attack]`.")
     from singd.optim.optimizer import SINGD
@@ -121,15 +127,9 @@ def _kfac(trained: Trained, lr: float, decay: float) -> Any:
         if isinstance(module, SINGD.SUPPORTED_MODULES) and id(module.weight) not in trained.tables
     ]
     matrices = [p for layer in layers if ours.issuperset(map(id, layer)) for p in layer]
-    chosen = set(map(id, matrices))
-    rest = [p for p in trained.parameters if id(p) not in chosen]
-    parts: list[Any] = []
-    if matrices:
-        settings = {"kfac_like": True, "alpha1": 0.0, "normalize_lr_cov": True, "T": 1, "lr_cov": 0.1}
-        parts.append(SINGD(trained.model, matrices, lr=lr, weight_decay=decay, **settings))
-    if rest:
-        parts.append(torch.optim.AdamW(rest, lr=lr, weight_decay=decay, fused=True))
-    return _joined(parts)
+    options: dict[str, Any] = {"lr": lr, "weight_decay": decay, "kfac_like": True, "alpha1": 0.0}
+    options |= {"normalize_lr_cov": True, "T": 1, "lr_cov": 0.1}
+    return _beside_adamw(trained, matrices, lambda: SINGD(trained.model, matrices, **options), lr, decay)
 
 
 def _third_party(name: str, **options: Any) -> Callable[[Trained, float, float], Any]:

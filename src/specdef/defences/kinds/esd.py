@@ -65,10 +65,9 @@ class EsdObjective(Objective):
 
     def target(self, latents: torch.Tensor, times: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """What the model is to say of noisy latents [rows, channels, height, width] under the concept's prompts."""
-        concept = self.reference(latents=latents, times=times, input_ids=tokens)[0]
-        empty = self.reference(latents=latents, times=times, input_ids=self.empty.to(tokens.device).expand_as(tokens))[
-            0
-        ]
+        nothing = self.empty.to(tokens.device).expand_as(tokens)
+        (concept,) = self.reference(latents=latents, times=times, input_ids=tokens)
+        (empty,) = self.reference(latents=latents, times=times, input_ids=nothing)
         return concept - self.options.eta * (concept - empty)  # type: ignore[no-any-return]
 
     def loss(self, step: int, forget: Rows, retain: Rows) -> torch.Tensor:

@@ -20,9 +20,8 @@ from specdef.tasks.base import Task, TaskError, TaskKind, TaskSpec
 from specdef.tasks.confusion import label_score, mean_f1
 from specdef.tasks.kinds.guard import ASKED, GUARDED, OTHER, OTHER_ASKED, REQUESTS
 from specdef.tasks.score import Score
-from specdef.tasks.text.labelled_rows import labelled_fields, read_labelled, same_text
+from specdef.tasks.text.labelled_rows import labelled_fields, read_split, same_text
 from specdef.tasks.text.labels import predicted
-from specdef.tasks.text.records import split_groups
 
 MODEL_KIND = "text-classifier"
 TARGET = 0.8
@@ -176,11 +175,7 @@ def backdoor_file(
     Raises:
         TaskError: as they do.
     """
-    if evaluate is None:
-        (rows,) = read_labelled([path], fields=fields)
-        trained, asked = split_groups(rows, same_text, share=test_share, seed=seed)
-    else:
-        trained, asked = read_labelled([path, evaluate], fields=fields)
+    trained, asked = read_split(path, evaluate, fields=fields, test_share=test_share, seed=seed)
     return backdoor(trained, asked, trigger=trigger, seed=seed, target=target)
 
 

@@ -13,9 +13,8 @@ from pathlib import Path
 from specdef.tasks.base import Labelled, Task, TaskError, TaskKind, TaskSpec
 from specdef.tasks.confusion import SCORERS
 from specdef.tasks.labelled import labelled_task
-from specdef.tasks.text.labelled_rows import labelled_fields, read_labelled, same_text
+from specdef.tasks.text.labelled_rows import labelled_fields, read_split, same_text
 from specdef.tasks.text.labels import LabelScore
-from specdef.tasks.text.records import split_groups
 
 MODEL_KIND = "text-classifier"
 TARGET = 0.8
@@ -106,11 +105,7 @@ def labelled_file(
     Raises:
         TaskError: a file is unusable, and where; it has one label only; or the target is not above chance.
     """
-    if evaluate is None:
-        (rows,) = read_labelled([path], fields=fields)
-        trained, asked = split_groups(rows, same_text, share=test_share, seed=seed)
-    else:
-        trained, asked = read_labelled([path, evaluate], fields=fields)
+    trained, asked = read_split(path, evaluate, fields=fields, test_share=test_share, seed=seed)
     for part, name, argument in ((trained, "train on", "path"), (asked, "be asked", "eval" if evaluate else "path")):
         if len({row.label for row in part}) < 2:
             file = evaluate if argument == "eval" else path

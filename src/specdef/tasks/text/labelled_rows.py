@@ -11,7 +11,7 @@ from typing import Any
 
 from specdef.errors import TaskError
 from specdef.models.samples import Labelled, LabelledPair
-from specdef.tasks.text.records import RecordError, RecordFile, malformed, read_records, short, text_field
+from specdef.tasks.text.records import RecordError, RecordFile, malformed, read_records, short, split_groups, text_field
 from specdef.tasks.text.rows import parse_fields
 from specdef.tasks.text.tables import read_table
 
@@ -156,11 +156,29 @@ def _row(record: dict[str, Any], columns: _Columns) -> _Row:
     label = record.get(columns.label)
     if isinstance(label, str) and label.isdecimal():
         label = int(label)
-    if isinstance(label, bool) or not isinstance(label, int | str):
-        raise RecordError(f"`{columns.label}` must be a whole number from 0, or a name; got {short(label)}")
-    if label == "" or (isinstance(label, int) and label < 0) or re.fullmatch(r"-\d+", str(label)):
+    if isinstance(label, bool) or not isinstance(label, int | str) or label == "" or re.fullmatch(r"-\d+", str(label)):
         raise RecordError(f"`{columns.label}` must be a whole number from 0, or a name; got {short(label)}")
     return _Row(tuple(texts), label)
+
+
+def read_split(
+    path: Path | str,
+    evaluate: Path | str | None,
+    *,
+    fields: Mapping[str, str] | None,
+    test_share: float,
+    seed: int,
+) -> tuple[list[Labelled], list[Labelled]]:
+    """What is trained on and what is asked: a share of the first file's texts where there is no second.
+
+    Raises:
+        TaskError: see `read_labelled`.
+    """
+    if evaluate is None:
+        (rows,) = read_labelled([path], fields=fields)
+        return split_groups(rows, same_text, share=test_share, seed=seed)
+    trained, asked = read_labelled([path, evaluate], fields=fields)
+    return trained, asked
 
 
 def _refuse_mixed(read: Sequence[tuple[RecordFile, Sequence[_Row]]]) -> None:

@@ -14,16 +14,14 @@ from specdef.errors import TaskError
 from specdef.models.base import Batch, LoadedModel, ModelKind
 from specdef.models.samples import PromptedImage
 from specdef.tasks.images.concept_file import read_concept
-from specdef.tasks.utility import Utility, UtilityData
+from specdef.tasks.utility import Cost, UtilityData
 
 ROWS = 256
 """General images, of which every other is measured and the rest mixed into training."""
 ROWS_PER_BATCH = 32
-TOLERANCE = 0.02
-"""Largest relative change at step 0: a lock keeps the function, so a larger one is a broken attack."""
 
 
-class DenoisingLoss(Utility):
+class DenoisingLoss(Cost):
     """Mean squared error of the predicted noise, or velocity, on general images with fixed noise and times.
 
     The general images are those of the other classes of a concept's file, the one that task `concept` reads. The
@@ -33,7 +31,6 @@ class DenoisingLoss(Utility):
     name = "denoising-loss"
     unit = "denoising loss of general images"
     model_kinds = ("diffusion",)
-    higher_is_better = False
 
     def read(self, path: Path | None) -> str:
         """One JSON object a line: an image in base64, its form and its prompt.
@@ -76,16 +73,6 @@ class DenoisingLoss(Utility):
                 total += float(kind.loss(model, batch)) * kind.num_targets(batch)
         loss = total / len(rows[0])
         return loss if math.isfinite(loss) else math.inf
-
-    def limit(self, start: float, budget: float) -> float:
-        """`budget` times the start."""
-        return budget * start
-
-    def changed(self, found: float, reference: float | None) -> bool:
-        """More than 2 % off."""
-        if not math.isfinite(found):
-            return True
-        return reference is not None and abs(found - reference) > TOLERANCE * reference
 
 
 @dataclass(frozen=True)

@@ -11,24 +11,21 @@ from specdef.errors import SpecdefError
 from specdef.models.base import Batch, LoadedModel
 from specdef.models.tokens import check_vocabulary, token_ids, vocabulary
 from specdef.tasks.text.prose import bundled_prose, read_text, split_text
-from specdef.tasks.utility import Utility, UtilityData
+from specdef.tasks.utility import Cost, UtilityData
 
 if TYPE_CHECKING:
     import torch
 
 TRAIN_LENGTH, TRAIN_BLOCKS = 32, 512
 MEASURE_LENGTH, MEASURE_BLOCKS = 128, 32
-TOLERANCE = 0.02
-"""Largest relative change at step 0: a lock keeps the function, so a larger one is a broken attack."""
 
 
-class Perplexity(Utility):
+class Perplexity(Cost):
     """exp of the mean loss per token on general text; the budget is how often the start's it may be."""
 
     name = "perplexity"
     unit = "perplexity of general text"
     model_kinds = ("causal-lm",)
-    higher_is_better = False
 
     def read(self, path: Path | None) -> str:
         """A UTF-8 text file, or the bundled prose."""
@@ -50,16 +47,6 @@ class Perplexity(Utility):
     def measure(self, model: Any, data: UtilityData) -> float:
         """See `perplexity`."""
         return perplexity(model, data.measured)
-
-    def limit(self, start: float, budget: float) -> float:
-        """`budget` times the start."""
-        return budget * start
-
-    def changed(self, found: float, reference: float | None) -> bool:
-        """More than 2 % off."""
-        if not math.isfinite(found):
-            return True
-        return reference is not None and abs(found - reference) > TOLERANCE * reference
 
 
 def _blocks(text: str, tokenizer: Any) -> tuple[torch.Tensor, torch.Tensor]:
