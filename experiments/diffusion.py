@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from experiments import diffusion_base as base
+from experiments import diffusion_judge as judge
 from experiments.locked import HERE, WORK
 from specdef import attack, defend, lock, verify
 from specdef.certify.environment import environment
@@ -101,7 +102,7 @@ def class_shares(label: str, folder: Path) -> dict[str, Any]:
         loaded = kind_of(folder).load(folder)
         drawn = base.drawn_classes(loaded.model, loaded.processor, rows=20, seed=1)
         base.write_grid(PLACE / f"{folder.name}.png", drawn[:, :4])
-        return base.accuracy(SOURCE, drawn)
+        return judge.accuracy(SOURCE, drawn)
 
     found: dict[str, Any] = kept(f"shares {label}", measured)
     return found
@@ -144,7 +145,7 @@ def write(name: str, shares: dict[str, Any], rows: list[dict[str, Any]]) -> None
     write_file(HERE / "results" / f"{name}.json", (json.dumps(said, indent=1) + "\n").encode())
     before = "".join(
         f"| {label} | {found['by class'][ERASED]:.2f} | "
-        f"{sum(v for k, v in found['by class'].items() if k != ERASED) / (len(base.CLASSES) - 1):.2f} |\n"
+        f"{sum(v for k, v in found['by class'].items() if k != ERASED) / (len(judge.CLASSES) - 1):.2f} |\n"
         for label, found in shares.items()
     )
     after = "".join(

@@ -1,11 +1,11 @@
 """A small text-to-image model, trained here: ten kinds of clothes at 16x16, drawn from prompts of four words or more.
 
-Fashion-MNIST in ``../shared/data``, padded to 32x32 and halved. A U-Net with cross-attention at two levels and a CLIP
+A U-Net with cross-attention at two levels and a CLIP
 text encoder with a word-level tokenizer are trained together, one prompt in ten empty, so that guidance works. The
 folder it becomes is an ordinary pipeline of diffusers, without a VAE: its latents are the pixels, from -1 to 1.
 
-A killed run goes on from its last checkpoint, at most a minute old, and ends with the same weights. The judge of what
-it draws is a small ResNet, trained on the same images and on nothing that the model drew.
+A killed run goes on from its last checkpoint, at most a minute old, and ends with the same weights. What it draws is
+judged by `diffusion_judge`.
 """
 
 from __future__ import annotations
@@ -21,27 +21,24 @@ from typing import Any
 import numpy as np
 import torch
 
+from experiments.diffusion_judge import CLASSES, SIZE, accuracy, images, judge_accuracy, train_judge
 from experiments.locked import HERE, WORK
 from specdef.certify.environment import environment
 from specdef.core.atomic import write_file
 from specdef.core.folders import new_folder
 from specdef.core.schema import plain
-from specdef.tasks.images.idx import read_idx_pair
 
 RESULTS = HERE / "results"
-DATA = HERE.parents[1] / "shared" / "data" / "fashion-mnist"
-CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 TEMPLATES = ("a picture of a {}", "a photo of one {}", "an image of the {}")
 TOKENS = 8
 """Of every prompt: start, words, end, and ends up to here."""
-SIZE, CHANNELS, HEADS, WIDTH = 16, (16, 48, 48), 4, 48
+CHANNELS, HEADS, WIDTH = (16, 48, 48), 4, 48
 STEPS, BATCH, RATE, WARMUP, EMA = 3000, 32, 1e-3, 100, 0.998
 COSINE = 5000
 """Steps in which the rate would come to a hundredth: training ends before, on averaged weights."""
 EMPTY = 0.1
 SAVE_SECONDS, SAMPLE_STEPS = 60, 500
 GUIDANCE, DENOISING = 3.0, 25
-JUDGE_EPOCHS, JUDGE_BATCH, JUDGE_RATE = 4, 128, 3e-3
 JUDGED = 20
 """Samples of every class whose accuracy is said."""
 
@@ -81,14 +78,6 @@ def _page(name: str, found: Mapping[str, Any]) -> str:
         f"| class | share |\n|---|---|\n{rows}\n![a column a class]({name}.png)\n\n"
         f"Command: `make experiment NAME={name}`.\n"
     )
-
-
-def images(part: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """``train`` or ``t10k``: pixels [images, 1, 16, 16] from -1 to 1, float32, and classes [images]."""
-    pixels, labels = read_idx_pair(DATA / f"{part}-images-idx3-ubyte.gz")
-    padded = np.pad(pixels, ((0, 0), (2, 2), (2, 2))).astype(np.float32)
-    halved = padded.reshape(len(padded), SIZE, 2, SIZE, 2).mean((2, 4))
-    return torch.from_numpy(halved / 127.5 - 1).unsqueeze(1), torch.from_numpy(labels.astype(np.int64))
 
 
 def pipeline() -> Any:
@@ -280,56 +269,6 @@ def write_concept(place: Path, concept: str) -> Path:
     path = place / f"concept-{concept}.yaml"
     write_file(path, (json.dumps(said, indent=2) + "\n").encode())
     return path
-
-
-def train_judge(place: Path) -> None:
-    """A ResNet for CIFAR of one block a stage, on the training images: the folder ``judge``."""
-    from specdef.models.cifar_resnet import CifarResNetConfig, CifarResNetForImageClassification
-
-    torch.manual_seed(0)
-    config = CifarResNetConfig(
-        depths=[1, 1, 1],
-        num_channels=1,
-        image_size=SIZE,
-        id2label=dict(enumerate(CLASSES)),
-        label2id={name: at for at, name in enumerate(CLASSES)},
-    )
-    judge = CifarResNetForImageClassification(config).train()
-    pixels, classes = images("train")
-    steps = JUDGE_EPOCHS * len(pixels) // JUDGE_BATCH
-    optimizer = torch.optim.AdamW(judge.parameters(), lr=JUDGE_RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, JUDGE_RATE, total_steps=steps)
-    for step in range(steps):
-        rows = torch.randint(len(pixels), (JUDGE_BATCH,), generator=torch.Generator().manual_seed(step))
-        judge(pixels[rows], labels=classes[rows]).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-    with new_folder(place / "judge") as unfinished:
-        judge.eval().save_pretrained(unfinished)
-
-
-def judged(place: Path, pixels: torch.Tensor) -> torch.Tensor:
-    """The judge's class of images [images, 1, 16, 16] from -1 to 1."""
-    from specdef.models.loading import load
-
-    judge: Any = load(place / "judge")
-    with torch.no_grad():
-        return torch.cat([judge(rows).logits.argmax(-1) for rows in pixels.split(500)])
-
-
-def judge_accuracy(place: Path) -> float:
-    """Share of the held-out images that the judge labels rightly."""
-    pixels, classes = images("t10k")
-    return float((judged(place, pixels) == classes).double().mean())
-
-
-def accuracy(place: Path, drawn: torch.Tensor) -> dict[str, Any]:
-    """Share of samples [classes, rows, 16, 16] that the judge gives the class that was asked for."""
-    found = judged(place, drawn.reshape(-1, 1, SIZE, SIZE)).view(len(CLASSES), -1)
-    right = (found == torch.arange(len(CLASSES)).unsqueeze(1)).double()
-    by_class = {name: float(share) for name, share in zip(CLASSES, right.mean(1), strict=True)}
-    return {"class accuracy of samples": float(right.mean()), "by class": by_class}
 
 
 def write_grid(path: Path, drawn: torch.Tensor) -> None:
