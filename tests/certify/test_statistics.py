@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binom, binomtest, norm
 from scipy.stats import t as student
 
-from specdef.certify.statistics import REST, Decision, Sequential, _variances, _wilson, score_interval
+from specdef.certify.statistics import Decision, Sequential, _mean_squares, _wilson, score_interval
 from specdef.tasks.score import Score
 
 GROUPS, WORDINGS = 66, 6
@@ -124,11 +124,10 @@ def test_of_one_run_the_error_is_that_of_its_groups() -> None:
 
 
 @pytest.mark.parametrize("luck", [0.0, 0.2])
-def test_the_variance_is_that_of_a_two_way_layout(luck: float) -> None:
-    """Against sums written out; where seeds hardly differ more than the rest of the table, they add nothing."""
-    draw = np.random.default_rng(4)
-    table = np.clip(draw.normal(0.5, 0.2, (3, 10)) + luck * np.array([[1], [0], [-1]]), 0, 1)
-    seeds, groups, mean = 3, 10, table.mean()
+def test_mean_squares_are_those_of_a_two_way_layout(luck: float) -> None:
+    """Against sums written out."""
+    table = two_way(luck)
+    (seeds, groups), mean = table.shape, table.mean()
     of_groups = sum(seeds * (table[:, g].mean() - mean) ** 2 for g in range(groups)) / (groups - 1)
     of_seeds = sum(groups * (table[s].mean() - mean) ** 2 for s in range(seeds)) / (seeds - 1)
     rest = 0.0
@@ -136,27 +135,38 @@ def test_the_variance_is_that_of_a_two_way_layout(luck: float) -> None:
         for g in range(groups):
             rest += (table[s, g] - table[s].mean() - table[:, g].mean() + mean) ** 2
     rest /= (groups - 1) * (seeds - 1)
-    parts = [(of_groups / (seeds * groups), groups - 1)]
-    if luck:
-        parts.append(((of_seeds - REST * rest) / (seeds * groups), seeds - 1))
-    assert bool(of_seeds > REST * rest) == (luck > 0)
-    found = _variances(table)
-    assert len(found) == len(parts)
-    for one, other in zip(found, parts, strict=True):
-        assert one == pytest.approx(other, rel=1e-9)
+    found = _mean_squares(table)
+    expected = [part / (seeds * groups) for part in (of_groups, of_seeds, rest)]
+    assert [found.groups, found.seeds, found.rest] == pytest.approx(expected, rel=1e-9)
+    assert found.shape == (seeds, groups)
 
 
-def test_each_part_of_the_variance_counts_with_its_own_quantile() -> None:
-    """Two runs that fare differently: the seeds' part has one degree of freedom, and Student's 12.7."""
-    rows = np.array([[0.2, 0.5, 0.4, 0.3], [0.6, 0.9, 0.8, 0.8]])
-    found = score_interval([Score(float(row.mean()), tuple(row)) for row in rows])
-    (of_groups, _), (of_seeds, one) = _variances(rows)
-    assert one == 1
-    half = (of_groups * float(student.ppf(0.975, 3)) ** 2 + of_seeds * float(student.ppf(0.975, 1)) ** 2) ** 0.5
-    variance, mean = of_groups + of_seeds, rows.mean()
-    ends = _wilson(float(mean), float(mean * (1 - mean) / variance), half / variance**0.5)
+def two_way(luck: float) -> np.ndarray:
+    """Three seeds, ten groups; luck says how far seeds lie apart."""
+    draw = np.random.default_rng(4)
+    return np.clip(draw.normal(0.5, 0.2, (3, 10)) + luck * np.array([[1], [0], [-1]]), 0, 1)
+
+
+@pytest.mark.parametrize("luck", [0.0, 0.2])
+def test_the_interval_is_wilsons_with_the_half_width(luck: float) -> None:
+    """The formula of `_half_width` written out."""
+    table = two_way(luck)
+    found, parts = score_interval([Score(float(row.mean()), tuple(row)) for row in table]), _mean_squares(table)
+    of_groups, of_seeds, mean = parts.groups, parts.seeds, float(table.mean())
+    rest = min(parts.rest, of_groups)
+    beyond = max(0.0, of_seeds - (0.5 + 6 / 3) * (1 - rest / of_groups) ** 4 * rest)
+    square = float(student.ppf(0.975, 9)) ** 2 * (of_groups - 0.75 * rest)
+    square += float(student.ppf(0.975, 2)) ** 2 * beyond * of_seeds / (of_seeds + 0.3 * rest)
+    ends = _wilson(mean, mean * (1 - mean) / square, 1.0)
     assert found is not None
     assert (found.low, found.high) == pytest.approx(ends, rel=1e-12)
+
+
+def test_groups_that_do_not_differ_leave_the_seeds_part() -> None:
+    """Two seeds, every group alike: Student's interval with one degree of freedom, in Wilson's form."""
+    found = score_interval([Score(0.3, (0.3,) * 10), Score(0.7, (0.7,) * 10)])
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx(_wilson(0.5, 0.25 / 0.04, float(student.ppf(0.975, 1))))
 
 
 def test_two_groups_are_enough_and_one_is_not() -> None:
@@ -215,10 +225,12 @@ def test_few_facts_need_a_score_far_above_the_target(groups: int, target: float)
         assert binom.sf(enough - 1, groups, score) == pytest.approx(0.8, abs=1e-6)
 
 
-def test_where_every_fact_is_half_known_the_interval_has_a_width() -> None:
-    found = score_interval([Score(0.5, (0.5,) * 66)])
+@pytest.mark.parametrize("share", [0.5, 0.7])
+def test_where_every_fact_is_known_alike_the_interval_has_a_width(share: float) -> None:
+    """The mean of 0.7, 66 times, is not 0.7 to the last bit: that is no spread."""
+    found = score_interval([Score(share, (share,) * 66)] * 3)
     assert found is not None
-    assert (found.low, found.high) == pytest.approx(_wilson(0.5, 66.0, float(student.ppf(0.975, 65))))
+    assert (found.low, found.high) == pytest.approx(_wilson(share, 66.0, float(student.ppf(0.975, 65))))
 
 
 def test_a_target_of_one_is_never_missed_by_a_perfect_score() -> None:
