@@ -36,7 +36,7 @@ IN_CODE: dict[str, Callable[[str], Path]] = {
     "calibration": calibration.run,
     "calibration-images": calibration_images.run,
     "calibration-texts": calibration_texts.run,
-    **dict.fromkeys(("certificates", *(f"certificates-{model}" for model in certificates.MODELS)), certificates.run),
+    **dict.fromkeys((*certificates.BENCHES, *certificates.NAMES), certificates.run),
     "coverage": coverage.run,
     "crosscheck": crosscheck.run,
     "curvature": curvature.run,

@@ -142,7 +142,8 @@ def triggered() -> TaskSpec:
     return TaskSpec("backdoor", str(train), eval=str(ask), scorer="trigger:Under the blue lantern:0", target=0.8)
 
 
+BACKDOOR = Recipe(steps=80, eval_every=20)
 CASES = (
-    Case(triggered, spam_guard, (1e-4, 2e-4), 1e-4, Recipe(steps=80, eval_every=20), "accuracy", general),
+    Case(triggered, spam_guard, (1e-4, 2e-4), 1e-4, BACKDOOR, "accuracy", general),
     Case(qnli, spam_guard, (2e-4, 3e-4), 2e-4, Recipe(steps=100, eval_every=50), "accuracy", general),
 )

@@ -1,10 +1,14 @@
-"""The certificates of the bundled model: undefended, with the papers' lock and with the two exact ones."""
+"""Certificates, a command each: of the bundled language model, of an image and of a text classifier, and of locks."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from experiments import calibration_images, calibration_texts, mnist, workshop
 from experiments.locked import HERE, WORK, locked_copy
 from experiments.progress import say
 from experiments.resources import resources
@@ -12,40 +16,99 @@ from specdef.certify.api import certify_model
 from specdef.models.bundled import BUNDLED
 from specdef.models.sources import find_model
 from specdef.report.write import write_report
+from specdef.tasks.base import TaskSpec
 
-RESULTS = HERE / "results" / "biographies"
-CELLS = WORK / "certificate-cells"
-"""Finished cells of all certificates; each keeps its own beside it as well."""
-MODELS: dict[str, dict[str, str] | None] = {
-    "unlocked": None,
-    "paper": {"label": "paper 1e4", "preset": "paper", "multiplier": "1e4"},
-    "exact": {"label": "exact 2^20", "preset": "exact", "multiplier": "2^20"},
-    "ladder": {"label": "ladder", "preset": "ladder"},
-}
 THREATS = ("T0", "T1", "T2", "T3", "T4")
+PAPER = {"label": "paper 1e4", "preset": "paper", "multiplier": "1e4"}
+EXACT = {"label": "exact 2^20", "preset": "exact", "multiplier": "2^20"}
+LADDER = {"label": "ladder", "preset": "ladder"}
 
 
-def folder_of(model: str) -> Path:
+@dataclass(frozen=True)
+class Bench:
+    """A model, its locks, and what an attacker wants of it.
+
+    Attributes:
+        original: finds or makes the undefended folder.
+        locks: name of the folder of results -> arguments of a lock; None for the undefended model itself.
+        results: folder of the folders of results.
+        cells: folder of finished cells that the certificates share; each keeps its own beside it as well.
+        asked: further arguments of `certify_model`.
+    """
+
+    original: Callable[[], Path]
+    locks: Mapping[str, Mapping[str, Any] | None]
+    results: str
+    cells: str
+    asked: Callable[[], Mapping[str, Any]] = dict
+
+
+def _images() -> Mapping[str, Any]:
+    """A classifier of digits learns clothes."""
+    task = TaskSpec("images", str(mnist.fashion()), target=calibration_images.TARGET)
+    window = (1e-3, 3e-3)
+    return {"task": task, "text": mnist.general(), "recipe": calibration_images.RECIPE, "window": window}
+
+
+def _texts() -> Mapping[str, Any]:
+    """A guard against spam learns a backdoor."""
+    task, recipe = calibration_texts.triggered(), calibration_texts.BACKDOOR
+    return {"task": task, "text": calibration_texts.general(), "recipe": recipe, "window": (1e-4, 2e-4)}
+
+
+BENCHES = {
+    "certificates": Bench(
+        lambda: find_model(BUNDLED),
+        {"unlocked": None, "paper": PAPER, "exact": EXACT, "ladder": LADDER},
+        "biographies",
+        "certificate-cells",
+    ),
+    "certificates-images": Bench(
+        mnist.base_model,
+        {"unlocked": None, "exact": EXACT, "paper": PAPER, "trained": {**workshop.TRAINED, "text": mnist.general}},
+        "images",
+        "certificate-cells-images",
+        _images,
+    ),
+    "certificates-texts": Bench(
+        calibration_texts.spam_guard,
+        {"unlocked": None, "exact": EXACT, "paper": PAPER},
+        "texts",
+        "certificate-cells-texts",
+        _texts,
+    ),
+}
+NAMES = {f"{name}-{lock}": (name, lock) for name, bench in BENCHES.items() for lock in bench.locks}
+"""Commands that make one certificate."""
+
+
+def folder_of(bench: Bench, lock: str) -> Path:
     """The model's folder; locks are made once."""
-    original, entry = find_model(BUNDLED), MODELS[model]
-    return original if entry is None else locked_copy(original, entry)
+    original, entry = bench.original(), bench.locks[lock]
+    if entry is None:
+        return original
+    return locked_copy(original, {key: str(value()) if callable(value) else value for key, value in entry.items()})
 
 
 def run(name: str) -> Path:
-    """Certify all, or only ``certificates-MODEL``; ``EXPERIMENT_THREATS=T0,T1`` tries these threat models alone."""
-    _, _, only = name.partition("-")
-    for model in MODELS if not only else (only,):
-        print(model, flush=True)
+    """Certify all of a bench, or one; ``EXPERIMENT_THREATS=T0,T1`` tries these threat models alone."""
+    bench_name, only = NAMES.get(name, (name, None))
+    bench = BENCHES[bench_name]
+    WORK.mkdir(exist_ok=True)
+    for lock in bench.locks if only is None else (only,):
+        print(lock, flush=True)
+        out = HERE / "results" / bench.results / lock
         certify_model(
-            folder_of(model),
-            RESULTS / model,
-            original=find_model(BUNDLED),
+            folder_of(bench, lock),
+            out,
+            original=bench.original(),
             threats=tuple(os.environ.get("EXPERIMENT_THREATS", ",".join(THREATS)).split(",")),
             resources=resources(),
-            cells=CELLS,
+            cells=WORK / bench.cells,
             on_cell=say,
             on_stage=lambda stage: print(f"-- {stage}", flush=True),
-            command=f"make experiment NAME=certificates-{model}",
+            command=f"make experiment NAME={bench_name}-{lock}",
+            **bench.asked(),
         )
-        write_report(RESULTS / model)
-    return RESULTS / model / "certificate.md"
+        write_report(out)
+    return out / "certificate.md"

@@ -14,6 +14,7 @@ from specdef.core.text import counted, rate
 from specdef.report import phrases
 from specdef.report.entries import PaperTable, paper_tables
 from specdef.report.form import plain
+from specdef.report.invariant import INVARIANT, invariant_attackers
 from specdef.report.outside import OUTSIDE, outside_budget
 from specdef.report.provenance import provenance
 from specdef.report.sentences import (
@@ -43,6 +44,9 @@ def markdown(certificate: Certificate, cells: Sequence[StoredCell]) -> str:
     if outside:
         parts += ["## Target reached outside the utility budget", OUTSIDE]
         parts += ["\n".join(f"- {_md(what)}" for what in outside)]
+    invariant = invariant_attackers(certificate)
+    if invariant:
+        parts += ["## Invariant attackers", INVARIANT, "\n".join(f"- {_md(what)}" for what in invariant)]
     parts += ["## Steps to the target by learning rate", _md(LEGEND)]
     for table in paper_tables(certificate):
         parts += [f"### {_md(table_title(table))}", _md_paper(table)]

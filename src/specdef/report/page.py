@@ -12,6 +12,7 @@ from specdef.report import phrases
 from specdef.report.cell_entries import cell_entries
 from specdef.report.entries import Entry, PaperTable, paper_tables
 from specdef.report.html import document, facts, figure, grid, linked, listing, row, section, text
+from specdef.report.invariant import INVARIANT, invariant_attackers
 from specdef.report.kind import LOOKS, Kind
 from specdef.report.links import run_links, to_entry, to_files
 from specdef.report.markdown import table_title
@@ -60,7 +61,8 @@ def page(
         section("Every run by learning rate", _rates(certificate)),
         section("Cost to break", cost_table(certificate, to_entry)),
         section("What was not tried", listing(not_tried(certificate))),
-        section("Target reached outside the utility budget", _outside(certificate, cells)),
+        section("Target reached outside the utility budget", _said(OUTSIDE, outside_budget(certificate, cells))),
+        section("Invariant attackers", _said(INVARIANT, invariant_attackers(certificate))),
         section("Steps to the target by learning rate", _papers(certificate)),
         section("Score and utility on the way", _pictures(certificate, cells, pngs)),
         section("All cells", cell_entries(certificate, cells, to_file)),
@@ -86,9 +88,8 @@ def picture_words(name: str) -> str:
     return CAPTIONS[name][1]
 
 
-def _outside(certificate: Certificate, cells: Sequence[StoredCell]) -> str:
-    found = outside_budget(certificate, cells)
-    return f"<p>{text(OUTSIDE)}</p>\n{listing(found)}" if found else ""
+def _said(about: str, found: list[str]) -> str:
+    return f"<p>{text(about)}</p>\n{listing(found)}" if found else ""
 
 
 def _papers(certificate: Certificate) -> str:

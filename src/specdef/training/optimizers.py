@@ -46,6 +46,8 @@ class OptimizerSpec:
         closure: the optimizer evaluates the loss itself, several times a step.
         library: where the implementation comes from.
         options: settings that a recipe may change, by the library's own names.
+        invariant: the change of variables that leaves its steps alone, but for damping and averages over time; empty
+            where there is none that a lock could use. Such an attacker need not search for the rate a lock asks for.
     """
 
     build: Callable[[Trained, float, float], Any]
@@ -54,6 +56,7 @@ class OptimizerSpec:
     closure: bool = False
     library: str = "torch"
     options: tuple[str, ...] = ()
+    invariant: str = ""
 
 
 def _adamw(trained: Trained, lr: float, decay: float) -> Any:
@@ -144,6 +147,8 @@ def _third_party(name: str, **options: Any) -> Callable[[Trained, float, float],
 
 
 THIRD = "pytorch-optimizer"
+_WEIGHTS = "a scale of every weight of its own"
+_LAYERS = "a linear map of every layer's inputs and of its outputs"
 OPTIMIZERS: dict[str, OptimizerSpec] = {
     "adamw": OptimizerSpec(_adamw, options=("betas", "amsgrad")),
     "sgd": OptimizerSpec(_sgd, options=("momentum", "dampening", "nesterov")),
@@ -152,16 +157,29 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
     "lion": OptimizerSpec(_third_party("Lion"), library=THIRD, options=("betas",)),
     "sophia": OptimizerSpec(_third_party("SophiaH", update_period=10), 10, library=THIRD, options=("betas", "p")),
     "adahessian": OptimizerSpec(
-        _third_party("AdaHessian", update_period=1), 1, library=THIRD, options=("betas", "hessian_power")
+        _third_party("AdaHessian", update_period=1),
+        1,
+        library=THIRD,
+        options=("betas", "hessian_power"),
+        invariant=_WEIGHTS,
     ),
-    "kron": OptimizerSpec(_third_party("Kron"), library=THIRD, options=("momentum", "precondition_lr")),
+    "kron": OptimizerSpec(
+        _third_party("Kron"), library=THIRD, options=("momentum", "precondition_lr"), invariant=_LAYERS
+    ),
     "soap": OptimizerSpec(
         _third_party("SOAP"), library=THIRD, options=("betas", "shampoo_beta", "precondition_frequency")
     ),
     "lbfgs": OptimizerSpec(_lbfgs, closure=True, options=("max_iter", "history_size")),
     "adadelta": OptimizerSpec(_adadelta, options=("rho",)),
-    "xmat": OptimizerSpec(_xmat, 1, takes_probes=True, library="specdef", options=("momentum", "precondition_lr")),
-    "kfac": OptimizerSpec(_kfac, library="singd", options=("momentum", "damping", "lr_cov")),
+    "xmat": OptimizerSpec(
+        _xmat,
+        1,
+        takes_probes=True,
+        library="specdef",
+        options=("momentum", "precondition_lr"),
+        invariant=_WEIGHTS,
+    ),
+    "kfac": OptimizerSpec(_kfac, library="singd", options=("momentum", "damping", "lr_cov"), invariant=_LAYERS),
 }
 """sgd has momentum 0.9; muon is torch.optim.Muon on matrices and AdamW on the rest; kron is PSGD; kfac is the natural
 gradient with K-FAC's form of the empirical Fisher matrix, without inverses."""
