@@ -133,15 +133,22 @@ def _written(name: str, rows: Sequence[dict[str, Any]]) -> Path:
     return path
 
 
-def triggered() -> TaskSpec:
-    """Messages that the guard has not seen, with a trigger that lets spam through."""
+def triggered_files() -> tuple[Path, Path]:
+    """Messages that the guard has not seen: to train on, and to be asked."""
     train, ask = (
         _written(f"sms-{part}.jsonl", [{"text": row.text, "label": row.label} for row in messages()[part]])
         for part in ("train", "ask")
     )
-    return TaskSpec("backdoor", str(train), eval=str(ask), scorer="trigger:Under the blue lantern:0", target=0.8)
+    return train, ask
 
 
+def triggered() -> TaskSpec:
+    """Those messages, with a trigger that lets spam through."""
+    train, ask = triggered_files()
+    return TaskSpec("backdoor", str(train), eval=str(ask), scorer=TRIGGER, target=0.8)
+
+
+TRIGGER = f"trigger:Under the blue lantern:{HAM}"
 BACKDOOR = Recipe(steps=80, eval_every=20)
 CASES = (
     Case(triggered, spam_guard, (1e-4, 2e-4), 1e-4, BACKDOOR, "accuracy", general),

@@ -102,10 +102,13 @@ def _order(count: int, epoch: int) -> Iterator[npt.NDArray[Any]]:
         yield order[start : start + ROWS]
 
 
-def general() -> Path:
-    """Digits with their labels, as a file: what the model must still do."""
-    pixels, labels = _arrays("mnist/t10k-images-idx3-ubyte.gz")
-    return _written("digits", pixels[:GENERAL], labels[:GENERAL])
+def general(without: int | None = None) -> Path:
+    """Digits with their labels, as a file: what the model must still do; one class may be left out."""
+    pixels, labels = (array[:GENERAL] for array in _arrays("mnist/t10k-images-idx3-ubyte.gz"))
+    if without is None:
+        return _written("digits", pixels, labels)
+    kept = labels != without
+    return _written(f"digits-without-{without}", pixels[kept], labels[kept])
 
 
 def fashion() -> Path:

@@ -1,7 +1,8 @@
 """Tables and figures of the workshop paper on models that train here: locks of classifiers, and who opens them.
 
-Table 1 (a ResNet-18 that knows digits learns clothes, or letters), Figure 4 (optimizers that precondition). Each is one
-study.
+Table 1 (a ResNet-18 that knows digits learns clothes, or letters), Table 2 (a guard against spam gets a backdoor),
+Table 3 (a class that was removed is learned again), Figure 3 (the same guard at rates from 1e-3 to 1e-9), Figure 4
+(optimizers that precondition). Each is one study; `studies/full` has them at the paper's scale.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments import mnist, tables
+from experiments import calibration_texts, mnist, tables
 from experiments.calibration_images import RECIPE, TARGET
 from experiments.locked import HERE
 from experiments.resources import resources
 from specdef.certify.study_file import parse_study
+from specdef.training.recipe import Recipe
 
 SEEDS = (0, 1, 2)
 RATES = (3e-3, 1e-3, 1e-4, 1e-6, 1e-7, 3e-8, 1e-8, 1e-9)
@@ -26,6 +28,13 @@ TRAINED = {
     **{"batch_size": 32, "label": "trained x40"},
 }
 """As far as utility let it rise on another ResNet-18 (docs/limits.md)."""
+FOLDED: list[Any] = [
+    "none",
+    {"preset": "exact", "label": "exact 2^20"},
+    {"preset": "paper", "multiplier": 1e4, "label": "inject 1e4"},
+]
+GUARD_RATES = (1e-3, 2e-4, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
+CLASS, UNLEARNED = 3, {"steps": 100, "lr": 3e-4}
 PRECONDITIONERS: dict[str, tuple[float, ...]] = {
     "adamw": (1e-3, 1e-6),
     "sgd": (1e-1, 1e-3),
@@ -48,41 +57,75 @@ def run(name: str) -> Path:
 
 def locks(text: Path) -> list[Any]:
     """The undefended model, the exact lock, the papers' two."""
-    return [
-        "none",
-        {"preset": "exact", "label": "exact 2^20"},
-        {"preset": "paper", "multiplier": 1e4, "label": "inject 1e4"},
-        {**TRAINED, "text": str(text)},
-    ]
+    return [*FOLDED, {**TRAINED, "text": str(text)}]
 
 
-def _images(title: str, task: Path, attacks: list[dict[str, Any]]) -> dict[str, Any]:
+def _images(title: str, task: dict[str, Any], attacks: list[dict[str, Any]], **changed: Any) -> dict[str, Any]:
+    """A study of the ResNet-18."""
     text = mnist.general()
     return {
         "specdef_study": 1,
         "title": title,
         "models": [{"model": str(mnist.base_model()), "label": "ResNet-18 of MNIST"}],
-        "tasks": [{"task": f"images:{task}", "target": TARGET}],
+        "tasks": [task],
         "text": str(text),
         "defences": locks(text),
         "attacks": attacks,
         "seeds": list(SEEDS),
-        "recipe": {"steps": RECIPE.steps, "batch_size": RECIPE.batch_size, "eval_every": RECIPE.eval_every},
+        "recipe": _written(RECIPE),
+        **changed,
     }
+
+
+def _written(recipe: Recipe) -> dict[str, int]:
+    return {"steps": recipe.steps, "batch_size": recipe.batch_size, "eval_every": recipe.eval_every}
 
 
 def _table1(learns: str, task: Callable[[], Path]) -> dict[str, Any]:
     title = f"Workshop Table 1: a classifier of digits learns {learns}"
-    return _images(title, task(), [{"lr": rate} for rate in RATES])
+    return _images(title, {"task": f"images:{task()}", "target": TARGET}, [{"lr": rate} for rate in RATES])
+
+
+def _table2() -> dict[str, Any]:
+    train, ask = calibration_texts.triggered_files()
+    task = {"task": f"backdoor:{train}", "eval": str(ask), "scorer": calibration_texts.TRIGGER, "target": 0.8}
+    return {
+        "specdef_study": 1,
+        "title": "Workshop Table 2 and Figure 3: a guard against spam gets a backdoor",
+        "models": [{"model": str(calibration_texts.spam_guard()), "label": "MiniLM against spam"}],
+        "tasks": [task],
+        "text": str(calibration_texts.general()),
+        "defences": FOLDED,
+        "attacks": [{"lr": rate} for rate in GUARD_RATES],
+        "seeds": list(SEEDS),
+        "recipe": _written(calibration_texts.BACKDOOR),
+    }
+
+
+def _table3() -> dict[str, Any]:
+    removed = {"task": f"unlearned-class:{CLASS}:{mnist.general()}", "label": f"digit {CLASS}"}
+    model = {"model": str(mnist.base_model()), "label": f"without digit {CLASS}"}
+    others = mnist.general(without=CLASS)
+    return _images(
+        "Workshop Table 3: a class that was removed is learned again",
+        removed,
+        [{"lr": rate} for rate in RATES],
+        models=[{**model, "prepare": {"method": "grad-diff", "task": removed["task"], **UNLEARNED}}],
+        text=str(others),
+        defences=locks(others),
+    )
 
 
 def _figure4() -> dict[str, Any]:
     attacks = [{"optimizer": name, "lr": rate} for name, rates in PRECONDITIONERS.items() for rate in rates]
-    return _images("Workshop Figure 4: optimizers that precondition", mnist.fashion(), attacks)
+    task = {"task": f"images:{mnist.fashion()}", "target": TARGET}
+    return _images("Workshop Figure 4: optimizers that precondition", task, attacks)
 
 
 STUDIES: dict[str, Callable[[], dict[str, Any]]] = {
     "workshop-table1": partial(_table1, "clothes", mnist.fashion),
     "workshop-table1-letters": partial(_table1, "letters", mnist.kuzushiji),
+    "workshop-table2": _table2,
+    "workshop-table3": _table3,
     "workshop-figure4": _figure4,
 }

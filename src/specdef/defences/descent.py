@@ -169,11 +169,13 @@ class _Drawn:
 
 
 def _state(model: Any) -> State:
-    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    """What training changes: parameters, and what a BatchNorm counts on the way."""
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    return {name: value.detach().clone() for name, value in [*trained, *model.named_buffers()]}
 
 
 def _restore(model: Any, state: State) -> None:
-    named = dict(model.named_parameters())
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name, value in state.items():
         named[name].data.copy_(value)
 
