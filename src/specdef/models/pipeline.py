@@ -129,10 +129,33 @@ def load_pipeline(folder: Path, *, dtype: torch.dtype | None = None) -> Pipeline
             if "vae" in components:
                 vae = diffusers.AutoencoderKL.from_pretrained(folder / "vae", **chosen, **local).eval()
     except Exception as error:  # whatever a stranger's config makes diffusers raise
-        raise CheckpointError(
-            f"Pipeline {folder} cannot be loaded by diffusers ({reason(error)}). Repair its components."
-        ) from error
+        raise _unloadable(folder, error) from error
     return Pipeline(unet.eval(), text.eval(), scheduler, vae, index).eval()
+
+
+def empty_pipeline(folder: Path) -> Pipeline:
+    """The same without weights, on torch's meta device; `folder` may hold configurations alone.
+
+    Raises:
+        CheckpointError: as `load_pipeline`.
+    """
+    components = load_config(folder)["components"]
+    _check_components(folder, components)
+    import diffusers
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    index = json.loads((folder / PIPELINE_CONFIG).read_text(encoding="utf-8"))
+    try:
+        with quiet_diffusers(), torch.device("meta"):
+            unet = diffusers.UNet2DConditionModel.from_config(components["unet"])
+            text = CLIPTextModel(CLIPTextConfig.from_dict(components["text_encoder"]))
+    except Exception as error:  # whatever a stranger's config makes diffusers raise
+        raise _unloadable(folder, error) from error
+    return Pipeline(unet, text, None, None, index).eval()
+
+
+def _unloadable(folder: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"Pipeline {folder} cannot be loaded by diffusers ({reason(error)}). Repair its components.")
 
 
 def _check_components(folder: Path, components: dict[str, dict[str, Any]]) -> None:

@@ -196,7 +196,7 @@ def prepare(
         names: weight tensors to lock.
         spool: an existing scratch folder.
     """
-    from specdef.models.loading import found_modules
+    from specdef.models.empty import found_modules
 
     for name, module in found_modules(checkpoint.folder, [name.removesuffix(".weight") for name in names]).items():
         if isinstance(module, nn.Conv2d):
