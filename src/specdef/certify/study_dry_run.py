@@ -128,7 +128,7 @@ def _trained(place: str, plan: AttackPlan, folder: Path, kind: ModelKind, recipe
     if not narrow:
         return None
     adapted = at(place, partial(_adapted, narrow[0], LoadedModel(empty_model(folder), None, kind), recipe))
-    return sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+    return int(sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad))
 
 
 def _adapted(intervention: Intervention, loaded: LoadedModel, recipe: Recipe) -> Any:

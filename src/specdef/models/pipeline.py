@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from specdef.checkpoint.layout import PIPELINE_CONFIG, load_config
+from specdef.checkpoint.layout import DECLARED, PIPELINE_CONFIG, load_config
 from specdef.core.text import shown
 from specdef.errors import CheckpointError
 from specdef.models.loading import quiet, reason
@@ -152,6 +152,27 @@ def empty_pipeline(folder: Path) -> Pipeline:
     except Exception as error:  # whatever a stranger's config makes diffusers raise
         raise _unloadable(folder, error) from error
     return Pipeline(unet, text, None, None, index).eval()
+
+
+def declare_layers(model: Any, entry: dict[str, Any]) -> None:
+    """Let a model of diffusers write, with `save_pretrained`, that some of its layers are not the library's own.
+
+    Args:
+        model: a component of a pipeline.
+        entry: the ``quantization_config`` of its config.json.
+    """
+    from diffusers.quantizers.auto import DiffusersAutoQuantizer
+
+    model.hf_quantizer = DiffusersAutoQuantizer.from_config(entry, pre_quantized=True)
+    model.register_to_config(quantization_config=model.hf_quantizer.quantization_config)
+
+
+def declare_nothing(model: Any) -> None:
+    """Take back `declare_layers`."""
+    from diffusers.configuration_utils import FrozenDict
+
+    model._internal_dict = FrozenDict({key: value for key, value in model.config.items() if key != DECLARED})
+    vars(model).pop("hf_quantizer", None)
 
 
 def _unloadable(folder: Path, error: Exception) -> CheckpointError:

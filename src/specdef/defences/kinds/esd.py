@@ -64,7 +64,8 @@ class EsdObjective(Objective):
     def __init__(self, given: Given, options: EsdOptions) -> None:
         from specdef.models.prompted import encode_prompts
 
-        self.model, self.kind, self.options = given.loaded.model, given.loaded.kind, options
+        self.model, self.options = given.loaded.model, options
+        self.kind: Any = given.loaded.kind
         self.reference = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.empty = encode_prompts([""], given.loaded.processor, self.model)
         only(self.model, erased_names(self.model, options.variant))

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from specdef.checkpoint.layout import is_pipeline
 from specdef.errors import PlanError
 from specdef.locks.base import Check, Evidence, LockFacts, LockKind, ModuleLock, PreparedLock, Sign
 from specdef.locks.kinds.inject.options import InjectOptions
@@ -53,11 +52,6 @@ class Inject(LockKind):
                 "`quantization_config` in config.json must be absent for an inject lock, which needs that entry "
                 f"itself; {checkpoint.folder} has one. Use preset exact."
             )
-        if is_pipeline(checkpoint.folder):
-            raise PlanError(
-                f"`preset` must be exact for a pipeline, whose components have no place for an inject lock's layers; "
-                f"{checkpoint.folder} is one."
-            )
         names = self._names(checkpoint, model, options)
         from specdef.locks.kinds.inject.plan import prepare
 
@@ -103,8 +97,9 @@ class Inject(LockKind):
     def promise(self, exactness: Mapping[str, Any]) -> str:
         """See `LockKind`."""
         return (
-            f"Its function is the original's {exactness['closeness']}. Load it with transformers after `import "
-            "specdef`; without that import transformers refuses it. Other runtimes do not know its layers."
+            f"Its function is the original's {exactness['closeness']}. Load it with transformers, a pipeline with "
+            "diffusers, after `import specdef`; without that import they refuse it. Other runtimes do not know its "
+            "layers."
         )
 
     def lock_module(self, module: nn.Module, given: Mapping[str, Any]) -> ModuleLock:
