@@ -36,7 +36,7 @@ WINDOW = (1e-4, 1e-3)
 
 
 def run(name: str) -> Path:
-    """Certify all, or only ``certificates-diffusion-MODEL``; ``EXPERIMENT_THREATS=T0`` tries these threat models alone."""
+    """Certify all, or only ``certificates-diffusion-MODEL``; ``EXPERIMENT_THREATS=T0`` tries these threats alone."""
     only = name.removeprefix("certificates-diffusion").removeprefix("-")
     torch.set_flush_denormal(True)
     diffusion.PLACE.mkdir(parents=True, exist_ok=True)

@@ -180,7 +180,8 @@ def write(name: str, shares: dict[str, Any], rows: list[dict[str, Any]]) -> None
     )
     page = (
         f"# A class of a small text-to-image model: erased, immunised, locked, relearned\n\n"
-        f"The class is `{ERASED}`; shares of {ROWS} samples of each class that an independent classifier takes for it.\n\n"
+        f"The class is `{ERASED}`; shares of {ROWS} samples of each class that an independent classifier takes for "
+        "it.\n\n"
         f"| model | {ERASED} | the others | of them fell most |\n|---|---|---|---|\n{before}\n"
         "Attacks: 64 held-out images of the class in batches of 8, a quarter of the loss on other classes; score (and "
         "utility, the denoising loss) at epoch 0, 2, 4, ...; broken is 0.6 within twice the given model's loss. One "
