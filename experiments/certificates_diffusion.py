@@ -31,7 +31,7 @@ MODELS = {
 THREATS = ("T0", "T1", "T2", "T3", "T4")
 RECIPE = Recipe(lr=1e-3, steps=5 * diffusion.EPOCH, batch_size=8, eval_every=20, retain_weight=0.25)
 """Five epochs of 64 images."""
-WINDOW = (1e-4, 1e-3)
+WINDOW = (3e-4, 1e-3)
 """Rates of ordinary fine-tuning of this model."""
 
 

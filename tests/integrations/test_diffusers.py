@@ -91,13 +91,15 @@ def test_without_specdef_diffusers_refuses_it(locked: Path) -> None:
 def test_locked_tensors_keep_their_dtypes_whatever_the_model_is_loaded_in(pipeline: Path, locked: Path) -> None:
     wide, narrow = load_pipeline(locked), load_pipeline(locked, dtype=torch.bfloat16)
     path = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0"
-    for model in (wide, narrow, load_pipeline(locked).to(torch.bfloat16)):
+    cast = load_pipeline(locked)
+    cast.unet.to(torch.bfloat16)
+    for model in (wide, narrow, cast):
         layer = model.get_submodule(path)
         assert isinstance(layer, DeformedLinear)
         assert layer.weight.dtype == torch.float32
         assert torch.equal(layer.weight, wide.get_submodule(path).weight)
         assert torch.equal(layer.compensation, wide.get_submodule(path).compensation)
-    assert narrow.get_submodule(path).bias.dtype == torch.bfloat16
+    assert narrow.get_submodule(path).bias.dtype == cast.get_submodule(path).bias.dtype == torch.bfloat16
     assert torch.allclose(outputs(locked), outputs(pipeline), rtol=1e-3, atol=1e-4)
     assert torch.allclose(outputs(locked, torch.bfloat16), outputs(pipeline, torch.bfloat16), rtol=0.1, atol=0.1)
 

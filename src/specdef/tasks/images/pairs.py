@@ -11,13 +11,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from specdef.errors import TaskError
 from specdef.models.samples import LabelledImage
 from specdef.tasks.images.pictures import of_one_form, read_picture
 
 LIST = "metadata.jsonl"
+LABELS = range(2**31 - 1)
 FIELDS: dict[str, type] = {"file_name": str, "text": str, "label": int}
 
 
@@ -62,7 +61,7 @@ def _entry(line: str, number: int, path: Path, argument: str) -> dict[str, Any]:
         raise TaskError(f"`{argument}` must name a list with a JSON object a line; line {number} of {path} is none.")
     for name, kind in FIELDS.items():
         value = entry.get(name)
-        if type(value) is not kind or value == "" or (kind is int and not 0 <= value < np.iinfo(np.int32).max):
+        if type(value) is not kind or value == "" or (isinstance(value, int) and not 0 <= value < len(LABELS)):
             raise TaskError(
                 f"`{argument}` must name a list with {', '.join(FIELDS)} in every line, the label a whole number from "
                 f"0; line {number} of {path} has {name} {value!r}."
