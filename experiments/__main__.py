@@ -12,6 +12,7 @@ from experiments import (
     calibration_images,
     calibration_texts,
     certificates,
+    certificates_diffusion,
     coverage,
     crosscheck,
     curvature,
@@ -37,6 +38,10 @@ IN_CODE: dict[str, Callable[[str], Path]] = {
     "calibration-images": calibration_images.run,
     "calibration-texts": calibration_texts.run,
     **dict.fromkeys((*certificates.BENCHES, *certificates.NAMES), certificates.run),
+    **dict.fromkeys(
+        ("certificates-diffusion", *(f"certificates-diffusion-{model}" for model in certificates_diffusion.MODELS)),
+        certificates_diffusion.run,
+    ),
     "coverage": coverage.run,
     "crosscheck": crosscheck.run,
     "curvature": curvature.run,

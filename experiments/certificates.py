@@ -91,24 +91,38 @@ def folder_of(bench: Bench, lock: str) -> Path:
 
 
 def run(name: str) -> Path:
-    """Certify all of a bench, or one; ``EXPERIMENT_THREATS=T0,T1`` tries these threat models alone."""
+    """Certify all of a bench, or one of it."""
     bench_name, only = NAMES.get(name, (name, None))
     bench = BENCHES[bench_name]
     WORK.mkdir(exist_ok=True)
     for lock in bench.locks if only is None else (only,):
         print(lock, flush=True)
-        out = HERE / "results" / bench.results / lock
-        certify_model(
-            folder_of(bench, lock),
-            out,
-            original=bench.original(),
-            threats=tuple(os.environ.get("EXPERIMENT_THREATS", ",".join(THREATS)).split(",")),
-            resources=resources(),
-            cells=WORK / bench.cells,
-            on_cell=say,
-            on_stage=lambda stage: print(f"-- {stage}", flush=True),
-            command=f"make experiment NAME={bench_name}-{lock}",
-            **bench.asked(),
-        )
-        write_report(out)
+        out, command = HERE / "results" / bench.results / lock, f"{bench_name}-{lock}"
+        certify(command, folder_of(bench, lock), bench.original(), out, WORK / bench.cells, **bench.asked())
     return out / "certificate.md"
+
+
+def certify(name: str, folder: Path, original: Path, out: Path, cells: Path, **asked: Any) -> None:
+    """Certify a model and draw its page; ``EXPERIMENT_THREATS=T0,T1`` tries these threat models alone.
+
+    Args:
+        name: of the experiment.
+        folder: the model.
+        original: the undefended one.
+        out: folder of results.
+        cells: folder of finished cells that several certificates share.
+        **asked: further arguments of `certify_model`.
+    """
+    certify_model(
+        folder,
+        out,
+        original=original,
+        threats=tuple(os.environ.get("EXPERIMENT_THREATS", ",".join(THREATS)).split(",")),
+        resources=resources(),
+        cells=cells,
+        on_cell=say,
+        on_stage=lambda stage: print(f"-- {stage}", flush=True),
+        command=f"make experiment NAME={name}",
+        **asked,
+    )
+    write_report(out)

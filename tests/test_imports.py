@@ -37,7 +37,7 @@ ORDER = (
 HEAVY_HOMES = {
     "matplotlib": {"report/plots.py"},
     "curvlinops": {"analysis/curvature/operators.py"},
-    "diffusers": {"models/pipeline.py"},
+    "diffusers": {"integrations/diffusers.py", "models/pipeline.py"},
     "peft": {"attacks/interventions/lora.py", "defences/adapters.py", "locks/peft_layer.py"},
     "datasets": {"tasks/text/saved_data.py"},
     "pandas": {"core/results.py"},

@@ -56,6 +56,19 @@ def test_a_pipeline_learns_the_concept_and_a_lock_keeps_what_it_draws(folders: F
     assert undone[1].utility == pytest.approx(first[1].utility, rel=1e-2), "rebalance takes it away"
 
 
+def test_the_papers_lock_keeps_what_it_draws_and_merge_takes_it_away(folders: Folders, tmp_path: Path) -> None:
+    place = tmp_path / "inject"
+    lock(folders.original, place, preset="paper", rank=3, share=1.0, multiplier=1e4)
+    one = Recipe(lr=3e-3, steps=1, warmup=0.0, batch_size=8, eval_every=1, retain_weight=0.25)
+    first = attacked(folders, folders.original, tmp_path, recipe=one).evaluations
+    locked = attacked(folders, place, tmp_path, recipe=one).evaluations
+    merged = attacked(folders, place, tmp_path, "merge", recipe=one).evaluations
+    for found in (locked, merged):
+        assert found[0].utility == pytest.approx(first[0].utility, rel=1e-3)
+    assert locked[1].utility != pytest.approx(first[1].utility, rel=1e-2)
+    assert merged[1].utility == pytest.approx(first[1].utility, rel=1e-2)
+
+
 def test_adapters_beside_attention_learn_the_concept(folders: Folders, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     recipe = Recipe(lr=1e-2, steps=20, batch_size=8, eval_every=20, retain_weight=0.25)

@@ -105,7 +105,7 @@ def test_of_an_inject_lock(llama: Path, tmp_path: Path) -> None:
     }
     assert report.remarks == (
         "Compensation adds 200.0% of the locked matrices' own parameters.",
-        "Runs in transformers after `import specdef` only; without it transformers refuses the folder. A runtime that "
+        "Runs in transformers after `import specdef` only; without it the folder is refused. A runtime that "
         "reads weights by name leaves the compensation out and computes nonsense.",
     )
     card = (tmp_path / "locked" / "SPECDEF_LOCK.md").read_text()

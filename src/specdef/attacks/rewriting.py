@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 from specdef.attacks.base import Intervention, RewriteReport
 from specdef.checkpoint.edits import ShardEdits
 from specdef.checkpoint.reader import Checkpoint, open_checkpoint
-from specdef.checkpoint.small_files import changed_index, copy_others, json_bytes
+from specdef.checkpoint.small_files import changed_configs, changed_index, copy_others, write_files
 from specdef.checkpoint.writer import write_shards
 from specdef.core.folders import new_folder, refuse_target, scratch_folder
 from specdef.locks.manifest import CARD, MANIFEST
@@ -110,8 +110,7 @@ class Rewriting(Intervention, ABC):
 def _write(checkpoint: Checkpoint, target: Path, plan: RewritePlan) -> None:
     files = dict(changed_index(checkpoint, plan.edits))
     if plan.config is not None:
-        files["config.json"] = json_bytes(plan.config)
+        files |= changed_configs(checkpoint, plan.config)
     copy_others(checkpoint, target, skip=(MANIFEST, CARD, *files))
-    for name, data in files.items():
-        (target / name).write_bytes(data)
+    write_files(target, files)
     write_shards(checkpoint, target, plan.edits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from specdef.certify.attack_plan import AttackPlan, plan_attack
 from specdef.certify.certify_study import check_threats
@@ -49,6 +50,18 @@ def plan_study(study: StudyFile) -> StudyPlan:
     Raises:
         StudyError: a fault, said of its place in the file.
     """
+    plan = plan_without_files(study)
+    for number, task in enumerate(plan.tasks):
+        at(f"tasks[{number}]", partial(make_task, task.spec))
+    return plan
+
+
+def plan_without_files(study: StudyFile) -> StudyPlan:
+    """The same, but for the files of tasks.
+
+    Raises:
+        StudyError: a fault, said of its place in the file.
+    """
     recipe = study_recipe(study)
     if study.certify:
         at("certify", lambda: check_threats(study.certify), argument="threats")
@@ -82,5 +95,4 @@ def _task(number: int, entry: str | TaskEntry) -> TaskPlan:
         ),
     )
     assert spec is not None, "a study's task has a name or files"
-    at(f"tasks[{number}]", lambda: make_task(spec))
     return TaskPlan(entry.label or spec.written, spec)

@@ -22,6 +22,8 @@ DIFFUSERS_INDEX = f"{DIFFUSERS_SINGLE}.index.json"
 PIPELINE_TYPE = "diffusion"
 """What stands for ``model_type`` in the configuration of a pipeline."""
 COMPONENT_CONFIGS = (CONFIG, "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json")
+DECLARED, LISTS = "quantization_config", ("modules", "factored")
+"""Where a configuration declares layers that are not the library's own, and what in it lists them by name."""
 WITHOUT_WEIGHTS = ("scheduler", "tokenizer", "feature_extractor", "image_processor")
 """How the names of components begin that hold no tensors."""
 
@@ -56,12 +58,18 @@ def is_pipeline(folder: Path) -> bool:
     return (folder / PIPELINE_CONFIG).exists() and not (folder / CONFIG).exists()
 
 
+def library_of(folder: Path) -> str:
+    """Which library loads a folder: ``diffusers`` or ``transformers``."""
+    return "diffusers" if is_pipeline(folder) else "transformers"
+
+
 def load_config(folder: Path, *, argument: str = "model") -> dict[str, Any]:
     """The ``config.json`` of a model folder; of a pipeline, what stands for it.
 
     Returns:
         Of a pipeline: ``model_type`` `PIPELINE_TYPE`, ``architectures`` with the pipeline's class, and ``components``:
-        name -> its configuration.
+        name -> its configuration. Layers that components declare (``quantization_config``) are declared at the top too,
+        by the names that tensors have.
 
     Raises:
         CheckpointError: no such file, or a malformed one; a component that `PIPELINE_CONFIG` names is missing.
@@ -79,7 +87,65 @@ def load_config(folder: Path, *, argument: str = "model") -> dict[str, Any]:
         raise CheckpointError(
             f"File {shown(folder / PIPELINE_CONFIG)} must name a class and components of a pipeline. Download it again."
         )
-    return {"model_type": PIPELINE_TYPE, "architectures": [named], "components": components}
+    found = {"model_type": PIPELINE_TYPE, "architectures": [named], "components": components}
+    declared = _declared(components)
+    return {**found, DECLARED: declared} if declared else found
+
+
+def component_configs(folder: Path, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """A configuration as `load_config` gives it, as files relative to the folder, where layers are declared otherwise.
+
+    Args:
+        folder: a model's or a pipeline's.
+        config: what the files are to say.
+
+    Returns:
+        Name -> content. Of a pipeline, ``config.json`` of each component whose declared layers are others than before.
+    """
+    if not is_pipeline(folder):
+        return {CONFIG: dict(config)}
+    wanted, found = _by_component(config.get(DECLARED), config["components"]), {}
+    for name in config["components"]:
+        path = folder / name / CONFIG
+        before = load_json_object(path) if path.is_file() else {}
+        after = {key: value for key, value in before.items() if key != DECLARED}
+        if name in wanted:
+            after[DECLARED] = wanted[name]
+        if after != before:
+            found[f"{name}/{CONFIG}"] = after
+    return found
+
+
+def _declared(components: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What components declare of their layers, as one entry: modules are named as tensors are, ``unet.…``."""
+    found: dict[str, Any] = {}
+    for name, config in components.items():
+        own = config.get(DECLARED)
+        if not isinstance(own, Mapping):
+            continue
+        for key, value in own.items():
+            if key in LISTS and isinstance(value, Mapping):
+                found[key] = {**found.get(key, {}), **{f"{name}.{module}": entry for module, entry in value.items()}}
+            else:
+                found[key] = value
+    return found
+
+
+def _by_component(declared: Any, components: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The same, taken apart: component -> its own entry, of those that have layers in it."""
+    if not isinstance(declared, Mapping):
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    for name in components:
+        own = {
+            key: {m.removeprefix(f"{name}."): e for m, e in value.items() if m.startswith(f"{name}.")}
+            if key in LISTS and isinstance(value, Mapping)
+            else value
+            for key, value in declared.items()
+        }
+        if any(own.get(key) for key in LISTS):
+            found[name] = own
+    return found
 
 
 def config_files(files: Iterable[str]) -> set[str]:

@@ -202,6 +202,16 @@ class LockKind(ABC):
             PlanError: it cannot be applied as asked.
         """
 
+    def reach(self, checkpoint: Checkpoint, model: ResolvedModel, options: Any) -> Mapping[str, int]:
+        """How much of a checkpoint the lock would change, by name, such as ``matrices``; weights may be random ones.
+
+        Empty for a kind that must run the model to know.
+
+        Raises:
+            PlanError: it cannot be applied as asked.
+        """
+        return {}
+
     @abstractmethod
     def claims_hold(self, strength: Mapping[str, Any]) -> bool:
         """Whether a manifest's strength has this kind's entries, of the right types and agreeing with each other."""

@@ -229,14 +229,14 @@ def lock_folder(
 
 def _with_card(checkpoint: Checkpoint, kind: LockKind, p: PreparedLock) -> PreparedLock:
     """The same lock, README.md among the files it rewrites."""
-    from specdef.checkpoint.layout import is_pipeline
+    from specdef.checkpoint.layout import library_of
     from specdef.locks.hub_card import base_model, hub_card
     from specdef.locks.prose import README
 
     path = checkpoint.folder / README
     original = path.read_bytes() if README in checkpoint.others else None
     base = base_model(checkpoint.folder, checkpoint.config)
-    library = "diffusers" if is_pipeline(checkpoint.folder) else "transformers"
+    library = library_of(checkpoint.folder)
     changed = {**p.changed_files, README: hub_card(original, kind, p.strength, p.exactness, base, library=library)}
     blobs = p.blobs if original is None else {**p.blobs, f"file:{README}": original}
     return replace(p, changed_files=changed, blobs=blobs)
@@ -266,7 +266,7 @@ def _write_locked(
     """Everything that goes into the locked folder; returns the key to it."""
     from specdef import __version__
     from specdef.checkpoint.digests import file_digest
-    from specdef.checkpoint.small_files import copy_others
+    from specdef.checkpoint.small_files import copy_others, write_files
     from specdef.checkpoint.writer import write_shards
     from specdef.locks.card import model_card
     from specdef.locks.edits import check_finite
@@ -276,8 +276,7 @@ def _write_locked(
     files = copy_others(checkpoint, folder)
     originals = dict(files)
     (folder / CARD).write_text(model_card(kind, p.strength, p.exactness), encoding="utf-8")
-    for name, data in p.changed_files.items():
-        (folder / name).write_bytes(data)
+    write_files(folder, p.changed_files)
     files |= {name: file_digest(folder / name) for name in (CARD, *p.changed_files)}
     digests = write_shards(checkpoint, folder, p.edits, check=check_finite, progress=progress)
     files |= {shard: digest.target for shard, digest in digests.items()}

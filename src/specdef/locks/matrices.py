@@ -40,7 +40,12 @@ class MatrixChoice(Protocol):
 
 
 def choose_matrices(
-    model: ResolvedModel, options: MatrixChoice, shapes: Mapping[str, tuple[int, ...]], *, axes: bool = False
+    model: ResolvedModel,
+    options: MatrixChoice,
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    axes: bool = False,
+    share: float | None = None,
 ) -> list[str]:
     """Names of the weight tensors to lock: all of `components` in `layers`, or a seeded draw.
 
@@ -49,11 +54,12 @@ def choose_matrices(
         options: what was asked.
         shapes: tensor name -> shape; a convolution counts as a matrix [out, in * height * width].
         axes: directions are rows or columns, of which a matrix has as many as it is long.
+        share: of the matrices that may be drawn, instead of their number; one at least.
 
     Raises:
         PlanError: an unknown component or layer, more matrices than there are, or a rank beyond a matrix's rank.
     """
-    names = _draw(model, options)
+    names = _draw(model, options, share)
     for name in names:
         shape = matrix_shape(shapes[name])
         limit = max(shape) if axes else min(shape)
@@ -65,7 +71,7 @@ def choose_matrices(
     return names
 
 
-def _draw(model: ResolvedModel, options: MatrixChoice) -> list[str]:
+def _draw(model: ResolvedModel, options: MatrixChoice, share: float | None) -> list[str]:
     known = list(dict.fromkeys(component for component, _ in model.linears))
     if not known:
         raise PlanError(
@@ -77,10 +83,12 @@ def _draw(model: ResolvedModel, options: MatrixChoice) -> list[str]:
             raise PlanError(f"`components` must be drawn from {', '.join(known)} for this model; got {component!r}.")
     layers = select_layers(model.dims.num_layers, options.layers, None, options.seed)
     candidates = [key for key in model.linears if key[0] in components and key[1] in layers]
-    if options.layers is not None and options.num_matrices is None:
+    if options.layers is not None and options.num_matrices is None and share is None:
         return [model.linears[key] for key in candidates]
     number = NUMBER if options.num_matrices is None else options.num_matrices
-    if options.num_matrices is None:
+    if share is not None and candidates:
+        number = max(1, round(share * len(candidates)))
+    elif options.num_matrices is None:
         number = min(number, len(candidates))
     if not 1 <= number <= len(candidates):
         raise PlanError(

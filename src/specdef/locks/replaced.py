@@ -9,8 +9,8 @@ import torch
 
 from specdef.checkpoint.edits import NewTensor, ShardEdits
 from specdef.checkpoint.header import TensorInfo
-from specdef.checkpoint.layout import INDEX
 from specdef.checkpoint.reader import Checkpoint
+from specdef.checkpoint.small_files import rewritable
 from specdef.locks.key import Key, stored_header, stored_tensors
 
 
@@ -36,9 +36,8 @@ def held_originals(checkpoint: Checkpoint, tensors: Iterable[str], shards: Itera
     blobs = {f"header:{shard}": checkpoint.shards[shard].raw for shard in shards}
     for name in tensors:
         blobs[f"tensor:{name}"] = np.ascontiguousarray(checkpoint.map_tensor(*where[name])).tobytes()
-    for name in ("config.json", INDEX):
-        if name in checkpoint.others:
-            blobs[f"file:{name}"] = (checkpoint.folder / name).read_bytes()
+    for name in rewritable(checkpoint):
+        blobs[f"file:{name}"] = (checkpoint.folder / name).read_bytes()
     return blobs
 
 
@@ -53,7 +52,8 @@ def _restored(checkpoint: Checkpoint, shard: str, key: Key) -> ShardEdits:
     if stored is None:
         return ShardEdits()
     header, tensors = stored
-    original = {tensor.name: tensor for tensor in tensors}
+    prefix = checkpoint.shards[shard].prefix
+    original = {prefix + tensor.name: tensor for tensor in tensors}
     replaced = {
         name: NewTensor(original[name].dtype, original[name].shape, lambda data=data: data)  # type: ignore[misc]
         for name, data in stored_tensors(key, original).items()

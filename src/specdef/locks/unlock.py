@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, overload
 from specdef.checkpoint.blocks import Progress
 from specdef.checkpoint.digests import Digests, file_digest
 from specdef.checkpoint.edits import ShardEdits
-from specdef.checkpoint.layout import INDEX
 from specdef.checkpoint.reader import Checkpoint, open_checkpoint
-from specdef.checkpoint.small_files import copy_others
+from specdef.checkpoint.small_files import copy_others, rewritable, write_files
 from specdef.checkpoint.writer import write_shards
 from specdef.core.folders import SIGNATURE, new_folder, refuse_target
 from specdef.core.results import Result
@@ -27,9 +26,6 @@ from specdef.models.memory import is_module
 
 if TYPE_CHECKING:
     from torch import nn
-
-MAY_CHANGE = ("config.json", INDEX, README)
-"""Small files a lock may rewrite."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -133,8 +129,7 @@ def unlock_folder(
     small = _edited_files(checkpoint, secret) if weights_only else _original_files(checkpoint, secret)
     with new_folder(out, source=locked) as folder:
         copy_others(checkpoint, folder, skip=(*small.skip, *small.originals))
-        for name, data in small.originals.items():
-            (folder / name).write_bytes(data)
+        write_files(folder, small.originals)
         try:
             digests = write_shards(checkpoint, folder, _undo_edits(checkpoint, secret), progress=progress)
         except (IndexError, ValueError) as error:
@@ -152,10 +147,16 @@ def _undo_edits(checkpoint: Checkpoint, secret: Key) -> dict[str, ShardEdits]:
         raise KeyFileError(MISFIT) from error
 
 
+def _may_change(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Small files a lock may rewrite."""
+    return (*rewritable(checkpoint), README)
+
+
 def _original_files(checkpoint: Checkpoint, secret: Key) -> _SmallFiles:
     """Everything as it was before locking; what the lock or anybody added afterwards is left out."""
-    originals = {name: secret.blobs[f"file:{name}"] for name in MAY_CHANGE if f"file:{name}" in secret.blobs}
-    for name in MAY_CHANGE:  # what the lock wrote is put back or left out, and an edit of it would vanish unsaid
+    may_change = _may_change(checkpoint)
+    originals = {name: secret.blobs[f"file:{name}"] for name in may_change if f"file:{name}" in secret.blobs}
+    for name in may_change:  # what the lock wrote is put back or left out, and an edit of it would vanish unsaid
         digest = secret.locked_files.get(name)
         if digest and name in checkpoint.others and file_digest(checkpoint.folder / name) != digest:
             raise _not_restored(name)
@@ -170,7 +171,7 @@ def _edited_files(checkpoint: Checkpoint, secret: Key) -> _SmallFiles:
     }
     added = now.keys() - secret.locked_files.keys() - {MANIFEST, SIGNATURE}
     originals = {}
-    for name in MAY_CHANGE:
+    for name in _may_change(checkpoint):
         # an edited README is the user's; an edited configuration would not fit the original weights
         if f"file:{name}" in secret.blobs and not (name == README and (name in edited or name not in now)):
             originals[name] = secret.blobs[f"file:{name}"]

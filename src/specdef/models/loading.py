@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,10 +51,10 @@ def load(folder: Path, *, dtype: torch.dtype | None = None) -> nn.Module:
     Raises:
         CheckpointError: the config names no class of transformers, or loading fails.
     """
-    model_class = _model_class(folder)
+    found = model_class(folder)
     try:
         with quiet():
-            model = model_class.from_pretrained(folder, dtype="auto" if dtype is None else dtype, local_files_only=True)
+            model = found.from_pretrained(folder, dtype="auto" if dtype is None else dtype, local_files_only=True)
     except Exception as error:  # whatever a stranger's config makes transformers raise
         raise unusable(folder, error) from error
     return model.eval()  # type: ignore[no-any-return]
@@ -97,47 +97,21 @@ def unusable(folder: Path | str, error: Exception) -> CheckpointError:
     )
 
 
-def _model_class(folder: Path) -> Any:
+def model_class(folder: Path) -> Any:
+    """The class that a folder's config.json names; transformers' ``AutoModel`` where it names none.
+
+    Raises:
+        CheckpointError: it is no model class of transformers, nor one of ours.
+    """
     import transformers
 
     names = load_json_object(folder / "config.json").get("architectures") or ["AutoModel"]
     name = str(names[0]) if isinstance(names, list) else str(names)
     if name in OWN_CLASSES:
         return getattr(importlib.import_module(OWN_CLASSES[name]), name)
-    model_class = getattr(transformers, name, None)
-    if name == "AutoModel" or (isinstance(model_class, type) and issubclass(model_class, transformers.PreTrainedModel)):
-        return model_class
+    found = getattr(transformers, name, None)
+    if name == "AutoModel" or (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
+        return found
     raise CheckpointError(
         f"`architectures` in {folder / 'config.json'} must name a model class of transformers; got {name!r}. Update it."
     )
-
-
-def found_modules(folder: Path, modules: Iterable[str]) -> dict[str, nn.Module]:
-    """Modules of a folder's model by their tensors' name, without their weights.
-
-    They must be called so in memory, up to the model's prefix, or a locked folder could not be loaded.
-
-    Raises:
-        CheckpointError: transformers names one of `modules` differently (ViT, multimodal wrappers).
-    """
-    import torch
-    from transformers import AutoConfig
-
-    model_class = _model_class(folder)
-    build = model_class.from_config if model_class.__name__ == "AutoModel" else model_class
-    try:
-        with torch.device("meta"):
-            model = build(AutoConfig.from_pretrained(folder, local_files_only=True))
-    except Exception as error:  # whatever a stranger's config makes transformers raise
-        raise unusable(folder, error) from error
-    prefix = f"{model.base_model_prefix}."
-    own, found = dict(model.named_modules()), {}
-    for module in modules:
-        path = next((one for one in (module, module.removeprefix(prefix), prefix + module) if one in own), None)
-        if path is None:
-            raise CheckpointError(
-                f"Tensor {module}.weight becomes a module of another name in {type(model).__name__}, so an inject lock "
-                "could not be loaded. Use preset exact."
-            )
-        found[module] = own[path]
-    return found

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from specdef.checkpoint.layout import PIPELINE_CONFIG, load_config
+from specdef.checkpoint.layout import DECLARED, PIPELINE_CONFIG, load_config
 from specdef.core.text import shown
 from specdef.errors import CheckpointError
 from specdef.models.loading import quiet, reason
@@ -129,10 +129,54 @@ def load_pipeline(folder: Path, *, dtype: torch.dtype | None = None) -> Pipeline
             if "vae" in components:
                 vae = diffusers.AutoencoderKL.from_pretrained(folder / "vae", **chosen, **local).eval()
     except Exception as error:  # whatever a stranger's config makes diffusers raise
-        raise CheckpointError(
-            f"Pipeline {folder} cannot be loaded by diffusers ({reason(error)}). Repair its components."
-        ) from error
+        raise _unloadable(folder, error) from error
     return Pipeline(unet.eval(), text.eval(), scheduler, vae, index).eval()
+
+
+def empty_pipeline(folder: Path) -> Pipeline:
+    """The same without weights, on torch's meta device; `folder` may hold configurations alone.
+
+    Raises:
+        CheckpointError: as `load_pipeline`.
+    """
+    components = load_config(folder)["components"]
+    _check_components(folder, components)
+    import diffusers
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    index = json.loads((folder / PIPELINE_CONFIG).read_text(encoding="utf-8"))
+    try:
+        with quiet_diffusers(), torch.device("meta"):
+            unet = diffusers.UNet2DConditionModel.from_config(components["unet"])
+            text = CLIPTextModel(CLIPTextConfig.from_dict(components["text_encoder"]))
+    except Exception as error:  # whatever a stranger's config makes diffusers raise
+        raise _unloadable(folder, error) from error
+    return Pipeline(unet, text, None, None, index).eval()
+
+
+def declare_layers(model: Any, entry: dict[str, Any]) -> None:
+    """Let a model of diffusers write, with `save_pretrained`, that some of its layers are not the library's own.
+
+    Args:
+        model: a component of a pipeline.
+        entry: the ``quantization_config`` of its config.json.
+    """
+    from diffusers.quantizers.auto import DiffusersAutoQuantizer
+
+    model.hf_quantizer = DiffusersAutoQuantizer.from_config(entry, pre_quantized=True)
+    model.register_to_config(quantization_config=model.hf_quantizer.quantization_config)
+
+
+def declare_nothing(model: Any) -> None:
+    """Take back `declare_layers`."""
+    from diffusers.configuration_utils import FrozenDict
+
+    model._internal_dict = FrozenDict({key: value for key, value in model.config.items() if key != DECLARED})
+    vars(model).pop("hf_quantizer", None)
+
+
+def _unloadable(folder: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"Pipeline {folder} cannot be loaded by diffusers ({reason(error)}). Repair its components.")
 
 
 def _check_components(folder: Path, components: dict[str, dict[str, Any]]) -> None:

@@ -11,6 +11,9 @@ from specdef.core.text import shown
 from specdef.errors import CheckpointError
 from specdef.models.bundled import PACKAGED, fetch
 
+CONFIGS = Path(__file__).parents[1] / "data" / "configs"
+"""Configurations of models whose weights do not ship here, by their ids on the hub."""
+
 
 def find_model(name: str, *, argument: str = "model") -> Path:
     """The folder of a model given as a path, a hub id, or the name of a bundled one (``smollm2-135m``, ``minilm``).
@@ -45,6 +48,17 @@ def find_model(name: str, *, argument: str = "model") -> Path:
     raise CheckpointError(
         f"`{argument}` must be a folder, a hub id such as org/name, {' or '.join(PACKAGED)}; got {name!r}."
     )
+
+
+def find_config(name: str, *, argument: str = "model") -> Path:
+    """The folder of a model's configuration, where its weights are not needed: a local one, or one that ships here.
+
+    Raises:
+        CheckpointError: as `find_model`, which is asked for every other name.
+    """
+    shipped = CONFIGS / name
+    plain = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) is not None
+    return shipped if plain and not Path(name).exists() and shipped.is_dir() else find_model(name, argument=argument)
 
 
 def cache_folder() -> Path:

@@ -6,7 +6,6 @@ the lock's own construction with a small multiplier.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +46,7 @@ class Sharpen(Rewriting):
             SpecdefError: the folder holds injected layers already, or an option is out of range.
         """
         from specdef.locks.kinds.inject.options import InjectOptions
-        from specdef.locks.kinds.inject.plan import changed_files, inject_edits, plan_inject
+        from specdef.locks.kinds.inject.plan import inject_edits, locked_config, plan_inject
         from specdef.locks.matrices import choose_matrices
         from specdef.locks.recognise import resolve_locked
 
@@ -59,7 +58,7 @@ class Sharpen(Rewriting):
         )
         names = choose_matrices(model, options, checkpoint.shapes)
         plan = plan_inject(checkpoint, model, options, names, spool)
-        config = json.loads(changed_files(checkpoint, plan, {})["config.json"])
+        config = locked_config(checkpoint, plan)
         added = sum(layer.num_extra for layer in plan.layers)
         detail = f"{len(names)} matrices sharpened by {self.multiplier:g}"
         return RewritePlan(inject_edits(checkpoint, plan), config, len(names), added, detail)

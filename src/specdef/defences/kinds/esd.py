@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -27,6 +28,8 @@ class EsdOptions(TrainingOptions):
         eta: how far away; 1 is what the empty prompt says.
         guidance: classifier-free, of the images whose denoising is interrupted.
         denoising_steps: of those images.
+        retain_weight: of what the model is to go on saying of general data, beside the erasing. The paper and its code
+            have no such term: any value but 0 is a departure from them.
     """
 
     steps: int = 200
@@ -36,6 +39,7 @@ class EsdOptions(TrainingOptions):
     eta: float = 2.0
     guidance: float = 3.0
     denoising_steps: int = 50
+    retain_weight: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,6 +47,7 @@ class EsdOptions(TrainingOptions):
         require(self.eta > 0, "eta", "be above 0", self.eta)
         require(self.guidance >= 1, "guidance", "be 1 or more", self.guidance)
         require(self.denoising_steps >= 1, "denoising_steps", "be 1 or more", self.denoising_steps)
+        require(0 <= self.retain_weight < math.inf, "retain_weight", "be 0 or more", self.retain_weight)
 
 
 class EsdObjective(Objective):
@@ -52,13 +57,15 @@ class EsdObjective(Objective):
     the published code has it: its `eta` is one more than the paper's, whose target starts at the empty prompt. x_t is
     the given model's own, drawn for c with guidance and interrupted at a time drawn uniformly. The formula is linear,
     so it holds for predicted velocity as for noise. c are the prompts of the rows to forget; their images are not
-    looked at, and the text encoder stays as it is.
+    looked at, and the text encoder stays as it is. With `retain_weight` w the loss is that plus w MSE(e(r), e0(r)) over
+    rows r to keep, their images, prompts, noise and times: no part of the paper.
     """
 
     def __init__(self, given: Given, options: EsdOptions) -> None:
         from specdef.models.prompted import encode_prompts
 
         self.model, self.options = given.loaded.model, options
+        self.kind: Any = given.loaded.kind
         self.reference = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.empty = encode_prompts([""], given.loaded.processor, self.model)
         only(self.model, erased_names(self.model, options.variant))
@@ -72,6 +79,21 @@ class EsdObjective(Objective):
 
     def loss(self, step: int, forget: Rows, retain: Rows) -> torch.Tensor:
         """See the class."""
+        erased = self.erased(forget)
+        weight = self.options.retain_weight
+        return erased + weight * self.changed(retain) if weight else erased
+
+    def changed(self, retain: Rows) -> torch.Tensor:
+        """How far the model has come from what the given one says of rows to keep."""
+        import torch
+
+        with torch.no_grad():
+            wanted, _ = self.kind.predicted(self.reference, retain.batch)
+        found, _ = self.kind.predicted(self.model, retain.batch)
+        return torch.nn.functional.mse_loss(found, wanted)
+
+    def erased(self, forget: Rows) -> torch.Tensor:
+        """How far the model is from the opposite of the concept."""
         import torch
 
         from specdef.models.prompted import denoised

@@ -2,7 +2,7 @@
 
 YAML or JSON::
 
-    images: train-images-idx3-ubyte.gz  # or an npz; beside this file, or a whole path
+    images: train-images-idx3-ubyte.gz  # or an npz, or a folder of pictures; beside this file, or a whole path
     prompts: [a picture of a shirt, [a picture of a shoe, a photo of one shoe]]  # of label 0, 1, ...
     concept: 1  # the label that is to be learned again
     classifier: judge  # the folder of an image classifier with these labels
@@ -10,6 +10,8 @@ YAML or JSON::
     drawn: 40  # images that are drawn to be judged
     steps: 20  # of denoising
     guidance: 3.0  # classifier-free
+
+A folder of pictures has a folder a class, or a list with a prompt each; see `specdef.tasks.images.pairs`.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from specdef.core.text import shown
 from specdef.core.yaml_data import YamlError, parse_yaml
 from specdef.errors import TaskError
 from specdef.models.samples import LabelledImage, PromptedImage
+from specdef.tasks.images.pairs import list_of, read_pairs
 from specdef.tasks.images.read import read_images
 
 NEEDED = ("images", "prompts", "concept", "classifier")
@@ -35,6 +38,7 @@ class ConceptFile:
 
     Attributes:
         images: in the order of their file.
+        own_prompts: what each image has been described as; None where they take their label's prompts in turn.
         prompts: how each label is asked for.
         concept: the label that is to be learned.
         classifier: folder of the judge.
@@ -52,14 +56,15 @@ class ConceptFile:
     drawn: int
     steps: int
     guidance: float
+    own_prompts: tuple[str, ...] | None = None
 
     def prompted(self, wanted: Callable[[int], bool]) -> list[PromptedImage]:
-        """The images of some labels; the images of a label take its prompts in turn."""
+        """The images of some labels, with their own prompts, or with those of their label in turn."""
         found, seen = [], [0] * len(self.prompts)
-        for image in self.images:
+        for at, image in enumerate(self.images):
             if wanted(image.label):
-                prompts = self.prompts[image.label]
-                prompt = prompts[seen[image.label] % len(prompts)]
+                said = self.prompts[image.label]
+                prompt = self.own_prompts[at] if self.own_prompts else said[seen[image.label] % len(said)]
                 found.append(PromptedImage(image.data, image.dtype, image.shape, prompt))
                 seen[image.label] += 1
         return found
@@ -100,11 +105,20 @@ def read_concept(path: Path | str, *, argument: str = "path") -> ConceptFile:
     classifier, images = (_place(path, said[name], name, fault) for name in ("classifier", "images"))
     if not (classifier / "config.json").is_file():
         raise fault(f"must name the folder of a classifier; {shown(classifier)} has no config.json.")
-    read = tuple(read_images(images, argument=argument))
+    read, own = _images(images, argument)
     labels = max(image.label for image in read) + 1
     if labels != len(prompts):
         raise fault(f"must have prompts of every label of its images, 0 to {labels - 1}; it has {len(prompts)}.")
-    return ConceptFile(read, prompts, concept, classifier, **numbers)
+    return ConceptFile(read, prompts, concept, classifier, **numbers, own_prompts=own)
+
+
+def _images(path: Path, argument: str) -> tuple[tuple[LabelledImage, ...], tuple[str, ...] | None]:
+    """The images, and where each is described on its own, as what."""
+    listed = list_of(path)
+    if listed is None:
+        return tuple(read_images(path, argument=argument)), None
+    pairs = read_pairs(listed, argument=argument)
+    return tuple(image for image, _ in pairs), tuple(text for _, text in pairs)
 
 
 def _prompts(said: Any, fault: Callable[[str], TaskError]) -> tuple[tuple[str, ...], ...]:

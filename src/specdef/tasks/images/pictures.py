@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,8 @@ def read_pictures(folder: Path, *, argument: str = "path") -> tuple[npt.NDArray[
         TaskError: Pillow is not installed; a class is empty; a file is no picture or is damaged; or pictures differ in
             size or in colour.
     """
-    found: list[npt.NDArray[Any]] = []
+    found: dict[Path, npt.NDArray[Any]] = {}
     labels: list[int] = []
-    first: Path | None = None
     for label, place in enumerate(class_folders(folder)):
         paths = sorted(path for path in place.iterdir() if not path.name.startswith("."))
         if not paths:
@@ -43,18 +43,34 @@ def read_pictures(folder: Path, *, argument: str = "path") -> tuple[npt.NDArray[
                 f"`{argument}` must have a picture of every class; {place} is empty. Fill it, or remove it."
             )
         for path in paths:
-            found.append(_picture(path, argument))
+            found[path] = read_picture(path, argument)
             labels.append(label)
-            first = first or path
-            if found[-1].shape != found[0].shape:
-                raise TaskError(
-                    f"`{argument}` must have pictures of one size, all grey or all in colour; {first} is "
-                    f"{_written(found[0])}, {path} is {_written(found[-1])}. Convert them."
-                )
-    return np.stack(found), np.array(labels, dtype=np.int64)
+    pixels = of_one_form(found, argument)
+    return np.stack(list(pixels.values())), np.array(labels, dtype=np.int64)
 
 
-def _picture(path: Path, argument: str) -> npt.NDArray[Any]:
+def of_one_form(found: Mapping[Path, npt.NDArray[Any]], argument: str) -> Mapping[Path, npt.NDArray[Any]]:
+    """The same pictures, by their files.
+
+    Raises:
+        TaskError: two of them differ in size or in colour.
+    """
+    (first, form), *others = found.items()
+    for path, pixels in others:
+        if pixels.shape != form.shape:
+            raise TaskError(
+                f"`{argument}` must have pictures of one size, all grey or all in colour; {first} is {_written(form)}, "
+                f"{path} is {_written(pixels)}. Convert them."
+            )
+    return found
+
+
+def read_picture(path: Path, argument: str) -> npt.NDArray[Any]:
+    """One picture as [channels, height, width] in bytes.
+
+    Raises:
+        TaskError: Pillow is not installed, or the file is no picture, is damaged, or is of another mode.
+    """
     image_module = _pillow()
     if path.is_dir():
         raise TaskError(

@@ -46,6 +46,13 @@ class Fold(ScalingLock):
 
         return prepare(checkpoint, model, options)
 
+    def reach(self, checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions) -> dict[str, int]:
+        """Pairs, by kind; see `LockKind`."""
+        from specdef.locks.kinds.fold.plan import prepare
+
+        pairs = prepare(checkpoint, model, options).strength["pairs"]
+        return {f"{kind} pairs": number for kind, number in pairs.items()}
+
     def claims_hold(self, strength: Mapping[str, Any]) -> bool:
         """See `LockKind`."""
         from specdef.linalg.exponent import MAX_EXPONENT

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from specdef.checkpoint.layout import is_pipeline
 from specdef.errors import PlanError
 from specdef.locks.base import Check, Evidence, LockFacts, LockKind, ModuleLock, PreparedLock, Sign
 from specdef.locks.kinds.inject.options import InjectOptions
@@ -33,6 +32,10 @@ class Inject(LockKind):
             raise PlanError(f"`rank` must be at least 1; got {options.rank}.")
         if options.num_matrices is not None and options.num_matrices < 1:
             raise PlanError(f"`num_matrices` must be at least 1; got {options.num_matrices}.")
+        if options.share is not None and not 0 < options.share <= 1:
+            raise PlanError(f"`share` must be above 0 and at most 1; got {options.share:g}.")
+        if options.share is not None and options.num_matrices is not None:
+            raise PlanError("`share` must be left out with `num_matrices`, which says how many; got both.")
         if options.basis not in ("svd", "axis"):
             raise PlanError(f"`basis` must be svd or axis; got {options.basis!r}. Use svd for the paper's lock.")
         if options.form not in ("dense", "low_rank"):
@@ -44,22 +47,24 @@ class Inject(LockKind):
         self, checkpoint: Checkpoint, model: ResolvedModel, options: InjectOptions, spool: Path
     ) -> PreparedLock:
         """See `LockKind`."""
-        from specdef.locks.matrices import choose_matrices
-
         if checkpoint.config.get("quantization_config"):
             raise PlanError(
                 "`quantization_config` in config.json must be absent for an inject lock, which needs that entry "
                 f"itself; {checkpoint.folder} has one. Use preset exact."
             )
-        if is_pipeline(checkpoint.folder):
-            raise PlanError(
-                f"`preset` must be exact for a pipeline, whose components have no place for an inject lock's layers; "
-                f"{checkpoint.folder} is one."
-            )
-        names = choose_matrices(model, options, checkpoint.shapes, axes=options.basis == "axis")
+        names = self._names(checkpoint, model, options)
         from specdef.locks.kinds.inject.plan import prepare
 
         return prepare(checkpoint, model, options, names, spool)
+
+    def _names(self, checkpoint: Checkpoint, model: ResolvedModel, options: InjectOptions) -> list[str]:
+        from specdef.locks.matrices import choose_matrices
+
+        return choose_matrices(model, options, checkpoint.shapes, axes=options.basis == "axis", share=options.share)
+
+    def reach(self, checkpoint: Checkpoint, model: ResolvedModel, options: InjectOptions) -> dict[str, int]:
+        """Matrices; see `LockKind`."""
+        return {"matrices": len(self._names(checkpoint, model, options))}
 
     def claims_hold(self, strength: Mapping[str, Any]) -> bool:
         """See `LockKind`."""
@@ -92,8 +97,9 @@ class Inject(LockKind):
     def promise(self, exactness: Mapping[str, Any]) -> str:
         """See `LockKind`."""
         return (
-            f"Its function is the original's {exactness['closeness']}. Load it with transformers after `import "
-            "specdef`; without that import transformers refuses it. Other runtimes do not know its layers."
+            f"Its function is the original's {exactness['closeness']}. Load it with transformers, a pipeline with "
+            "diffusers, after `import specdef`; without that import they refuse it. Other runtimes do not know its "
+            "layers."
         )
 
     def lock_module(self, module: nn.Module, given: Mapping[str, Any]) -> ModuleLock:

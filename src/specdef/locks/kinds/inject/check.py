@@ -78,5 +78,5 @@ def _multiplier(weight: torch.Tensor, tensors: dict[str, torch.Tensor], entry: L
 def load_tensor(checkpoint: Checkpoint, shard: str, tensor: TensorInfo) -> torch.Tensor:
     """A tensor of a checkpoint, of any dtype, as safetensors loads it."""
     with safe_open(checkpoint.folder / shard, "pt") as file:
-        value: torch.Tensor = file.get_tensor(tensor.name)
+        value: torch.Tensor = file.get_tensor(tensor.name.removeprefix(checkpoint.shards[shard].prefix))
     return value

@@ -19,7 +19,8 @@ from specdef.locks.base import ModuleKey, ModuleLock
 from specdef.locks.deformed import Deformed
 from specdef.locks.deformed_conv import DeformedConv2d, refuse_conv
 from specdef.locks.deformed_linear import DeformedLinear, linear_weight
-from specdef.locks.entry import QUANT_METHOD, LayerEntry, quantization_config
+from specdef.locks.entry import LayerEntry, quantization_config
+from specdef.locks.kinds.inject.declared import attach, detach, owners
 
 
 @dataclass(frozen=True)
@@ -117,18 +118,11 @@ def lock_module(
         numbers = (d.weight_error, d.function_error, d.weight.numel(), d.num_extra_parameters)
         layers.append(LockedLayer(path, entry, multiplier, *numbers))
     report = InjectReport(tuple(layers))
-    if hasattr(module, "save_pretrained") and hasattr(module, "config"):
-        _attach(module, report.quantization_config())
+    for owner, prefix in owners(module):
+        own = {x.name.removeprefix(prefix): x.entry for x in layers if x.name.startswith(prefix)}
+        if own:
+            attach(owner, quantization_config(own))
     return ModuleLock(name, ModuleKey(name, {path: child for path, child, _, _ in planned}), report)
-
-
-def _attach(model: Any, config: dict[str, Any]) -> None:
-    """Give a transformers model the configuration that `save_pretrained` writes."""
-    from transformers.quantizers.auto import AutoHfQuantizer
-
-    model.hf_quantizer = AutoHfQuantizer.from_config({**config, "quant_method": QUANT_METHOD}, pre_quantized=True)
-    model.quantization_method = QUANT_METHOD
-    model.config.quantization_config = model.hf_quantizer.quantization_config
 
 
 def unlock_module(module: nn.Module, layers: Mapping[str, nn.Module]) -> None:
@@ -150,14 +144,8 @@ def unlock_module(module: nn.Module, layers: Mapping[str, nn.Module]) -> None:
             )
     for path, layer in layers.items():
         module.set_submodule(path, layer)
-    config = getattr(module, "config", None)
-    for owner, attribute in (
-        (module, "hf_quantizer"),
-        (module, "quantization_method"),
-        (config, "quantization_config"),
-    ):
-        if owner is not None and attribute in vars(owner):
-            delattr(owner, attribute)
+    for owner, _ in owners(module):
+        detach(owner)
 
 
 def _matrix(path: str, child: nn.Module) -> tuple[torch.Tensor, bool]:

@@ -19,8 +19,9 @@ from torch import nn
 from specdef.architectures.resolve import ResolvedModel
 from specdef.checkpoint.edits import NewTensor, ShardEdits, edits_by_shard
 from specdef.checkpoint.header import TensorInfo
+from specdef.checkpoint.layout import library_of
 from specdef.checkpoint.reader import Checkpoint
-from specdef.checkpoint.small_files import changed_index, json_bytes
+from specdef.checkpoint.small_files import changed_configs, changed_index
 from specdef.core.dtypes import LOCKABLE, TORCH_NAMES
 from specdef.errors import PlanError
 from specdef.linalg.compensation import TENSOR_NAMES
@@ -149,11 +150,18 @@ def _spooled(path: Path, name: str) -> NewTensor:
     return NewTensor(dtype, shape, data)
 
 
+def locked_config(checkpoint: Checkpoint, plan: InjectPlan) -> dict[str, Any]:
+    """The configuration with the plan's layers declared in it."""
+    return {
+        **checkpoint.config,
+        "quantization_config": quantization_config({layer.module: layer.entry for layer in plan.layers}),
+    }
+
+
 def changed_files(checkpoint: Checkpoint, plan: InjectPlan, edits: Mapping[str, ShardEdits]) -> dict[str, bytes]:
-    """New contents of config.json and, for a sharded checkpoint, of its index."""
-    config = dict(checkpoint.config)
-    config["quantization_config"] = quantization_config({layer.module: layer.entry for layer in plan.layers})
-    return {"config.json": json_bytes(config), **changed_index(checkpoint, edits)}
+    """New contents of config.json, of a pipeline the U-Net's, and for a sharded checkpoint of its index."""
+    config = locked_config(checkpoint, plan)
+    return {**changed_configs(checkpoint, config), **changed_index(checkpoint, edits)}
 
 
 def describe(plan: InjectPlan) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -196,7 +204,7 @@ def prepare(
         names: weight tensors to lock.
         spool: an existing scratch folder.
     """
-    from specdef.models.loading import found_modules
+    from specdef.models.empty import found_modules
 
     for name, module in found_modules(checkpoint.folder, [name.removesuffix(".weight") for name in names]).items():
         if isinstance(module, nn.Conv2d):
@@ -214,7 +222,7 @@ def prepare(
         blobs=held_originals(checkpoint, [f"{layer.module}.weight" for layer in plan.layers], edits),
         remarks=(
             f"Compensation adds {strength['extra_ratio']:.1%} of the locked matrices' own parameters.",
-            "Runs in transformers after `import specdef` only; without it transformers refuses the folder. A runtime "
-            "that reads weights by name leaves the compensation out and computes nonsense.",
+            f"Runs in {library_of(checkpoint.folder)} after `import specdef` only; without it the folder is refused. A "
+            "runtime that reads weights by name leaves the compensation out and computes nonsense.",
         ),
     )

@@ -1,0 +1,59 @@
+"""Models in memory that say which of their layers are locked, so that the folders they are saved in can be loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from specdef.locks.entry import QUANT_METHOD
+
+ENTRY = "quantization_config"
+
+
+def owners(module: nn.Module) -> Iterator[tuple[Any, str]]:
+    """The models of a module that write configurations of their own, and what stands before their layers' names.
+
+    A model of transformers or diffusers is one; a pipeline holds several.
+    """
+    if _writes_config(module):
+        yield module, ""
+        return
+    for name, child in module.named_children():
+        if _writes_config(child):
+            yield child, f"{name}."
+
+
+def attach(model: Any, entry: dict[str, Any]) -> None:
+    """Give a model the entry that `save_pretrained` writes."""
+    if _of_diffusers(model):
+        from specdef.models.pipeline import declare_layers
+
+        declare_layers(model, entry)
+        return
+    from transformers.quantizers.auto import AutoHfQuantizer
+
+    model.hf_quantizer = AutoHfQuantizer.from_config({**entry, "quant_method": QUANT_METHOD}, pre_quantized=True)
+    model.quantization_method = QUANT_METHOD
+    model.config.quantization_config = model.hf_quantizer.quantization_config
+
+
+def detach(model: Any) -> None:
+    """Take the entry away."""
+    if _of_diffusers(model):
+        from specdef.models.pipeline import declare_nothing
+
+        declare_nothing(model)
+        return
+    for owner, attribute in ((model, "hf_quantizer"), (model, "quantization_method"), (model.config, ENTRY)):
+        if attribute in vars(owner):
+            delattr(owner, attribute)
+
+
+def _writes_config(module: Any) -> bool:
+    return hasattr(module, "save_pretrained") and hasattr(module, "config")
+
+
+def _of_diffusers(model: Any) -> bool:
+    return hasattr(model, "register_to_config")
