@@ -51,10 +51,10 @@ def load(folder: Path, *, dtype: torch.dtype | None = None) -> nn.Module:
     Raises:
         CheckpointError: the config names no class of transformers, or loading fails.
     """
-    model_class = _model_class(folder)
+    chosen = model_class(folder)
     try:
         with quiet():
-            model = model_class.from_pretrained(folder, dtype="auto" if dtype is None else dtype, local_files_only=True)
+            model = chosen.from_pretrained(folder, dtype="auto" if dtype is None else dtype, local_files_only=True)
     except Exception as error:  # whatever a stranger's config makes transformers raise
         raise unusable(folder, error) from error
     return model.eval()  # type: ignore[no-any-return]
@@ -97,16 +97,16 @@ def unusable(folder: Path | str, error: Exception) -> CheckpointError:
     )
 
 
-def _model_class(folder: Path) -> Any:
+def model_class(folder: Path) -> Any:
     import transformers
 
     names = load_json_object(folder / "config.json").get("architectures") or ["AutoModel"]
     name = str(names[0]) if isinstance(names, list) else str(names)
     if name in OWN_CLASSES:
         return getattr(importlib.import_module(OWN_CLASSES[name]), name)
-    model_class = getattr(transformers, name, None)
-    if name == "AutoModel" or (isinstance(model_class, type) and issubclass(model_class, transformers.PreTrainedModel)):
-        return model_class
+    found = getattr(transformers, name, None)
+    if name == "AutoModel" or (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
+        return found
     raise CheckpointError(
         f"`architectures` in {folder / 'config.json'} must name a model class of transformers; got {name!r}. Update it."
     )
@@ -123,8 +123,8 @@ def found_modules(folder: Path, modules: Iterable[str]) -> dict[str, nn.Module]:
     import torch
     from transformers import AutoConfig
 
-    model_class = _model_class(folder)
-    build = model_class.from_config if model_class.__name__ == "AutoModel" else model_class
+    chosen = model_class(folder)
+    build = chosen.from_config if chosen.__name__ == "AutoModel" else chosen
     try:
         with torch.device("meta"):
             model = build(AutoConfig.from_pretrained(folder, local_files_only=True))
