@@ -105,8 +105,12 @@ def architecture_from(written: WrittenMap) -> Architecture:
     Raises:
         ArchitectureError: the data say nothing sensible.
     """
-    if not written.stacks:
-        raise ArchitectureError(f"The map of {written.model_type!r} must name a stack of layers; it names none.")
+    if not written.stacks or not written.kinds or not all(pair.producers for pair in written.pairs):
+        raise ArchitectureError(f"The map of {written.model_type!r} must name layers and ends; it does not. Make it anew.")
+    for pair in written.pairs:
+        for layout in (slot.layout for slot in (*pair.producers, *pair.consumers)):
+            if not pair.consumers or not 0 <= layout.index < len(layout.parts) or pair.degree < 1:
+                raise ArchitectureError(f"The map of {written.model_type!r} must hold sound pairs; it does not. Make it anew.")
     pattern = "|".join(re.escape(stack) for stack in written.stacks)
     known = sorted({rel for rels in written.kinds.values() for rel in rels})
     return Architecture(
@@ -217,8 +221,8 @@ def evaluate(size: str, config: Config, dims: Dims) -> int:
 
 
 def _factor(name: str, config: Config, dims: Dims) -> int:
-    if name.isdigit():
-        return int(name)
+    if name.isdecimal() and 0 < int(name[:9]):
+        return int(name[:9])
     if name == "group":
         return dims.num_heads // dims.num_kv_heads
     value = getattr(dims, name, None) if name in SIZES else config.get(name)
@@ -237,7 +241,7 @@ def _pairs(written: WrittenMap, config: Config, dims: Dims) -> Sequence[Pair]:
             pair.kind,
             tuple(_slot(slot, pair, config) for slot in pair.producers),
             tuple(_slot(slot, pair, config) for slot in pair.consumers),
-            functools.partial(_channels, pair.producers[0].layout, config),
+            functools.partial(channels, pair.producers[0].layout, config),
             per=pair.per,
             degree=pair.degree,
             label=pair.label,
@@ -247,12 +251,14 @@ def _pairs(written: WrittenMap, config: Config, dims: Dims) -> Sequence[Pair]:
     ]
 
 
+def layout_from(layout: WrittenLayout, config: Config) -> Layout:
+    """A written layout as `spec` has it."""
+    return Layout(extent=functools.partial(extent, layout, config), indices=functools.partial(indices, layout, config))
+
+
 def _slot(slot: WrittenSlot, pair: WrittenPair, config: Config) -> Slot:
-    layout = Layout(
-        extent=functools.partial(_extent, slot.layout, config), indices=functools.partial(_indices, slot.layout, config)
-    )
     name = slot.tensor if pair.per == "model" else "{layer}." + slot.tensor
-    return Slot(name, slot.axis, layout, offset=slot.offset)
+    return Slot(name, slot.axis, layout_from(slot.layout, config), offset=slot.offset)
 
 
 def _widths(layout: WrittenLayout, config: Config, dims: Dims) -> tuple[int, list[int], int]:
@@ -263,17 +269,20 @@ def _widths(layout: WrittenLayout, config: Config, dims: Dims) -> tuple[int, lis
     return evaluate(layout.outer, config, dims), widths, repeat
 
 
-def _extent(layout: WrittenLayout, config: Config, dims: Dims) -> int:
+def extent(layout: WrittenLayout, config: Config, dims: Dims) -> int:
+    """Length the axis must have."""
     outer, widths, _ = _widths(layout, config, dims)
     return outer * sum(widths)
 
 
-def _channels(layout: WrittenLayout, config: Config, dims: Dims) -> int:
+def channels(layout: WrittenLayout, config: Config, dims: Dims) -> int:
+    """How many channels it has."""
     outer, widths, repeat = _widths(layout, config, dims)
     return outer * (widths[layout.index] // repeat)
 
 
-def _indices(layout: WrittenLayout, config: Config, dims: Dims, channel: int) -> Sequence[int]:
+def indices(layout: WrittenLayout, config: Config, dims: Dims, channel: int) -> Sequence[int]:
+    """Positions of a channel."""
     outer, widths, repeat = _widths(layout, config, dims)
     run = widths[layout.index] // repeat
     block, position = divmod(channel, run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from specdef.locks.presets import DEFAULT, lock_options
 if TYPE_CHECKING:
     from torch import nn
 
+    from specdef.architectures.written import WrittenMap
     from specdef.checkpoint.blocks import Progress
     from specdef.checkpoint.reader import Checkpoint
     from specdef.locks.base import LockKind, ModuleLock, PreparedLock
@@ -58,6 +60,7 @@ def lock(
     key: Path | str | None = None,
     card: bool = False,
     exclude: Sequence[str] = (),
+    map: str | None = None,
     dry_run: bool = False,
     progress: Callable[[int], None] | None = None,
     **options: Any,
@@ -87,6 +90,7 @@ def lock(
     key: Path | str | None = None,
     card: bool = False,
     exclude: Sequence[str] | str = (),
+    map: str | None = None,
     dry_run: bool = False,
     progress: Callable[[int], None] | None = None,
     **options: Any,
@@ -107,6 +111,8 @@ def lock(
         card: write the lock into README.md too: metadata for the hub and a section; `unlock` restores the original.
         exclude: shell patterns of files to leave out of the locked folder, such as ``*.bin``; `unlock` does not
             restore them.
+        map: ``auto`` finds the pairs of an undeclared family by itself (`map_model`), and compares this model's outputs
+            with the original's before the locked folder is put in its place; the family's declared map when None.
         dry_run: plan and check only, write nothing.
         progress: called with the number of bytes just read.
         **options: ``exact``: channels, pairs, direction, num_layers, runtimes (what it must run in, of
@@ -124,7 +130,13 @@ def lock(
 
     if is_module(model):
         _refuse_files(
-            out=out, key=key, card=card or None, exclude=exclude or None, dry_run=dry_run or None, progress=progress
+            out=out,
+            key=key,
+            card=card or None,
+            exclude=exclude or None,
+            map=map,
+            dry_run=dry_run or None,
+            progress=progress,
         )
         from specdef.locks.in_memory import lock_module
 
@@ -146,6 +158,7 @@ def lock(
         key=None if key is None else Path(key),
         card=card,
         exclude=(exclude,) if isinstance(exclude, str) else exclude,
+        map=map,
         dry_run=dry_run,
         progress=progress,
     )
@@ -170,6 +183,8 @@ def lock_folder(
     key: Path | None = None,
     card: bool = False,
     exclude: Sequence[str] = (),
+    map: str | WrittenMap | None = None,
+    compared: bool = True,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> LockReport:
@@ -183,6 +198,8 @@ def lock_folder(
         key: where the private key goes; `default_key_path` unless given.
         card: write the lock into README.md too.
         exclude: shell patterns of files to leave out.
+        map: ``auto``, an automatic map, or None for the family's declared map.
+        compared: with a `map`, refuse to write a model whose outputs are not the original's.
         dry_run: plan and check only, write nothing that stays.
         progress: called with the number of bytes just read.
 
@@ -190,12 +207,14 @@ def lock_folder(
         SpecdefError: the model, the options, `out` or `key` are not usable; nothing is left behind.
     """
     from specdef.architectures.resolve import resolve
+    from specdef.architectures.written import architecture_from
     from specdef.checkpoint.reader import open_checkpoint
     from specdef.core.folders import refuse_target, scratch_folder
     from specdef.errors import CheckpointError
     from specdef.locks.key import default_key_path, refuse_key_path
     from specdef.locks.manifest import CARD, MANIFEST
 
+    refuse_map(map, kind)
     key = default_key_path(out) if key is None else key
     if not dry_run:
         refuse_target(out, model)
@@ -204,16 +223,23 @@ def lock_folder(
     for name in (MANIFEST, CARD):
         if (model / name).exists():
             raise CheckpointError(f"`model` must be an unlocked model; {model} holds {name}. Unlock it first.")
-    resolved = resolve(checkpoint.config, checkpoint.shapes)
+    written = _automatic(checkpoint) if isinstance(map, str) else map
+    family = None if written is None else architecture_from(written)
+    resolved = resolve(checkpoint.config, checkpoint.shapes, family)
     with ExitStack() as stack:
         spool = Path()
         if kind.spools:
             spool = stack.enter_context(scratch_folder(None if dry_run else out.parent))
         prepared = kind.prepare(checkpoint, resolved, options, spool)
+        if written is not None:
+            prepared = _said_of_map(prepared, written)
         if card:
             prepared = _with_card(checkpoint, kind, prepared)
         if not dry_run:
-            _write(checkpoint, out, key, kind, prepared, progress)
+            check = functools.partial(_refuse_inexact, model, kind=kind, prepared=prepared)
+            _write(
+                checkpoint, out, key, kind, prepared, written, check if written is not None and compared else None, progress
+            )
     p = prepared
     return LockReport(
         out=None if dry_run else out,
@@ -242,15 +268,73 @@ def _with_card(checkpoint: Checkpoint, kind: LockKind, p: PreparedLock) -> Prepa
     return replace(p, changed_files=changed, blobs=blobs)
 
 
+def refuse_map(map: str | WrittenMap | None, kind: LockKind) -> None:
+    """Refuse what no automatic map can do, before anything is read.
+
+    Raises:
+        PlanError: `map` is not ``auto``, or the lock replaces matrices, which an automatic map does not name.
+    """
+    from specdef.locks.scaling_kind import ScalingLock
+
+    if isinstance(map, str) and map != "auto":
+        raise PlanError(f"`map` must be auto, or left out for a declared family; got {map!r}.")
+    if map is not None and not isinstance(kind, ScalingLock):
+        raise PlanError(f"`map` must be left out with lock {kind.name}: it scales no pairs. Use preset exact or ladder.")
+
+
+def _automatic(checkpoint: Checkpoint) -> WrittenMap:
+    from specdef.mapping.automatic import map_checkpoint
+
+    return map_checkpoint(checkpoint).written
+
+
+def _said_of_map(p: PreparedLock, written: WrittenMap) -> PreparedLock:
+    """The same lock, with what its manifest, its cards and whoever locks must know of an automatic map."""
+    said = f"by an automatic map of {written.model_type} ({written.made_by}; {len(written.pairs)} kinds of place)"
+    remark = (
+        f"The pairs were found {said}: `specdef map MODEL` shows them. No person has reviewed them; they hold to the bit "
+        "in a small random model of this configuration, and this model's outputs are compared before it is written."
+    )
+    checked = "the automatic map's pairs hold to the bit in a small random model, and this model's outputs are compared"
+    return replace(
+        p, exactness={**p.exactness, "map": said}, checked=(*p.checked, checked), remarks=(*p.remarks, remark)
+    )
+
+
+def _refuse_inexact(source: Path, folder: Path, kind: LockKind, prepared: PreparedLock) -> None:
+    """Refuse an automatic map that does not hold on the real weights.
+
+    Raises:
+        PlanError: the locked model says something else than the original.
+    """
+    from specdef.models.equivalence import compare
+
+    check = kind.function(compare(source, folder), prepared.exactness)
+    if not check.passed:
+        raise PlanError(
+            f"`map` auto must keep the function; on this model it does not ({check.detail}). `specdef map MODEL` says "
+            "which pairs do; name those with `pairs`."
+        )
+
+
 def _write(
-    checkpoint: Checkpoint, out: Path, key: Path, kind: LockKind, prepared: PreparedLock, progress: Progress | None
+    checkpoint: Checkpoint,
+    out: Path,
+    key: Path,
+    kind: LockKind,
+    prepared: PreparedLock,
+    written: WrittenMap | None,
+    check: Callable[[Path], None] | None,
+    progress: Progress | None,
 ) -> None:
     from specdef.core.atomic import temporary_path, uninterrupted
     from specdef.core.folders import place_folder, unplaced_folder
     from specdef.locks.key import place_key, write_key
 
     with unplaced_folder(out, source=checkpoint.folder) as folder, temporary_path(key) as key_file:
-        write_key(_write_locked(checkpoint, folder, kind, prepared, progress), key_file, key)
+        write_key(_write_locked(checkpoint, folder, kind, prepared, written, progress), key_file, key)
+        if check is not None:
+            check(folder)
         with uninterrupted():
             place_key(key_file, key)
             try:
@@ -261,7 +345,12 @@ def _write(
 
 
 def _write_locked(
-    checkpoint: Checkpoint, folder: Path, kind: LockKind, p: PreparedLock, progress: Progress | None
+    checkpoint: Checkpoint,
+    folder: Path,
+    kind: LockKind,
+    p: PreparedLock,
+    written: WrittenMap | None,
+    progress: Progress | None,
 ) -> Key:
     """Everything that goes into the locked folder; returns the key to it."""
     from specdef import __version__
@@ -291,5 +380,6 @@ def _write_locked(
         checked=("every weight read is finite", *p.checked),
         files=dict(sorted(files.items())),
         tensors={name: digest for d in digests.values() for name, digest in d.tensors.items()},
+        map=written,
     ).write(folder)
     return Key(kind.name, files, originals, p.key_edits, p.blobs)

@@ -60,6 +60,7 @@ class MapReport(Records):
         not_expressible: what the gradients show and no declaration can say -> the reason.
         withheld: pairs of the map that this checkpoint cannot offer -> the reason.
         num_pairs: pairs bound to the checkpoint's tensors.
+        on_model: what the real model said under a lock of the pairs; "" where it was not asked.
     """
 
     written: WrittenMap
@@ -68,6 +69,7 @@ class MapReport(Records):
     not_expressible: Mapping[str, str]
     withheld: Mapping[str, str]
     num_pairs: int
+    on_model: str = ""
 
     @property
     def proposed(self) -> int:
@@ -303,8 +305,3 @@ def _what(pair: WrittenPair) -> str:
 
     place = f"{pair.place}: " if pair.place else ""
     return f"{place}{side(pair.producers)} -> {side(pair.consumers)}"
-
-
-def sizes_of(frame: WrittenMap, config: Mapping[str, Any]) -> Dims:
-    """The sizes of a configuration by the frame's keys."""
-    return read_sizes(frame, _inner(config, frame.text_config))

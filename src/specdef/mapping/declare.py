@@ -17,7 +17,7 @@ from specdef.architectures.written import (
     WrittenMap,
     WrittenPair,
     WrittenSlot,
-    _channels,
+    channels,
     split_layer,
 )
 from specdef.mapping.relations import End, Relation, Sums, find, vector
@@ -92,9 +92,11 @@ class Declarer:
     def _relations(self, names: Sequence[str], used: set[tuple[str, int]], outside: bool = False) -> list[Relation]:
         """Relations between the axes of some tensors: of whole axes first, then of their parts and groups."""
         relations: list[Relation] = []
-        rounds = [self._ends(names, offset=0.0), self._ends(names, offset=1.0)]
+        whole = self._ends(names)
+        offset = [replace(end, offset=1.0) for end in whole if len(self.twin.shapes[end.tensor]) == 1]
+        rounds = [whole, [*whole, *offset]]
         if not outside:
-            rounds.append([*self._ends(names, offset=0.0), *self._views(names)])
+            rounds.append([*whole, *self._views(names)])
         for ends in rounds:
             groups: dict[int, list[End]] = {}
             for end in ends:
@@ -103,12 +105,14 @@ class Declarer:
             for group in groups.values():
                 vectors: dict[End, Tensor] = {end: self._vector(end) for end in group}
                 for relation in find(vectors):
-                    relations.append(relation)
-                    used |= {(end.tensor, end.axis) for end in relation.powers}
+                    read = Counter((end.tensor, end.axis, end.layout) for end in relation.powers)
+                    if max(read.values()) == 1:  # else a shift of two biases, not a scale
+                        relations.append(relation)
+                        used |= {(end.tensor, end.axis) for end in relation.powers}
         return relations
 
     def _channels(self, end: End) -> int:
-        return _channels(end.layout, *self.namer.twin)
+        return channels(end.layout, *self.namer.twin)
 
     def _vector(self, end: End) -> Tensor:
         return vector(end, self.sums, *self.namer.twin)
@@ -119,14 +123,13 @@ class Declarer:
         shape = self.lengths.get(key, ())
         return shape[axis] if axis < len(shape) else -1
 
-    def _ends(self, names: Iterable[str], offset: float) -> list[End]:
-        """Whole axes; with an offset the vectors read so, all else as it is."""
+    def _ends(self, names: Iterable[str]) -> list[End]:
+        """Whole axes."""
         ends = []
         for name in names:
-            shape = self.twin.shapes[name]
-            for axis, length in enumerate(shape):
+            for axis, length in enumerate(self.twin.shapes[name]):
                 layout = self.namer.whole(length, self._real(name, axis)) or WrittenLayout((str(length),))
-                ends.append(End(name, axis, layout, offset if len(shape) == 1 else 0.0))
+                ends.append(End(name, axis, layout))
         return ends
 
     def _views(self, names: Iterable[str]) -> list[End]:
@@ -144,6 +147,10 @@ class Declarer:
         if not all(sides):
             return Refusal(what, "its scale alone changes nothing")
         orders = [min(self.twin.order[e.tensor] for e in side) for side in sides]
+        if orders[0] == orders[1] and not self._feeds(sides[0], sides[1]) and self._feeds(sides[1], sides[0]):
+            orders = [1, 0]
+        elif orders[0] == orders[1] and self._feeds(sides[0], sides[1]):
+            orders = [0, 1]
         producers, consumers = sides if orders[0] < orders[1] else sides[::-1]
         what = " -> ".join(" + ".join(sorted({self._short(e) for e in side})) for side in (producers, consumers))
         powers = [sorted({abs(relation.powers[e]) for e in side}) for side in (producers, consumers)]
@@ -188,6 +195,15 @@ class Declarer:
         if experts != {frozenset()} and (len(experts) > 1 or experts != {frozenset(EXPERT.findall(e.tensor)) for e in consumers}):
             return "its ends lie in different experts"
         return None
+
+    def _feeds(self, makers: Sequence[End], readers: Sequence[End]) -> bool:
+        """Whether one side makes channels and the other reads them: experts of one module are run in one call."""
+
+        def out(end: End) -> int:
+            return 1 if end.tensor in self.twin.transposed else 0
+
+        two = all(len(self.twin.shapes[end.tensor]) == 2 for end in (*makers, *readers))
+        return two and all(e.axis == out(e) for e in makers) and all(e.axis != out(e) for e in readers)
 
     def _short(self, end: End) -> str:
         path = split_layer(end.tensor, self.frame.stacks)

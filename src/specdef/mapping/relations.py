@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from specdef.architectures.spec import Dims
-from specdef.architectures.written import WrittenLayout, _channels, _indices
+from specdef.architectures.written import WrittenLayout, channels, indices
 from specdef.mapping.twin import Twin, in_float64
 
 PASSES = 8
@@ -87,8 +87,8 @@ def vector(end: End, sums: Sums, config: Mapping[str, object], dims: Dims) -> Te
         values = values + end.offset * sums.plain[end.tensor]
     axis = end.axis + 1
     along = torch.movedim(values, axis, 1).flatten(2).sum(2).T if values.ndim > 2 else values.T  # [length, passes]
-    channels = _channels(end.layout, config, dims)
-    positions = torch.tensor([list(_indices(end.layout, config, dims, c)) for c in range(channels)])
+    number = channels(end.layout, config, dims)
+    positions = torch.tensor([list(indices(end.layout, config, dims, c)) for c in range(number)])
     return along[positions].sum(dim=1)
 
 

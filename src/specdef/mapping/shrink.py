@@ -87,6 +87,8 @@ def shrunk(config: Mapping[str, Any], sizes: Sizes) -> dict[str, Any]:
             small[key] = shrunk(value, sizes) if nested else _rotary(key, value, sizes)
         elif isinstance(value, list) and layers and len(value) == layers:
             small[key] = [value[index] for index in kept]
+        elif value is None and KV_HEADS.match(key):
+            small[key] = sizes.heads
         elif not _is_int(value):
             continue
         elif key == "vocab_size":
@@ -96,7 +98,7 @@ def shrunk(config: Mapping[str, Any], sizes: Sizes) -> dict[str, Any]:
         elif LAYERS.match(key):
             small[key] = len(kept) if value == layers else min(value, sizes.layers)
         elif HEADS.match(key):
-            small[key] = sizes.heads
+            small[key] = sizes.heads * (config.get("expand", 1) if key == "num_heads" else 1)
         elif KV_HEADS.match(key):
             small[key] = 1 if value == 1 else sizes.heads if value == heads else sizes.heads // 2
         elif HIDDEN.match(key):

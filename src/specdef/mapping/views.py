@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from specdef.architectures.spec import Dims
-from specdef.architectures.written import SIZES, WrittenLayout, evaluate
+from specdef.architectures.written import SIZES, WrittenLayout, evaluate, extent
 from specdef.errors import ArchitectureError
 from specdef.mapping.shrink import integers
 
@@ -74,10 +74,8 @@ class Namer:
 
     @staticmethod
     def _length(form: WrittenLayout, where: tuple[Mapping[str, Any], Dims]) -> int:
-        from specdef.architectures.written import _extent
-
         try:
-            return _extent(form, *where)
+            return extent(form, *where)
         except ArchitectureError:
             return -1
 
