@@ -1,4 +1,4 @@
-"""A family's map as plain data: what an automatic map is, what a manifest carries, and the declaration it stands for."""
+"""A family's map as plain data: what an automatic map is, what a manifest carries, and the declaration it means."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from specdef.architectures.spec import (
     Architecture,
@@ -106,11 +106,15 @@ def architecture_from(written: WrittenMap) -> Architecture:
         ArchitectureError: the data say nothing sensible.
     """
     if not written.stacks or not written.kinds or not all(pair.producers for pair in written.pairs):
-        raise ArchitectureError(f"The map of {written.model_type!r} must name layers and ends; it does not. Make it anew.")
+        raise ArchitectureError(
+            f"The map of {written.model_type!r} must name layers and ends; it does not. Make it anew."
+        )
     for pair in written.pairs:
         for layout in (slot.layout for slot in (*pair.producers, *pair.consumers)):
             if not pair.consumers or not 0 <= layout.index < len(layout.parts) or pair.degree < 1:
-                raise ArchitectureError(f"The map of {written.model_type!r} must hold sound pairs; it does not. Make it anew.")
+                raise ArchitectureError(
+                    f"The map of {written.model_type!r} must hold sound pairs; it does not. Make it anew."
+                )
     pattern = "|".join(re.escape(stack) for stack in written.stacks)
     known = sorted({rel for rels in written.kinds.values() for rel in rels})
     return Architecture(
@@ -221,7 +225,7 @@ def evaluate(size: str, config: Config, dims: Dims) -> int:
 
 
 def _factor(name: str, config: Config, dims: Dims) -> int:
-    if name.isdecimal() and 0 < int(name[:9]):
+    if name.isdecimal() and int(name[:9]) > 0:
         return int(name[:9])
     if name == "group":
         return dims.num_heads // dims.num_kv_heads
@@ -283,7 +287,7 @@ def channels(layout: WrittenLayout, config: Config, dims: Dims) -> int:
 
 def indices(layout: WrittenLayout, config: Config, dims: Dims, channel: int) -> Sequence[int]:
     """Positions of a channel."""
-    outer, widths, repeat = _widths(layout, config, dims)
+    _, widths, repeat = _widths(layout, config, dims)
     run = widths[layout.index] // repeat
     block, position = divmod(channel, run)
     first = block * sum(widths) + sum(widths[: layout.index]) + position

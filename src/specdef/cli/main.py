@@ -11,7 +11,22 @@ from typing import Annotated, Any
 
 import typer
 
-from specdef.cli import analysis, attack, certify, defend, inspect, lock, map, model, publish, report, run, runs, sign, undo
+from specdef.cli import (
+    analysis,
+    attack,
+    certify,
+    defend,
+    inspect,
+    lock,
+    map,
+    model,
+    publish,
+    report,
+    run,
+    runs,
+    sign,
+    undo,
+)
 from specdef.cli.kinds import ListingCommand
 from specdef.cli.render import err_console, say_error
 from specdef.core.atomic import remove_unfinished

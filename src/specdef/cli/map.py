@@ -44,8 +44,10 @@ def _print_map(report: MapReport, write: Path | None) -> None:
         word = words.get(row["verdict"], f"[yellow]{row['verdict'].replace('_', ' ').capitalize()}[/yellow]")
         kind = f"{row['kind']} " if row["kind"] else ""
         out_console.print(f"{word} {safe(kind + row['what'])}: {safe(row['reason'])}", soft_wrap=True)
-    say(f"Proposed {report.proposed}, kept {len(report.kept)}, refused {len(report.refused)}; found and not expressible "
-        f"{len(report.not_expressible)}.")
+    say(
+        f"Proposed {report.proposed}, kept {len(report.kept)}, refused {len(report.refused)}; found and not "
+        f"expressible {len(report.not_expressible)}."
+    )
     if report.on_model:
         say(f"On the model itself: {report.on_model}.")
     if write is not None:

@@ -213,6 +213,8 @@ def lock_folder(
     from specdef.errors import CheckpointError
     from specdef.locks.key import default_key_path, refuse_key_path
     from specdef.locks.manifest import CARD, MANIFEST
+    from specdef.locks.with_map import refuse_inexact, refuse_map, said_of_map
+    from specdef.mapping.automatic import map_checkpoint
 
     refuse_map(map, kind)
     key = default_key_path(out) if key is None else key
@@ -223,7 +225,7 @@ def lock_folder(
     for name in (MANIFEST, CARD):
         if (model / name).exists():
             raise CheckpointError(f"`model` must be an unlocked model; {model} holds {name}. Unlock it first.")
-    written = _automatic(checkpoint) if isinstance(map, str) else map
+    written = map_checkpoint(checkpoint).written if isinstance(map, str) else map
     family = None if written is None else architecture_from(written)
     resolved = resolve(checkpoint.config, checkpoint.shapes, family)
     with ExitStack() as stack:
@@ -232,13 +234,20 @@ def lock_folder(
             spool = stack.enter_context(scratch_folder(None if dry_run else out.parent))
         prepared = kind.prepare(checkpoint, resolved, options, spool)
         if written is not None:
-            prepared = _said_of_map(prepared, written)
+            prepared = said_of_map(prepared, written)
         if card:
             prepared = _with_card(checkpoint, kind, prepared)
         if not dry_run:
-            check = functools.partial(_refuse_inexact, model, kind=kind, prepared=prepared)
+            check = functools.partial(refuse_inexact, model, kind=kind, prepared=prepared)
             _write(
-                checkpoint, out, key, kind, prepared, written, check if written is not None and compared else None, progress
+                checkpoint,
+                out,
+                key,
+                kind,
+                prepared,
+                written,
+                check if written is not None and compared else None,
+                progress,
             )
     p = prepared
     return LockReport(
@@ -266,55 +275,6 @@ def _with_card(checkpoint: Checkpoint, kind: LockKind, p: PreparedLock) -> Prepa
     changed = {**p.changed_files, README: hub_card(original, kind, p.strength, p.exactness, base, library=library)}
     blobs = p.blobs if original is None else {**p.blobs, f"file:{README}": original}
     return replace(p, changed_files=changed, blobs=blobs)
-
-
-def refuse_map(map: str | WrittenMap | None, kind: LockKind) -> None:
-    """Refuse what no automatic map can do, before anything is read.
-
-    Raises:
-        PlanError: `map` is not ``auto``, or the lock replaces matrices, which an automatic map does not name.
-    """
-    from specdef.locks.scaling_kind import ScalingLock
-
-    if isinstance(map, str) and map != "auto":
-        raise PlanError(f"`map` must be auto, or left out for a declared family; got {map!r}.")
-    if map is not None and not isinstance(kind, ScalingLock):
-        raise PlanError(f"`map` must be left out with lock {kind.name}: it scales no pairs. Use preset exact or ladder.")
-
-
-def _automatic(checkpoint: Checkpoint) -> WrittenMap:
-    from specdef.mapping.automatic import map_checkpoint
-
-    return map_checkpoint(checkpoint).written
-
-
-def _said_of_map(p: PreparedLock, written: WrittenMap) -> PreparedLock:
-    """The same lock, with what its manifest, its cards and whoever locks must know of an automatic map."""
-    said = f"by an automatic map of {written.model_type} ({written.made_by}; {len(written.pairs)} kinds of place)"
-    remark = (
-        f"The pairs were found {said}: `specdef map MODEL` shows them. No person has reviewed them; they hold to the bit "
-        "in a small random model of this configuration, and this model's outputs are compared before it is written."
-    )
-    checked = "the automatic map's pairs hold to the bit in a small random model, and this model's outputs are compared"
-    return replace(
-        p, exactness={**p.exactness, "map": said}, checked=(*p.checked, checked), remarks=(*p.remarks, remark)
-    )
-
-
-def _refuse_inexact(source: Path, folder: Path, kind: LockKind, prepared: PreparedLock) -> None:
-    """Refuse an automatic map that does not hold on the real weights.
-
-    Raises:
-        PlanError: the locked model says something else than the original.
-    """
-    from specdef.models.equivalence import compare
-
-    check = kind.function(compare(source, folder), prepared.exactness)
-    if not check.passed:
-        raise PlanError(
-            f"`map` auto must keep the function; on this model it does not ({check.detail}). `specdef map MODEL` says "
-            "which pairs do; name those with `pairs`."
-        )
 
 
 def _write(

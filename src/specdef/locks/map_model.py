@@ -29,8 +29,8 @@ def map_model(model: Path | str, *, write: Path | str | None = None, on_model: b
     Args:
         model: a model folder, a hub id or ``smollm2-135m``.
         write: a Python file to create: the family's declaration, for a person to review.
-        on_model: also lock a copy of the model, every pair by its first exact channel, and compare the outputs; pairs of
-            a kind that changes them are refused. The copy is removed.
+        on_model: also lock a copy of the model, every pair by its first exact channel, and compare the outputs; pairs
+            of a kind that changes them are refused. The copy is removed.
 
     Returns:
         What was proposed, kept, refused and why.

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specdef.architectures.resolve import ResolvedPair, resolve
-from specdef.architectures.spec import Dims
 from specdef.architectures.written import (
     EXPERT,
     Shapes,
@@ -36,6 +35,7 @@ ALIASES = {
     "num_experts": ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"),
 }
 """Size of `Dims` -> keys that configurations call it by."""
+_DECLARE = "Declare the family's pairs (CONTRIBUTING.md, 'Adding a family')."
 LAYERS = (2, 4, 8)
 """Layers of the twin, tried in turn until every kind of layer of the real model is among them."""
 
@@ -138,7 +138,7 @@ def automatic_map(config: Any, raw: Mapping[str, Any], shapes: Shapes, model_cla
     namer = Namer((small, read_sizes(frame, small)), (real, read_sizes(frame, real)))
     candidates, told = Declarer(twin, measure(twin), frame, lengths, namer).pairs()
     frame = replace(frame, defaults=_defaults(frame, candidates, real, _inner(raw, frame.text_config)))
-    outcomes, order = _proved(twin, frame, candidates)
+    outcomes = _proved(twin, frame, candidates)
     kept = [pair for pair in candidates if outcomes[_what(pair)].kept]
     refused = {_what(p): outcomes[_what(p)].said for p in candidates if not outcomes[_what(p)].kept}
     not_expressible = {one.what: one.reason for one in told}
@@ -147,14 +147,14 @@ def automatic_map(config: Any, raw: Mapping[str, Any], shapes: Shapes, model_cla
     )
     if not kept:
         raise ArchitectureError(
-            f"`map` auto must find a pair that holds to the bit in a small model of {config.model_type!r}; it finds none "
-            f"({_some({**refused, **not_expressible})}). Declare the family's pairs (CONTRIBUTING.md, 'Adding a family')."
+            f"`map` auto must find a pair that holds to the bit in a small model of {config.model_type!r}; it finds "
+            f"none ({_some({**refused, **not_expressible})}). {_DECLARE}"
         )
     bound = resolve(raw, shapes, architecture_from(written))
     if not bound.pairs:
         raise ArchitectureError(
-            f"`map` auto must leave a pair for this checkpoint; it leaves none ({_some({e.what: e.reason for e in bound.withheld})})."
-            " Declare the family's pairs (CONTRIBUTING.md, 'Adding a family')."
+            "`map` auto must leave a pair for this checkpoint; it leaves none "
+            f"({_some({one.what: one.reason for one in bound.withheld})}). {_DECLARE}"
         )
     return MapReport(
         written=written,
@@ -211,14 +211,14 @@ def frame_of(twin: Twin) -> WrittenMap:
     stacks = [stack for stack in stacks if not re.search(r"\.[0-9]+(\.|$)", stack)]
     if not stacks:
         raise ArchitectureError(
-            f"`map` auto must find layers by number in the tensors' names of {twin.config['model_type']!r}; it finds none. "
-            "Declare the family's pairs (CONTRIBUTING.md, 'Adding a family')."
+            f"`map` auto must find layers by number in the tensors' names of {twin.config['model_type']!r}; it finds "
+            f"none. {_DECLARE}"
         )
     layers: dict[str, set[str]] = {}
     for name in names:
-        path = split_layer(name, stacks)
-        if path is not None:
-            layers.setdefault(path[0], set()).add(path[1])
+        split = split_layer(name, stacks)
+        if split is not None:
+            layers.setdefault(split[0], set()).add(split[1])
     kinds: dict[tuple[str, ...], str] = {}
     for path, rels in layers.items():
         stack = path.rpartition(".")[0].rpartition(".")[2]
@@ -274,14 +274,12 @@ def bind(twin: Twin, frame: WrittenMap, pairs: Sequence[WrittenPair]) -> tuple[R
     return resolve(twin.config, twin.shapes, architecture_from(own)).pairs
 
 
-def _proved(
-    twin: Twin, frame: WrittenMap, pairs: Sequence[WrittenPair]
-) -> tuple[dict[str, Outcome], tuple[ResolvedPair, ...]]:
+def _proved(twin: Twin, frame: WrittenMap, pairs: Sequence[WrittenPair]) -> dict[str, Outcome]:
     """Every pair by itself in all layers at once; then all that hold, at once."""
     from specdef.mapping.proof import Outcome, prove
 
     if not pairs:
-        return {}, ()
+        return {}
     sets: dict[str, Sequence[ResolvedPair]] = {}
     outcomes: dict[str, Outcome] = {}
     for pair in pairs:
@@ -294,13 +292,17 @@ def _proved(
     held = [pair for what, bound in sets.items() if outcomes[what].kept for pair in bound]
     together = prove(twin, {"all": held})["all"] if held else Outcome({})
     if held and not together.kept:
-        outcomes = {what: replace(o, exact={}, said=f"all pairs at once: {together.said}") for what, o in outcomes.items()}
-    return outcomes, tuple(held)
+        outcomes = {
+            what: replace(o, exact={}, said=f"all pairs at once: {together.said}") for what, o in outcomes.items()
+        }
+    return outcomes
 
 
 def _what(pair: WrittenPair) -> str:
     def side(slots: Sequence[Any]) -> str:
-        names = dict.fromkeys(EXPERT.sub("*", s.tensor).removesuffix(".weight") + (" (1 + w)" if s.offset else "") for s in slots)
+        names = dict.fromkeys(
+            EXPERT.sub("*", s.tensor).removesuffix(".weight") + (" (1 + w)" if s.offset else "") for s in slots
+        )
         return " + ".join(names)
 
     place = f"{pair.place}: " if pair.place else ""

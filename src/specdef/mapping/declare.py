@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from torch import Tensor
 
 from specdef.architectures.spec import PairKind
 from specdef.architectures.written import (
     EXPERT,
-    Shapes,
     WrittenLayout,
     WrittenMap,
     WrittenPair,
@@ -80,13 +78,18 @@ class Declarer:
                 else:
                     said[Refusal(_what(pair), f"holds in {count} of {len(members)} layers of this kind")] = None
             refused += said
-        for relation in self._relations([n for n in self.twin.ids], used, outside=True):
+        for relation in self._relations(list(self.twin.ids), used, outside=True):
             pair = self._pair(relation, "")
             (refused if isinstance(pair, Refusal) else found).append(pair)  # type: ignore[arg-type]
         return _labelled(found), list(dict.fromkeys(refused))
 
     def _kind(self, path: str) -> str:
-        held = {rel for name in self.twin.shapes if (p := split_layer(name, self.frame.stacks)) and p[0] == path for rel in (p[1],)}
+        held = {
+            rel
+            for name in self.twin.shapes
+            if (p := split_layer(name, self.frame.stacks)) and p[0] == path
+            for rel in (p[1],)
+        }
         return next(kind for kind, rels in self.frame.kinds.items() if set(rels) == held)
 
     def _relations(self, names: Sequence[str], used: set[tuple[str, int]], outside: bool = False) -> list[Relation]:
@@ -157,7 +160,10 @@ class Declarer:
         reason = self._refusal(producers, consumers, powers, orders)
         if reason is not None:
             return Refusal(what, reason)
-        slots = [sorted({self._slot(e) for e in side}, key=lambda s: (s.tensor.endswith("bias"), s.tensor, s.axis)) for side in (producers, consumers)]
+        slots = [
+            sorted({self._slot(e) for e in side}, key=lambda s: (s.tensor.endswith("bias"), s.tensor, s.axis))
+            for side in (producers, consumers)
+        ]
         outside = split_layer(producers[0].tensor, self.frame.stacks) is None
         single = "{expert}" in slots[0][0].tensor
         return WrittenPair(
@@ -169,7 +175,9 @@ class Declarer:
             place=kind if len(self.frame.kinds) > 1 and not outside else "",
         )
 
-    def _refusal(self, producers: Sequence[End], consumers: Sequence[End], powers: Sequence[Sequence[int]], orders: Sequence[int]) -> str | None:
+    def _refusal(
+        self, producers: Sequence[End], consumers: Sequence[End], powers: Sequence[Sequence[int]], orders: Sequence[int]
+    ) -> str | None:
         """Why a relation cannot be declared."""
         ends = [*producers, *consumers]
         layers = {None if p is None else p[0] for e in ends for p in (split_layer(e.tensor, self.frame.stacks),)}
@@ -192,7 +200,9 @@ class Declarer:
             if all(part.isdigit() for part in end.layout.parts) and real != self.twin.shapes[end.tensor][end.axis]:
                 return f"the width of {self._short(end)} has no name in config.json"
         experts = {frozenset(EXPERT.findall(e.tensor)) for e in producers}
-        if experts != {frozenset()} and (len(experts) > 1 or experts != {frozenset(EXPERT.findall(e.tensor)) for e in consumers}):
+        if experts != {frozenset()} and (
+            len(experts) > 1 or experts != {frozenset(EXPERT.findall(e.tensor)) for e in consumers}
+        ):
             return "its ends lie in different experts"
         return None
 
@@ -235,7 +245,9 @@ class Declarer:
 
 
 def _what(pair: WrittenPair) -> str:
-    return " -> ".join(" + ".join(slot.tensor.removesuffix(".weight") for slot in side) for side in (pair.producers, pair.consumers))
+    return " -> ".join(
+        " + ".join(slot.tensor.removesuffix(".weight") for slot in side) for side in (pair.producers, pair.consumers)
+    )
 
 
 def _labelled(pairs: Sequence[WrittenPair]) -> list[WrittenPair]:

@@ -1,9 +1,9 @@
 """Which slices of a model can be scaled against each other, from sums of weight times gradient.
 
 If scaling slice P[c] by a and C[c] by a^-d leaves the function alone, the derivative of any loss L by a is nought at
-a = 1, so sum(P[c] * dL/dP[c]) = d * sum(C[c] * dL/dC[c]). Every axis of every tensor gives a vector of such sums, channel
-by channel and loss by loss; a set of axes that scale against each other is a linear relation between their vectors with
-small whole numbers as coefficients.
+a = 1, so sum(P[c] * dL/dP[c]) = d * sum(C[c] * dL/dC[c]). Every axis of every tensor gives a vector of such sums,
+channel by channel and loss by loss; a set of axes that scale against each other is a linear relation between their
+vectors with small whole numbers as coefficients.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def measure(twin: Twin) -> Sums:
         with in_float64():
             said = twin.outputs(seed)
             weights = torch.randn(said.shape, generator=torch.Generator().manual_seed(seed), dtype=said.dtype)
-            (weights * said).sum().backward()  # type: ignore[no-untyped-call]
+            (weights * said).sum().backward()
         found.append(twin.gradients())
     twin.model.zero_grad(set_to_none=True)
     gradients = torch.stack(found)
@@ -111,9 +111,7 @@ def find(vectors: Mapping[End, Tensor]) -> list[Relation]:
     null = left[:, singular < NOUGHT].T  # [relations, ends]
     if not len(null):
         return []
-    return [
-        relation for row in _reduced(null / norms) if (relation := _whole_numbers(row, norms, ends)) is not None
-    ]
+    return [relation for row in _reduced(null / norms) if (relation := _whole_numbers(row, norms, ends)) is not None]
 
 
 def _reduced(rows: Tensor) -> Tensor:

@@ -15,9 +15,15 @@ KV_HEADS = re.compile(r"(num_key_value_heads|num_kv_heads|n_kv_heads|num_(encode
 HIDDEN = re.compile(r"(hidden_size|n_embd|d_model|embed_dim|dim|model_dim)$")
 EXPERTS = re.compile(r"(num_(local_)?experts|n_routed_experts|moe_num_experts|num_routed_experts)$")
 PER_TOKEN = re.compile(r"(num_experts_per_tok(en)?|moe_k|moe_topk|top_k_experts|num_selected_experts)$")
-ONE = re.compile(r"(n_group|topk_group|num_expert_groups?|n_shared_experts|first_k_dense_replace|moe_layer_start_index)$")
-LENGTHS = re.compile(r"(max_.*position.*|n_positions|max_.*len(gth)?|n_ctx|max_seq.*|context_length|.*target_positions)$")
-WINDOWS = re.compile(r"(sliding_window|.*local_attention|attention_window|attention_chunk_size|window_size|chunk_size)$")
+ONE = re.compile(
+    r"(n_group|topk_group|num_expert_groups?|n_shared_experts|first_k_dense_replace|moe_layer_start_index)$"
+)
+LENGTHS = re.compile(
+    r"(max_.*position.*|n_positions|max_.*len(gth)?|n_ctx|max_seq.*|context_length|.*target_positions)$"
+)
+WINDOWS = re.compile(
+    r"(sliding_window|.*local_attention|attention_window|attention_chunk_size|window_size|chunk_size)$"
+)
 INNER = re.compile(r".*(intermediate|ffn|inner|d_ff|mlp_dim|mlp_hidden|feed_forward|expert_dim|d_inner).*")
 TOKEN = re.compile(r".*_token_id$|.*_token_index$|.*_token$")
 VOCAB = 96

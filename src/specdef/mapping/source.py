@@ -37,7 +37,9 @@ def family_source(written: WrittenMap) -> str:
     layouts = {slot.layout for pair in written.pairs for slot in (*pair.producers, *pair.consumers)}
     others = sorted((layout for layout in layouts if layout not in NAMED), key=repr)
     called = {**NAMED, **{layout: f"layout_{number}" for number, layout in enumerate(others)}}
-    return _header(written, layouts, bool(others)) + _frame(written) + _pairs(written, called, others) + _family(written)
+    return (
+        _header(written, layouts, bool(others)) + _frame(written) + _pairs(written, called, others) + _family(written)
+    )
 
 
 def _header(written: WrittenMap, layouts: Iterable[WrittenLayout], own: bool) -> str:
@@ -53,7 +55,9 @@ def _header(written: WrittenMap, layouts: Iterable[WrittenLayout], own: bool) ->
 
 
 def _frame(written: WrittenMap) -> str:
-    kinds = "".join(f"        {_q(kind)}: (\n{_lines(map(_q, rels), 12)}        ),\n" for kind, rels in written.kinds.items())
+    kinds = "".join(
+        f"        {_q(kind)}: (\n{_lines(map(_q, rels), 12)}        ),\n" for kind, rels in written.kinds.items()
+    )
     return (
         f"FRAME = WrittenMap(\n    model_type={_q(written.model_type)},\n    stacks={_tuple(written.stacks)},\n"
         f"    kinds={{\n{kinds}    }},\n    keys={_mapping(written.keys)},\n    pairs=(),\n)\n"
@@ -74,7 +78,7 @@ def _family(written: WrittenMap) -> str:
         f"model_types=({_q(written.model_type)},)",
         'prefixes=("",)',
         'layer_stem="{layer}."',
-        f'layer_pattern=r"(?:{pattern})\.[0-9]{{1,6}}"',
+        rf'layer_pattern=r"(?:{pattern})\.[0-9]{{1,6}}"',
         "pairs=_pairs",
         "places=functools.partial(places, FRAME)",
         "linears={}",

@@ -98,6 +98,11 @@ def unusable(folder: Path | str, error: Exception) -> CheckpointError:
 
 
 def model_class(folder: Path) -> Any:
+    """The class of transformers that a folder's config.json names, or ``AutoModel``.
+
+    Raises:
+        CheckpointError: it names another.
+    """
     import transformers
 
     names = load_json_object(folder / "config.json").get("architectures") or ["AutoModel"]
