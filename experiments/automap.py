@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,14 @@ from specdef.core.strict_json import read_json
 from specdef.errors import SpecdefError
 from specdef.locks.lock import lock_folder
 from specdef.locks.presets import lock_options
-from specdef.mapping.shrink import Sizes
+from specdef.mapping.shrink import TWINS
 from specdef.mapping.twin import build_twin
 from specdef.models.equivalence import compare
 from specdef.models.loading import quiet, reason
 
-SECONDS = 90
+SECONDS = 40
 """Most time for one model type; beyond it the row says so."""
-CHECKPOINTS = tuple(
-    Sizes(layers=3, heads=6, inner=60, own_head_dim=own, rope=rope)
-    for own, rope in ((True, False), (False, False), (True, True), (False, True))
-)
+CHECKPOINTS = tuple(replace(sizes, layers=3, heads=6, inner=60) for sizes in TWINS)
 """Sizes of the checkpoint: none of them is the twin's."""
 DECLARED, AUTOMATIC, REFUSED, NOT_BUILT = "declared", "automatic", "refused", "not built"
 
@@ -55,7 +53,7 @@ def model_types() -> dict[str, str]:
     ):
         for model_type in types:
             found.setdefault(model_type, name)
-    return dict(sorted(found.items()))
+    return dict(sorted(found.items(), key=lambda entry: (_kind(entry[1]), entry[0])))
 
 
 def run(name: str) -> Path:

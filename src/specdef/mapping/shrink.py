@@ -12,7 +12,7 @@ LAYERS = re.compile(
 )
 HEADS = re.compile(r"(n_heads?|num_(attention_)?heads|(encoder|decoder)_attention_heads|num_(encoder|decoder)_heads)$")
 KV_HEADS = re.compile(r"(num_key_value_heads|num_kv_heads|n_kv_heads|num_(encoder|decoder)_key_value_heads)$")
-HIDDEN = re.compile(r"(hidden_size|n_embd|d_model|embed_dim|dim|model_dim)$")
+HIDDEN = re.compile(r"(hidden_size|n_embd|d_model|embed_dim|emb_dim|dim|model_dim)$")
 EXPERTS = re.compile(r"(num_(local_)?experts|n_routed_experts|moe_num_experts|num_routed_experts)$")
 PER_TOKEN = re.compile(r"(num_experts_per_tok(en)?|moe_k|moe_topk|top_k_experts|num_selected_experts)$")
 ONE = re.compile(
@@ -25,6 +25,9 @@ WINDOWS = re.compile(
     r"(sliding_window|.*local_attention|attention_window|attention_chunk_size|window_size|chunk_size)$"
 )
 INNER = re.compile(r".*(intermediate|ffn|inner|d_ff|mlp_dim|mlp_hidden|feed_forward|expert_dim|d_inner).*")
+BESIDE = re.compile(r"(embedding_size|intra_bottleneck_size|true_hidden_size)$")
+VOCABULARY = re.compile(r"((.*_)?vocab_size|n_words|vocab_size_.*)$")
+NOT_KEPT = ("quantization_config", "_name_or_path", "architectures", "out_features", "out_indices", "stage_names")
 TOKEN = re.compile(r".*_token_id$|.*_token_index$|.*_token$")
 VOCAB = 96
 FIXED = {
@@ -53,6 +56,7 @@ class Sizes:
         own_head_dim: `head_dim` is set where the configuration has such a key, so that the hidden size differs from
             the heads' together.
         inner: width of the first MLP; further widths follow in steps of four.
+        filled: give a size to what the configuration leaves open, where the class does not.
         rope: leave out rotary scaling, whose lists of factors fit one width of head only.
     """
 
@@ -62,6 +66,7 @@ class Sizes:
     own_head_dim: bool = True
     inner: int = 44
     rope: bool = False
+    filled: bool = False
 
     @property
     def hidden(self) -> int:
@@ -69,7 +74,13 @@ class Sizes:
         return self.heads * self.head_dim
 
 
-TWINS = (Sizes(), Sizes(own_head_dim=False), Sizes(rope=True), Sizes(own_head_dim=False, rope=True))
+TWINS = (
+    Sizes(),
+    Sizes(own_head_dim=False),
+    Sizes(rope=True),
+    Sizes(own_head_dim=False, rope=True),
+    Sizes(own_head_dim=False, filled=True),
+)
 """Tried in turn, until one can be built."""
 
 
@@ -80,7 +91,7 @@ def shrunk(config: Mapping[str, Any], sizes: Sizes) -> dict[str, Any]:
         config: every entry, defaults included.
         sizes: to shrink to.
     """
-    small = {key: value for key, value in config.items() if key not in ("quantization_config", "_name_or_path")}
+    small = {key: value for key, value in config.items() if key not in NOT_KEPT}
     layers = next((value for key, value in config.items() if LAYERS.match(key) and _is_int(value)), None)
     heads = next((value for key, value in config.items() if HEADS.match(key) and _is_int(value)), None)
     hidden = next((value for key, value in config.items() if HIDDEN.match(key) and _is_int(value)), None)
@@ -88,16 +99,22 @@ def shrunk(config: Mapping[str, Any], sizes: Sizes) -> dict[str, Any]:
     given: dict[int, int] = {}
     kept = _layers_kept(config, layers, sizes.layers) if layers else []
     for key, value in config.items():
-        if isinstance(value, Mapping):
+        if key in NOT_KEPT:
+            continue
+        if isinstance(value, Mapping) and value and all(str(name).isdecimal() for name in value):
+            small[key] = {kept.index(int(name)): entry for name, entry in value.items() if int(name) in kept}
+        elif isinstance(value, Mapping):
             nested = "model_type" in value or key.endswith("_config")
             small[key] = shrunk(value, sizes) if nested else _rotary(key, value, sizes)
         elif isinstance(value, list) and layers and len(value) == layers:
             small[key] = [value[index] for index in kept]
         elif value is None and KV_HEADS.match(key):
             small[key] = sizes.heads
+        elif value is None and sizes.filled:
+            small[key] = _filled(key, sizes)
         elif not _is_int(value):
             continue
-        elif key == "vocab_size":
+        elif VOCABULARY.match(key):
             small[key] = VOCAB
         elif TOKEN.match(key):
             small[key] = value % VOCAB if value >= 0 else value
@@ -109,6 +126,12 @@ def shrunk(config: Mapping[str, Any], sizes: Sizes) -> dict[str, Any]:
             small[key] = 1 if value == 1 else sizes.heads if value == heads else sizes.heads // 2
         elif HIDDEN.match(key):
             small[key] = sizes.hidden if value == hidden or value > 64 else value
+        elif key == "mamba_n_heads":
+            small[key] = sizes.heads * config.get("mamba_expand", 1)
+        elif key in ("mamba_d_head", "d_head"):
+            small[key] = sizes.head_dim
+        elif BESIDE.match(key):
+            small[key] = sizes.hidden if value == hidden else sizes.hidden // 2
         elif key == "head_dim":
             own = sizes.head_dim + (2 if sizes.own_head_dim else 0)
             small[key] = FIXED["qk_rope_head_dim"] if "qk_rope_head_dim" in config else own
@@ -130,6 +153,17 @@ def shrunk(config: Mapping[str, Any], sizes: Sizes) -> dict[str, Any]:
             given.setdefault(value, inner + 4 * len(given))
             small[key] = given[value]
     return small
+
+
+def _filled(key: str, sizes: Sizes) -> int | None:
+    """A size for what a configuration leaves open."""
+    if VOCABULARY.match(key):
+        return VOCAB
+    if EXPERTS.match(key):
+        return 4
+    if PER_TOKEN.match(key):
+        return 2
+    return sizes.head_dim if key == "head_dim" else None
 
 
 def _is_int(value: object) -> bool:

@@ -18,7 +18,7 @@ from specdef.errors import ArchitectureError
 from specdef.mapping.shrink import TWINS, VOCAB, Sizes, shrunk
 from specdef.models.loading import quiet, reason
 
-MAX_WEIGHTS = 4_000_000
+MAX_WEIGHTS = 8_000_000
 """A twin that cannot be made smaller is not worked on."""
 
 
@@ -125,6 +125,7 @@ def construct(config: Any, model_class: Any) -> Any:
     for part in (own, *(value for value in vars(own).values() if hasattr(value, "model_type"))):
         part._experts_implementation = "eager"  # the grouped product knows no float64
         part.use_cache = False
+    own.architectures = own.architectures or []
     return build(own)
 
 
