@@ -256,8 +256,13 @@ def _pairs(written: WrittenMap, config: Config, dims: Dims) -> Sequence[Pair]:
 
 
 def layout_from(layout: WrittenLayout, config: Config) -> Layout:
-    """A written layout as `spec` has it."""
-    return Layout(extent=functools.partial(extent, layout, config), indices=functools.partial(indices, layout, config))
+    """A written layout as `spec` has it; its positions are counted once for each set of sizes."""
+
+    @functools.lru_cache(maxsize=8)
+    def all_indices(dims: Dims) -> list[Sequence[int]]:
+        return positions(layout, config, dims)
+
+    return Layout(extent=functools.partial(extent, layout, config), indices=lambda dims, c: all_indices(dims)[c])
 
 
 def _slot(slot: WrittenSlot, pair: WrittenPair, config: Config) -> Slot:
@@ -285,10 +290,16 @@ def channels(layout: WrittenLayout, config: Config, dims: Dims) -> int:
     return outer * (widths[layout.index] // repeat)
 
 
-def indices(layout: WrittenLayout, config: Config, dims: Dims, channel: int) -> Sequence[int]:
-    """Positions of a channel."""
-    _, widths, repeat = _widths(layout, config, dims)
-    run = widths[layout.index] // repeat
-    block, position = divmod(channel, run)
-    first = block * sum(widths) + sum(widths[: layout.index]) + position
-    return range(first, first + repeat * run, run)
+def positions(layout: WrittenLayout, config: Config, dims: Dims) -> list[Sequence[int]]:
+    """Channel -> its positions on the axis.
+
+    Example:
+        >>> dims = Dims(hidden=8, num_layers=1, num_heads=4, num_kv_heads=2, head_dim=2, intermediate=16)
+        >>> groups = WrittenLayout(("head_dim",), outer="num_kv_heads", repeat="group")
+        >>> [list(found) for found in positions(groups, {}, dims)]
+        [[0, 2], [1, 3], [4, 6], [5, 7]]
+    """
+    outer, widths, repeat = _widths(layout, config, dims)
+    run, start = widths[layout.index] // repeat, sum(widths[: layout.index])
+    firsts = (block * sum(widths) + start + position for block in range(outer) for position in range(run))
+    return [range(first, first + repeat * run, run) for first in firsts]

@@ -47,6 +47,7 @@ def lock(
     from specdef.defences.options import parse_pairs
     from specdef.locks.lock import lock as lock_model
     from specdef.locks.presets import lock_options, own_options
+    from specdef.locks.with_map import refuse_map
 
     flags: dict[str, Any] = {
         "multiplier": multiplier,
@@ -64,7 +65,8 @@ def lock(
         "seed": seed,
     }
     options = parse.once(flags, own_options(preset, parse_pairs(given or ())))
-    lock_options(preset, options)  # a typing mistake is answered first
+    kind, _ = lock_options(preset, options)  # a typing mistake is answered first
+    refuse_map(map, kind)
     folder = _existing_model(model, out, key, dry_run)
     with bytes_bar("locking", folder, quiet=json_) as progress:
         report = lock_model(

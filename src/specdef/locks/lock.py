@@ -148,8 +148,10 @@ def lock(
     kind, chosen = lock_options(
         preset or DEFAULT, {"multiplier": multiplier, "layers": layers, "seed": seed, **options}
     )
+    from specdef.locks.with_map import refuse_map
     from specdef.models.sources import find_model
 
+    refuse_map(map, kind)
     return lock_folder(
         find_model(str(model)),
         Path(out),

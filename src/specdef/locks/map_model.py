@@ -12,15 +12,18 @@ from specdef.core.atomic import write_file
 from specdef.core.folders import scratch_folder
 from specdef.core.text import shown
 from specdef.errors import PlanError
-from specdef.locks.base import LOCKS, Check
-from specdef.locks.kinds.fold.options import FoldOptions
-from specdef.locks.kinds.fold.plan import FP16_MAX_EXPONENT
+from specdef.locks.base import Check
 from specdef.locks.lock import lock_folder
 from specdef.locks.manifest import MANIFEST
+from specdef.locks.presets import DEFAULT, lock_options
 from specdef.locks.scaling import runs_in_float16
 from specdef.mapping.automatic import MapReport, map_checkpoint
 from specdef.mapping.source import family_source
 from specdef.models.sources import find_model
+
+
+IN_FLOAT16 = "2^5"
+"""The largest multiplier that a float16 model takes."""
 
 
 def map_model(model: Path | str, *, write: Path | str | None = None, on_model: bool = True) -> MapReport:
@@ -89,12 +92,10 @@ def _check(checkpoint: Checkpoint, written: WrittenMap, kinds: Sequence[str] | N
     """Lock a copy of the model by a map, and compare its outputs with the model's."""
     from specdef.models.equivalence import compare
 
-    kind = LOCKS.get("fold")
     half = runs_in_float16(checkpoint.config) or any(
         tensor.dtype == "F16" for header in checkpoint.shards.values() for tensor in header.tensors
     )
-    multiplier = 2.0**FP16_MAX_EXPONENT if half else 2.0**20
-    options = FoldOptions(multiplier=multiplier, pairs=None if kinds is None else tuple(kinds))
+    kind, options = lock_options(DEFAULT, {"multiplier": IN_FLOAT16 if half else None, "pairs": kinds})
     with scratch_folder(None) as scratch:
         out = scratch / "locked"
         lock_folder(checkpoint.folder, out, kind, options, map=written, compared=False)

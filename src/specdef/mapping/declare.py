@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from specdef.architectures.written import (
     WrittenPair,
     WrittenSlot,
     channels,
+    kinds_of_layers,
     split_layer,
 )
 from specdef.mapping.relations import End, Relation, Sums, find, vector
@@ -61,7 +63,7 @@ class Declarer:
         for name in self.twin.ids:
             path = split_layer(name, self.frame.stacks)
             if path is not None:
-                layers.setdefault(self._kind(path[0]), {}).setdefault(path[0], []).append(name)
+                layers.setdefault(self._kinds[path[0]], {}).setdefault(path[0], []).append(name)
         for kind, members in layers.items():
             counts: Counter[WrittenPair] = Counter()
             said: dict[Refusal, None] = {}
@@ -83,14 +85,10 @@ class Declarer:
             (refused if isinstance(pair, Refusal) else found).append(pair)  # type: ignore[arg-type]
         return _labelled(found), list(dict.fromkeys(refused))
 
-    def _kind(self, path: str) -> str:
-        held = {
-            rel
-            for name in self.twin.shapes
-            if (p := split_layer(name, self.frame.stacks)) and p[0] == path
-            for rel in (p[1],)
-        }
-        return next(kind for kind, rels in self.frame.kinds.items() if set(rels) == held)
+    @functools.cached_property
+    def _kinds(self) -> dict[str, str]:
+        """Layer of the twin -> its kind."""
+        return kinds_of_layers(self.frame, self.twin.shapes)
 
     def _relations(self, names: Sequence[str], used: set[tuple[str, int]], outside: bool = False) -> list[Relation]:
         """Relations between the axes of some tensors: of whole axes first, then of their parts and groups."""
@@ -122,7 +120,7 @@ class Declarer:
 
     def _real(self, name: str, axis: int) -> int:
         path = split_layer(name, self.frame.stacks)
-        key = ("", name) if path is None else (self._kind(path[0]), path[1])
+        key = ("", name) if path is None else (self._kinds[path[0]], path[1])
         shape = self.lengths.get(key, ())
         return shape[axis] if axis < len(shape) else -1
 

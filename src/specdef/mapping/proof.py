@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from specdef.architectures.resolve import ResolvedPair
+from specdef.architectures.resolve import ResolvedPair, ResolvedSlot
 from specdef.mapping.twin import Twin
 
 LARGEST = 20
@@ -87,35 +87,39 @@ def scale(twin: Twin, stored: Tensor, pairs: Sequence[ResolvedPair], seed: int =
     generator = torch.Generator().manual_seed(seed)
     values = stored.clone()
     for pair in pairs:
-        exponents = torch.randint(-LARGEST, LARGEST + 1, (pair.size,), generator=generator).tolist()
+        exponents = torch.randint(-LARGEST, LARGEST + 1, (pair.size,), generator=generator)
         if any(slot.offset for slot in pair.producers):
-            exponents = [_offset_exponent(twin, values, pair, channel) for channel in range(pair.size)]
-            if not any(exponents):
+            exponents = _offset_exponents(twin, values, pair)
+            if not bool(exponents.any()):
                 raise Unscalable("no channel's 1 + weight can be scaled")
-        for channel, exponent in enumerate(exponents):
-            for slot in pair.producers:
-                places = twin.ids[slot.tensor].movedim(slot.axis, 0)[list(slot.indices(channel))].reshape(-1)
-                old = values[places]
-                values[places] = _scaled_offset(old, exponent) if slot.offset else old * 2.0**exponent
-            for slot in pair.consumers:
-                places = twin.ids[slot.tensor].movedim(slot.axis, 0)[list(slot.indices(channel))].reshape(-1)
-                values[places] = values[places] * 2.0 ** (-pair.degree * exponent)
+        for slot, power in [(s, 1) for s in pair.producers] + [(s, -pair.degree) for s in pair.consumers]:
+            places = _places(twin, pair, slot)
+            old, shift = values[places], (power * exponents)[:, None]
+            values[places] = _scaled_offset(old, shift) if slot.offset else torch.ldexp(old, shift).to(old.dtype)
     return values
 
 
-def _scaled_offset(stored: Tensor, exponent: int) -> Tensor:
-    return (torch.ldexp(1.0 + stored.float(), torch.tensor(exponent)).double() - 1.0).to(stored.dtype)
+def _places(twin: Twin, pair: ResolvedPair, slot: ResolvedSlot) -> Tensor:
+    """Where each channel's numbers are [channels, numbers of a channel]."""
+    positions = torch.tensor([list(slot.indices(channel)) for channel in range(pair.size)])
+    return twin.ids[slot.tensor].movedim(slot.axis, 0)[positions].flatten(1)
 
 
-def _offset_exponent(twin: Twin, values: Tensor, pair: ResolvedPair, channel: int) -> int:
-    """The first exponent that this channel takes exactly; 0 where it takes none."""
-    for exponent in OFFSET_EXPONENTS:
-        fits = True
+def _scaled_offset(stored: Tensor, exponents: Tensor) -> Tensor:
+    """Weights w' with 1 + w' = 2^e (1 + w), as near as the dtype stores them."""
+    return (torch.ldexp(1.0 + stored.float(), exponents).double() - 1.0).to(stored.dtype)
+
+
+def _offset_exponents(twin: Twin, values: Tensor, pair: ResolvedPair) -> Tensor:
+    """The first exponent that each channel takes exactly; 0 where it takes none."""
+    chosen = torch.zeros(pair.size, dtype=torch.long)
+    for exponent in reversed(OFFSET_EXPONENTS):
+        fits = torch.ones(pair.size, dtype=torch.bool)
         for slot in pair.producers:
             if slot.offset:
-                old = values[twin.ids[slot.tensor][list(slot.indices(channel))]]
-                target = torch.ldexp(1.0 + old.float(), torch.tensor(exponent))
-                fits = fits and bool((1.0 + _scaled_offset(old, exponent).float() == target).all())
-        if fits:
-            return exponent
-    return 0
+                old = values[_places(twin, pair, slot)]
+                shift = torch.tensor(exponent)
+                exact = 1.0 + _scaled_offset(old, shift).float() == torch.ldexp(1.0 + old.float(), shift)
+                fits &= exact.all(dim=1)
+        chosen[fits] = exponent
+    return chosen

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from specdef.architectures.spec import Dims
-from specdef.architectures.written import WrittenLayout, channels, indices
+from specdef.architectures.written import WrittenLayout, positions
 from specdef.mapping.twin import Twin, in_float64
 
 PASSES = 8
@@ -87,9 +87,7 @@ def vector(end: End, sums: Sums, config: Mapping[str, object], dims: Dims) -> Te
         values = values + end.offset * sums.plain[end.tensor]
     axis = end.axis + 1
     along = torch.movedim(values, axis, 1).flatten(2).sum(2).T if values.ndim > 2 else values.T  # [length, passes]
-    number = channels(end.layout, config, dims)
-    positions = torch.tensor([list(indices(end.layout, config, dims, c)) for c in range(number)])
-    return along[positions].sum(dim=1)
+    return along[torch.tensor([list(found) for found in positions(end.layout, config, dims)])].sum(dim=1)
 
 
 def find(vectors: Mapping[End, Tensor]) -> list[Relation]:

@@ -21,9 +21,7 @@ ONE = re.compile(
 LENGTHS = re.compile(
     r"(max_.*position.*|n_positions|max_.*len(gth)?|n_ctx|max_seq.*|context_length|.*target_positions)$"
 )
-WINDOWS = re.compile(
-    r"(sliding_window|.*local_attention|attention_window|attention_chunk_size|window_size|chunk_size)$"
-)
+WINDOWS = re.compile(r"(sliding_window|.*local_attention|attention_window|window_size|.*chunk_size)$")
 INNER = re.compile(r".*(intermediate|ffn|inner|d_ff|mlp_dim|mlp_hidden|feed_forward|expert_dim|d_inner).*")
 BESIDE = re.compile(r"(embedding_size|intra_bottleneck_size|true_hidden_size)$")
 VOCABULARY = re.compile(r"((.*_)?vocab_size|n_words|vocab_size_.*)$")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -137,7 +138,8 @@ def _weights(name: str, like: Tensor, generator: torch.Generator) -> Tensor:
         return first + draw.sign() * (0.2 + 0.4 * torch.rand(like.shape, generator=generator))
     if "embed" in name or "wte" in name or "wpe" in name:
         return draw
-    return draw * (1.5 / (like[0].numel() if like.ndim > 3 else like.shape[-1]) ** 0.5)
+    fan_in = like[0].numel() if like.ndim > 3 else like.shape[-1]
+    return draw * 1.5 / math.sqrt(fan_in)
 
 
 def _saved_places(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, tuple[int, ...]]]:
