@@ -33,6 +33,7 @@ from specdef.mapping.twin import build_twin
 from specdef.models.equivalence import compare
 from specdef.models.loading import quiet, reason
 
+PLACE = WORK / "automap"
 SECONDS = 40
 """Most time for one model type; beyond it the row says so."""
 CHECKPOINTS = tuple(replace(sizes, layers=3, heads=6, inner=60) for sizes in TWINS)
@@ -58,20 +59,25 @@ def model_types() -> dict[str, str]:
 
 def run(name: str) -> Path:
     """Write results/automap.json and results/automap.md."""
-    place = WORK / "automap"
-    place.mkdir(parents=True, exist_ok=True)
-    rows = []
+    PLACE.mkdir(parents=True, exist_ok=True)
     for model_type, auto_class in model_types().items():
-        path = place / f"{model_type}.json"
+        path = PLACE / f"{model_type}.json"
         if not path.exists():
             write_json(path, _row(model_type, auto_class))
             print(path.read_text().replace("\n", " "), flush=True)
-        rows.append(read_json(path))
+    return write(name)
+
+
+def write(name: str) -> Path:
+    """Write the results of the rows that are finished; a run that was stopped has some."""
+    paths = [PLACE / f"{model_type}.json" for model_type in model_types()]
+    rows = [read_json(path) for path in paths if path.exists()]
     content = {
         "experiment": name,
         "command": f"make experiment NAME={name}",
         "environment": plain(environment("cpu")),
         "seconds_per_type": SECONDS,
+        "not_run": [path.stem for path in paths if not path.exists()],
         "counts": {kind: dict(Counter(r["verdict"] for r in found)) for kind, found in _by_kind(rows).items()},
         "rows": rows,
     }
@@ -167,6 +173,8 @@ def _table(content: Mapping[str, Any]) -> str:
     for kind, counts in content["counts"].items():
         shown = [counts.get(verdict, 0) for verdict in (DECLARED, AUTOMATIC, REFUSED, NOT_BUILT)]
         lines.append(f"| {kind} | " + " | ".join(map(str, [*shown, sum(shown)])) + " |")
+    if content["not_run"]:
+        lines += ["", f"Not run yet: {', '.join(content['not_run'])}."]
     lines += ["", "| model type | verdict | declared pairs | automatic pairs | found, not expressible | s | reason |"]
     lines.append("|---" * 7 + "|")
     for row in content["rows"]:
