@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from specdef.checkpoint.blocks import Progress
     from specdef.checkpoint.reader import Checkpoint
     from specdef.locks.base import LockKind, ModuleLock, PreparedLock
-    from specdef.locks.key import Key
 
 
 @dataclass(frozen=True, repr=False)
@@ -285,16 +284,17 @@ def _write(
     key: Path,
     kind: LockKind,
     prepared: PreparedLock,
-    written: WrittenMap | None,
-    check: Callable[[Path], None] | None,
-    progress: Progress | None,
+    written: WrittenMap | None = None,
+    check: Callable[[Path], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     from specdef.core.atomic import temporary_path, uninterrupted
     from specdef.core.folders import place_folder, unplaced_folder
     from specdef.locks.key import place_key, write_key
+    from specdef.locks.locked_folder import write_locked
 
     with unplaced_folder(out, source=checkpoint.folder) as folder, temporary_path(key) as key_file:
-        write_key(_write_locked(checkpoint, folder, kind, prepared, written, progress), key_file, key)
+        write_key(write_locked(checkpoint, folder, kind, prepared, written, progress), key_file, key)
         if check is not None:
             check(folder)
         with uninterrupted():
@@ -304,44 +304,3 @@ def _write(
             except BaseException:  # without its folder the key unlocks nothing
                 key.unlink(missing_ok=True)
                 raise
-
-
-def _write_locked(
-    checkpoint: Checkpoint,
-    folder: Path,
-    kind: LockKind,
-    p: PreparedLock,
-    written: WrittenMap | None,
-    progress: Progress | None,
-) -> Key:
-    """Everything that goes into the locked folder; returns the key to it."""
-    from specdef import __version__
-    from specdef.checkpoint.digests import file_digest
-    from specdef.checkpoint.small_files import copy_others
-    from specdef.checkpoint.writer import write_shards
-    from specdef.locks.card import model_card
-    from specdef.locks.edits import check_finite
-    from specdef.locks.key import Key
-    from specdef.locks.manifest import CARD, Manifest
-
-    files = copy_others(checkpoint, folder)
-    originals = dict(files)
-    (folder / CARD).write_text(model_card(kind, p.strength, p.exactness), encoding="utf-8")
-    for name, data in p.changed_files.items():
-        (folder / name).write_bytes(data)
-    files |= {name: file_digest(folder / name) for name in (CARD, *p.changed_files)}
-    digests = write_shards(checkpoint, folder, p.edits, check=check_finite, progress=progress)
-    files |= {shard: digest.target for shard, digest in digests.items()}
-    originals |= {shard: digest.source for shard, digest in digests.items()}
-    Manifest(
-        method=kind.name,
-        version=__version__,
-        model_type=str(checkpoint.config["model_type"]),
-        strength=p.strength,
-        exactness=p.exactness,
-        checked=("every weight read is finite", *p.checked),
-        files=dict(sorted(files.items())),
-        tensors={name: digest for d in digests.values() for name, digest in d.tensors.items()},
-        map=written,
-    ).write(folder)
-    return Key(kind.name, files, originals, p.key_edits, p.blobs)

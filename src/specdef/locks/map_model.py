@@ -21,7 +21,6 @@ from specdef.mapping.automatic import MapReport, map_checkpoint
 from specdef.mapping.source import family_source
 from specdef.models.sources import find_model
 
-
 IN_FLOAT16 = "2^5"
 """The largest multiplier that a float16 model takes."""
 
