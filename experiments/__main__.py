@@ -8,6 +8,7 @@ from pathlib import Path
 
 from experiments import (
     anchors,
+    automap,
     calibration,
     calibration_images,
     calibration_texts,
@@ -34,6 +35,7 @@ from specdef.errors import SpecdefError
 
 IN_CODE: dict[str, Callable[[str], Path]] = {
     "anchors": anchors.run,
+    "automap": automap.run,
     "calibration": calibration.run,
     "calibration-images": calibration_images.run,
     "calibration-texts": calibration_texts.run,

@@ -142,6 +142,8 @@ _VARIANTS = {
     "vit-bare-relu": Pico("ViTConfig", "ViTModel", {**VIT, "hidden_act": "relu", "qkv_bias": False}),
 }
 PICOS: Mapping[str, Pico] = {**_FAMILIES, **_VARIANTS}
+UNDECLARED = {"gemma": Pico("GemmaConfig", "GemmaForCausalLM", WIDE_HEADS)}
+"""Families without a declared map."""
 FAMILIES = list(_FAMILIES)
 VARIANTS = list(_VARIANTS)
 
@@ -156,14 +158,14 @@ def class_of(name: str) -> Any:
 
 
 def build(family_name: str, folder: Path, dtype: torch.dtype = torch.float32, seed: int = 0, **changes: Any) -> Path:
-    """Write a random 2-layer checkpoint with `save_pretrained`; `family_name` is one of FAMILIES or VARIANTS.
+    """Write a random 2-layer checkpoint with `save_pretrained`; `family_name` is of FAMILIES, VARIANTS or UNDECLARED.
 
     `changes` go into the config.
 
     Returns:
         `folder`, holding config.json and model.safetensors, the same bytes for the same arguments.
     """
-    pico = PICOS[family_name]
+    pico = {**PICOS, **UNDECLARED}[family_name]
     model = class_of(pico.model)(class_of(pico.config)(**{**pico.arguments, **changes}))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

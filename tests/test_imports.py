@@ -20,6 +20,7 @@ ORDER = (
     "checkpoint",
     "architectures",
     "models",
+    "mapping",
     "runtimes",
     "tasks",
     "training",

@@ -22,6 +22,7 @@ IN_PYTHON = {
     "compare": "write_comparison",
     "curvature": "measure_curvature",
     "inspect": "inspect_model",
+    "map": "map_model",
     "report": "write_reports",
     "run": "run_study",
     "runs": "stored_cells",

@@ -35,6 +35,7 @@ from specdef.locks.in_memory import lock_module as lock_module
 from specdef.locks.in_memory import unlock_module as unlock_module
 from specdef.locks.lock import LockReport as LockReport
 from specdef.locks.lock import lock as lock
+from specdef.locks.map_model import map_model as map_model
 from specdef.locks.unlock import UnlockReport as UnlockReport
 from specdef.locks.unlock import unlock as unlock
 from specdef.locks.verify import VerifyReport as VerifyReport

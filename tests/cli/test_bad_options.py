@@ -33,6 +33,7 @@ BASE: dict[str, tuple[str, ...]] = {
     "run": ("study.yaml", "--out", "out"),
     "defend": ("npo", MODEL, "out", "--task", "facts"),
     "inspect": (MODEL,),
+    "map": (MODEL,),
     "curvature": (MODEL,),
     "harness": (MODEL, "--tasks", "arc_easy"),
     "fetch": (MODEL, "out"),
@@ -70,6 +71,7 @@ BAD: dict[str, dict[str, str]] = {
         "--num-layers": "0",
         "--num-matrices": "0 --preset paper",
         "--pairs": "xyz",
+        "--map": "llama",
         "--runtimes": "vllm",
         "--direction": "left",
         "--basis": "x --preset paper",
@@ -136,6 +138,7 @@ BAD: dict[str, dict[str, str]] = {
         "--device": "tpu",
     },
     "inspect": {"--plot": "x.jpg", "--rank": "0"},
+    "map": {"--write": "family.txt"},
     "curvature": {
         "--task": "factz",
         "--params": "(",

@@ -118,7 +118,7 @@ def test_no_space_left(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def full(*arguments: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("specdef.checkpoint.writer.write_shards", full)
+    monkeypatch.setattr("specdef.locks.locked_folder.write_shards", full)
     with pytest.raises(CheckpointError, match=r"failed \(No space left on device\); nothing was left behind"):
         lock(llama, tmp_path / "out")
     assert not list(tmp_path.iterdir())
@@ -176,7 +176,7 @@ def test_ctrl_c_between_any_two_instructions(
 
     checkpoint = open_checkpoint(llama)
     prepared = KIND.prepare(checkpoint, resolve(checkpoint.config, checkpoint.shapes), KIND.options({}), tmp_path)
-    monkeypatch.setattr("specdef.locks.lock._write_locked", lambda *_: Key("fold", {}, {}))
+    monkeypatch.setattr("specdef.locks.locked_folder.write_locked", lambda *_: Key("fold", {}, {}))
     for at in itertools.count(1, every):
         instruction = 0
         folder = tmp_path / str(at)

@@ -42,7 +42,7 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture:
     hint = f" Near matches: {', '.join(near)}." if near else ""
     raise ArchitectureError(
         f"`model_type` in config.json must be one of {', '.join(known_model_types())}; got {model_type!r}.{hint} "
-        "Declare the family's pairs first (CONTRIBUTING.md, 'Adding a family')."
+        "Lock it with `--map auto`, or declare the family's pairs (CONTRIBUTING.md, 'Adding a family')."
     )
 
 

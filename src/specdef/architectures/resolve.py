@@ -76,19 +76,20 @@ class ResolvedModel:
         return re.sub(r"\.[0-9]+\.", ".*.", short).removesuffix(".weight")
 
 
-def resolve(config: Config, shapes: Shapes) -> ResolvedModel:
+def resolve(config: Config, shapes: Shapes, family: Architecture | None = None) -> ResolvedModel:
     """Bind the declared family of `config` to tensors.
 
     Args:
         config: the parsed ``config.json``.
         shapes: tensor name -> shape, as read from the checkpoint's headers.
+        family: bound instead of the declared one: an automatic map's.
 
     Raises:
         ArchitectureError: unknown family, a quantised checkpoint, a required tensor is missing or has an unexpected
             shape, or a layer, or what stands beside the layers under their name, holds a tensor the family's map does
             not know (it might consume a scaled channel).
     """
-    family = architecture_of(config)
+    family = architecture_of(config) if family is None else family
     refuse_quantized(config, family)
     inner = config[family.text_config] if family.text_config and family.text_config in config else config
     if not isinstance(inner, Mapping):

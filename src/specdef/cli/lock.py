@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from specdef.cli import parse
-from specdef.cli.options import Exclude, Given, Json, Locked, Model, Multiplier, Out, Runtimes, option
+from specdef.cli.options import Exclude, Given, Json, Locked, Map, Model, Multiplier, Out, Runtimes, option
 from specdef.cli.progress import bytes_bar
 from specdef.cli.render import out_console, plain, print_json, safe, say
 
@@ -36,6 +36,7 @@ def lock(
     key: Annotated[Path | None, option("Where the private key goes (default OUT.specdef-key).")] = None,
     card: Annotated[bool, option("Write the lock into README.md, the hub's model card, too.", "--card")] = False,
     exclude: Exclude = None,
+    map: Map = None,
     dry_run: Annotated[bool, option("Plan and check, write nothing.", "--dry-run")] = False,
     json_: Json = False,
 ) -> None:
@@ -46,6 +47,7 @@ def lock(
     from specdef.defences.options import parse_pairs
     from specdef.locks.lock import lock as lock_model
     from specdef.locks.presets import lock_options, own_options
+    from specdef.locks.with_map import refuse_map
 
     flags: dict[str, Any] = {
         "multiplier": multiplier,
@@ -63,7 +65,8 @@ def lock(
         "seed": seed,
     }
     options = parse.once(flags, own_options(preset, parse_pairs(given or ())))
-    lock_options(preset, options)  # a typing mistake is answered first
+    kind, _ = lock_options(preset, options)  # a typing mistake is answered first
+    refuse_map(map, kind)
     folder = _existing_model(model, out, key, dry_run)
     with bytes_bar("locking", folder, quiet=json_) as progress:
         report = lock_model(
@@ -73,6 +76,7 @@ def lock(
             key=key,
             card=card,
             exclude=exclude or (),
+            map=map,
             dry_run=dry_run,
             progress=progress,
             **options,

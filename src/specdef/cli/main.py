@@ -11,7 +11,22 @@ from typing import Annotated, Any
 
 import typer
 
-from specdef.cli import analysis, attack, certify, defend, inspect, lock, model, publish, report, run, runs, sign, undo
+from specdef.cli import (
+    analysis,
+    attack,
+    certify,
+    defend,
+    inspect,
+    lock,
+    map,
+    model,
+    publish,
+    report,
+    run,
+    runs,
+    sign,
+    undo,
+)
 from specdef.cli.kinds import ListingCommand
 from specdef.cli.render import err_console, say_error
 from specdef.core.atomic import remove_unfinished
@@ -79,7 +94,7 @@ GROUPS = {
         run.run,
     ),
     "Defend": (defend.defend,),
-    "Analyse": (inspect.inspect, analysis.curvature, analysis.harness),
+    "Analyse": (inspect.inspect, map.map, analysis.curvature, analysis.harness),
     "Models": (model.fetch, model.demo),
 }
 """Panel of `specdef --help` -> its commands. A command's docstring ends with the example shown below its options."""

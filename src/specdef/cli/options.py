@@ -49,6 +49,10 @@ Exclude = Annotated[
 Runtimes = Annotated[
     str | None, option("exact: what it must run in, of f32,bf16,f16-cache,f16,q8_0,q4_k,int8,int8-dynamic.")
 ]
+Map = Annotated[
+    str | None,
+    option("auto: find the pairs of an undeclared family, and prove them (see specdef map).", metavar="auto"),
+]
 Multiplier = Annotated[str | None, option("Alpha, such as 2^20 or 1e4.")]
 
 # Training

@@ -13,7 +13,7 @@ _TEMPLATE = """# This model is locked by specdef
 
 {claimed}- {kv_cache}.
 - {quantisation}.
-{runtimes}{left_out}
+{runtimes}{map}{left_out}
 A lock raises the cost of fine-tuning for people who do not look. It is not security: anyone who studies the weights can
 find the scaling and undo it, at linear cost, and lower learning rates or adapters on other layers may get past it. Ask
 the publisher for the certificate, and read what it did not try.
@@ -40,6 +40,7 @@ def model_card(kind: LockKind, strength: Mapping[str, Any], exactness: Mapping[s
         kv_cache=exactness["kv_cache"].capitalize(),
         quantisation=exactness["quantisation"].capitalize(),
         runtimes=runtimes_line(exactness),
+        map=map_line(exactness),
         left_out=f"- Left out: {len(left_out)} pairs{reason}\n" if left_out else "",
     )
 
@@ -70,3 +71,14 @@ def runtimes_line(exactness: Mapping[str, Any]) -> str:
     planned = f" Planned for: {', '.join(claims['planned_for'])}." if claims["planned_for"] else ""
     lost = ", ".join(claims["breaks"]) or "none of those with a rule"
     return f"- Runs as the original, by rule, in: {', '.join(claims['survives'])}. Damaged in: {lost}.{planned}\n"
+
+
+def map_line(exactness: Mapping[str, Any]) -> str:
+    r"""That the pairs were found by a program and declared by nobody; empty where the family's map is declared.
+
+    Example:
+        >>> map_line({"map": "automatic map of nobert (4 pairs)"})
+        '- Where it is scaled: automatic map of nobert (4 pairs). No person reviewed it.\n'
+    """
+    found = exactness.get("map")
+    return f"- Where it is scaled: {found}. No person reviewed it.\n" if found else ""

@@ -11,7 +11,7 @@ from specdef.core.text import shown
 from specdef.core.yaml_data import YamlError, parse_yaml
 from specdef.errors import CheckpointError
 from specdef.locks.base import LockKind
-from specdef.locks.card import claimed_line, runtimes_line
+from specdef.locks.card import claimed_line, map_line, runtimes_line
 
 TAG = "specdef"
 BEGIN, END = "<!-- specdef: begin -->", "<!-- specdef: end -->"
@@ -23,7 +23,7 @@ _SECTION = """{begin}
 {function} Fine-tuning it as usual is made to diverge. Method `{method}`, multiplier {multiplier}.
 
 {claimed}- Quantise or convert it with care: {quantisation}.
-{runtimes}
+{runtimes}{map}
 A lock raises the cost of fine-tuning for people who do not look; it is not security. `SPECDEF_LOCK.md` says what it
 does not stop, `specdef_lock.json` holds the digests, and `specdef verify DIR` checks both.
 {end}
@@ -71,6 +71,7 @@ def hub_card(
         claimed=claimed_line(exactness),
         quantisation=exactness["quantisation"],
         runtimes=runtimes_line(exactness),
+        map=map_line(exactness),
     )
     lines = _merged(front.group(1) if front else "", old, new)
     gap = "" if not body else "\n" if body.endswith("\n") else "\n\n"

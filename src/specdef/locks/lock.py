@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -15,10 +16,10 @@ from specdef.locks.presets import DEFAULT, lock_options
 if TYPE_CHECKING:
     from torch import nn
 
+    from specdef.architectures.written import WrittenMap
     from specdef.checkpoint.blocks import Progress
     from specdef.checkpoint.reader import Checkpoint
     from specdef.locks.base import LockKind, ModuleLock, PreparedLock
-    from specdef.locks.key import Key
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,6 +59,7 @@ def lock(
     key: Path | str | None = None,
     card: bool = False,
     exclude: Sequence[str] = (),
+    map: str | None = None,
     dry_run: bool = False,
     progress: Callable[[int], None] | None = None,
     **options: Any,
@@ -87,6 +89,7 @@ def lock(
     key: Path | str | None = None,
     card: bool = False,
     exclude: Sequence[str] | str = (),
+    map: str | None = None,
     dry_run: bool = False,
     progress: Callable[[int], None] | None = None,
     **options: Any,
@@ -107,6 +110,8 @@ def lock(
         card: write the lock into README.md too: metadata for the hub and a section; `unlock` restores the original.
         exclude: shell patterns of files to leave out of the locked folder, such as ``*.bin``; `unlock` does not
             restore them.
+        map: ``auto`` finds the pairs of an undeclared family by itself (`map_model`), and compares this model's outputs
+            with the original's before the locked folder is put in its place; the family's declared map when None.
         dry_run: plan and check only, write nothing.
         progress: called with the number of bytes just read.
         **options: ``exact``: channels, pairs, direction, num_layers, runtimes (what it must run in, of
@@ -124,7 +129,13 @@ def lock(
 
     if is_module(model):
         _refuse_files(
-            out=out, key=key, card=card or None, exclude=exclude or None, dry_run=dry_run or None, progress=progress
+            out=out,
+            key=key,
+            card=card or None,
+            exclude=exclude or None,
+            map=map,
+            dry_run=dry_run or None,
+            progress=progress,
         )
         from specdef.locks.in_memory import lock_module
 
@@ -136,8 +147,10 @@ def lock(
     kind, chosen = lock_options(
         preset or DEFAULT, {"multiplier": multiplier, "layers": layers, "seed": seed, **options}
     )
+    from specdef.locks.with_map import refuse_map
     from specdef.models.sources import find_model
 
+    refuse_map(map, kind)
     return lock_folder(
         find_model(str(model)),
         Path(out),
@@ -146,6 +159,7 @@ def lock(
         key=None if key is None else Path(key),
         card=card,
         exclude=(exclude,) if isinstance(exclude, str) else exclude,
+        map=map,
         dry_run=dry_run,
         progress=progress,
     )
@@ -170,6 +184,8 @@ def lock_folder(
     key: Path | None = None,
     card: bool = False,
     exclude: Sequence[str] = (),
+    map: str | WrittenMap | None = None,
+    compared: bool = True,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> LockReport:
@@ -183,6 +199,8 @@ def lock_folder(
         key: where the private key goes; `default_key_path` unless given.
         card: write the lock into README.md too.
         exclude: shell patterns of files to leave out.
+        map: ``auto``, an automatic map, or None for the family's declared map.
+        compared: with a `map`, refuse to write a model whose outputs are not the original's.
         dry_run: plan and check only, write nothing that stays.
         progress: called with the number of bytes just read.
 
@@ -190,12 +208,16 @@ def lock_folder(
         SpecdefError: the model, the options, `out` or `key` are not usable; nothing is left behind.
     """
     from specdef.architectures.resolve import resolve
+    from specdef.architectures.written import architecture_from
     from specdef.checkpoint.reader import open_checkpoint
     from specdef.core.folders import refuse_target, scratch_folder
     from specdef.errors import CheckpointError
     from specdef.locks.key import default_key_path, refuse_key_path
     from specdef.locks.manifest import CARD, MANIFEST
+    from specdef.locks.with_map import refuse_inexact, refuse_map, said_of_map
+    from specdef.mapping.automatic import map_checkpoint
 
+    refuse_map(map, kind)
     key = default_key_path(out) if key is None else key
     if not dry_run:
         refuse_target(out, model)
@@ -204,16 +226,30 @@ def lock_folder(
     for name in (MANIFEST, CARD):
         if (model / name).exists():
             raise CheckpointError(f"`model` must be an unlocked model; {model} holds {name}. Unlock it first.")
-    resolved = resolve(checkpoint.config, checkpoint.shapes)
+    written = map_checkpoint(checkpoint).written if isinstance(map, str) else map
+    family = None if written is None else architecture_from(written)
+    resolved = resolve(checkpoint.config, checkpoint.shapes, family)
     with ExitStack() as stack:
         spool = Path()
         if kind.spools:
             spool = stack.enter_context(scratch_folder(None if dry_run else out.parent))
         prepared = kind.prepare(checkpoint, resolved, options, spool)
+        if written is not None:
+            prepared = said_of_map(prepared, written)
         if card:
             prepared = _with_card(checkpoint, kind, prepared)
         if not dry_run:
-            _write(checkpoint, out, key, kind, prepared, progress)
+            check = functools.partial(refuse_inexact, model, kind=kind, prepared=prepared)
+            _write(
+                checkpoint,
+                out,
+                key,
+                kind,
+                prepared,
+                written,
+                check if written is not None and compared else None,
+                progress,
+            )
     p = prepared
     return LockReport(
         out=None if dry_run else out,
@@ -243,14 +279,24 @@ def _with_card(checkpoint: Checkpoint, kind: LockKind, p: PreparedLock) -> Prepa
 
 
 def _write(
-    checkpoint: Checkpoint, out: Path, key: Path, kind: LockKind, prepared: PreparedLock, progress: Progress | None
+    checkpoint: Checkpoint,
+    out: Path,
+    key: Path,
+    kind: LockKind,
+    prepared: PreparedLock,
+    written: WrittenMap | None = None,
+    check: Callable[[Path], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     from specdef.core.atomic import temporary_path, uninterrupted
     from specdef.core.folders import place_folder, unplaced_folder
     from specdef.locks.key import place_key, write_key
+    from specdef.locks.locked_folder import write_locked
 
     with unplaced_folder(out, source=checkpoint.folder) as folder, temporary_path(key) as key_file:
-        write_key(_write_locked(checkpoint, folder, kind, prepared, progress), key_file, key)
+        write_key(write_locked(checkpoint, folder, kind, prepared, written, progress), key_file, key)
+        if check is not None:
+            check(folder)
         with uninterrupted():
             place_key(key_file, key)
             try:
@@ -258,37 +304,3 @@ def _write(
             except BaseException:  # without its folder the key unlocks nothing
                 key.unlink(missing_ok=True)
                 raise
-
-
-def _write_locked(
-    checkpoint: Checkpoint, folder: Path, kind: LockKind, p: PreparedLock, progress: Progress | None
-) -> Key:
-    """Everything that goes into the locked folder; returns the key to it."""
-    from specdef import __version__
-    from specdef.checkpoint.digests import file_digest
-    from specdef.checkpoint.small_files import copy_others, write_files
-    from specdef.checkpoint.writer import write_shards
-    from specdef.locks.card import model_card
-    from specdef.locks.edits import check_finite
-    from specdef.locks.key import Key
-    from specdef.locks.manifest import CARD, Manifest
-
-    files = copy_others(checkpoint, folder)
-    originals = dict(files)
-    (folder / CARD).write_text(model_card(kind, p.strength, p.exactness), encoding="utf-8")
-    write_files(folder, p.changed_files)
-    files |= {name: file_digest(folder / name) for name in (CARD, *p.changed_files)}
-    digests = write_shards(checkpoint, folder, p.edits, check=check_finite, progress=progress)
-    files |= {shard: digest.target for shard, digest in digests.items()}
-    originals |= {shard: digest.source for shard, digest in digests.items()}
-    Manifest(
-        method=kind.name,
-        version=__version__,
-        model_type=str(checkpoint.config["model_type"]),
-        strength=p.strength,
-        exactness=p.exactness,
-        checked=("every weight read is finite", *p.checked),
-        files=dict(sorted(files.items())),
-        tensors={name: digest for d in digests.values() for name, digest in d.tensors.items()},
-    ).write(folder)
-    return Key(kind.name, files, originals, p.key_edits, p.blobs)

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from specdef.architectures.written import WrittenMap, architecture_from
 from specdef.checkpoint.header import load_json_object
 from specdef.core.schema import convert
 from specdef.core.text import shown
-from specdef.errors import CheckpointError
+from specdef.errors import ArchitectureError, CheckpointError
 from specdef.locks.base import LOCKS
 
 MANIFEST = "specdef_lock.json"
@@ -32,6 +33,7 @@ class Manifest:
         checked: what was checked while locking, in words.
         files: relative path -> BLAKE3 digest of every file but the manifest itself.
         tensors: tensor name -> BLAKE3 digest of its bytes.
+        map: the automatic map the lock was made with; None where the family's is declared.
     """
 
     method: str
@@ -42,10 +44,12 @@ class Manifest:
     checked: tuple[str, ...]
     files: Mapping[str, str]
     tensors: Mapping[str, str]
+    map: WrittenMap | None = None
 
     def write(self, folder: Path) -> None:
         """Write ``specdef_lock.json`` into `folder`."""
-        text = json.dumps({"specdef_lock": FORMAT, **asdict(self)}, indent=1)
+        data = {name: value for name, value in asdict(self).items() if name != "map" or value is not None}
+        text = json.dumps({"specdef_lock": FORMAT, **data}, indent=1)
         (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
@@ -68,7 +72,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = convert(data, Manifest)
         well_formed = _is_well_formed(manifest)
-    except (TypeError, KeyError, ValueError):  # a SchemaError among them
+    except (TypeError, KeyError, ValueError, ArchitectureError):  # a SchemaError among them
         well_formed = False
     if not well_formed:
         raise CheckpointError(f"File {shown(path)} is malformed. Restore it from the published model.")
@@ -80,4 +84,6 @@ def _is_well_formed(manifest: Manifest) -> bool:
     maps = (manifest.strength, manifest.exactness, manifest.files, manifest.tensors)
     if not all(isinstance(part, dict) for part in maps) or not manifest.files or not manifest.tensors:
         return False
+    if manifest.map is not None:
+        architecture_from(manifest.map)
     return manifest.method in LOCKS.names() and LOCKS.get(manifest.method).claims_hold(manifest.strength)

@@ -157,7 +157,7 @@ def _outputs(
         raise unusable(source if isinstance(source, Path) else type(model).__name__, error) from error
     finally:
         for name, part in model.named_modules():
-            part.training = training[name]
+            part.training = training.get(name, False)  # BigBird puts other modules in place while it runs
     del model
     gc.collect()
     return result.cpu().clone()
