@@ -14,6 +14,7 @@ from specdef.cli.options import Json, Model, option
 from specdef.cli.progress import steps_bar
 from specdef.cli.render import print_json, say
 from specdef.cli.runs import plot_run, sentence
+from specdef.core.processes import launched_rank
 from specdef.errors import SpecdefError
 
 
@@ -103,7 +104,7 @@ def attack(
     made, interventions, stops = asked_attack(context, recipe, values, named, early_stop=early_stop)
     spec = given_task(task, train=train, evaluate=eval_, fields=fields, seed=task_seed, target=target, scorer=scorer)
     finished = {path.stem for path in (out / "cells").glob("*.json")}
-    with steps_bar(made.steps, quiet=json_, start=f"loading {model}") as (progress, on_step):
+    with steps_bar(made.steps, quiet=json_ or launched_rank() > 0, start=f"loading {model}") as (progress, on_step):
         stored = attack_model(
             model,
             out,
@@ -124,6 +125,8 @@ def attack(
             progress=progress,
             on_step=on_step,
         )
+    if launched_rank() > 0:
+        return  # the first of several processes says and draws what all of them did
     if plot is not None:
         plot_run(stored, plot)
     page = f"Page: {write_runs(out)[-1]}" if can_plot() else "No page: it needs `pip install specdef[plot]`."
