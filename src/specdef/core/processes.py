@@ -1,7 +1,7 @@
 """Several processes that make one attack together: what a launcher started, and what they say to each other.
 
-A launcher (``torchrun``, ``accelerate launch``) names every process in its environment: ``RANK`` of ``WORLD_SIZE``. Until
-`joined` is entered a process is alone, whatever the environment says, and everything here costs nothing.
+A launcher (``torchrun``, ``accelerate launch``) names every process in its environment: ``RANK`` of ``WORLD_SIZE``.
+Until `joined` is entered a process is alone, whatever the environment says, and everything here costs nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
@@ -18,7 +19,7 @@ PATIENCE = timedelta(minutes=10)
 """How long a process waits for the others before it takes them for lost."""
 _LOST = ("gloo", "nccl", "connection", "timed out", "timeout", "socket", "broken pipe")
 """Words of what torch raises where another process is gone."""
-_joined = False
+_JOINED: ContextVar[bool] = ContextVar("joined", default=False)
 T = TypeVar("T")
 
 
@@ -45,12 +46,12 @@ def launched_rank() -> int:
 
 def on_this_machine() -> int:
     """How many of them share this machine."""
-    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1)) if _joined else 1
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1)) if _JOINED.get() else 1
 
 
 def size() -> int:
     """How many processes share the attack at hand."""
-    if not _joined:
+    if not _JOINED.get():
         return 1
     import torch.distributed
 
@@ -59,7 +60,7 @@ def size() -> int:
 
 def rank() -> int:
     """Which of them this one is."""
-    if not _joined:
+    if not _JOINED.get():
         return 0
     import torch.distributed
 
@@ -82,8 +83,7 @@ def joined(device: str) -> Iterator[None]:
         SpecdefError: the launcher left out what they need to meet.
         ProcessLost: one of them ended before the others, or did not answer for `PATIENCE`.
     """
-    global _joined
-    if _joined or launched() == 1:
+    if _JOINED.get() or launched() == 1:
         yield
         return
     import torch.distributed
@@ -98,11 +98,11 @@ def joined(device: str) -> Iterator[None]:
     with _losses_said():
         backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
         torch.distributed.init_process_group(backend, timeout=PATIENCE)
-        _joined = True
+        token = _JOINED.set(True)
         try:
             yield
         finally:
-            _joined = False
+            _JOINED.reset(token)
             with suppress(Exception):
                 torch.distributed.destroy_process_group()
 
@@ -116,9 +116,9 @@ def _losses_said() -> Iterator[None]:
         if not any(word in str(error).lower() for word in _LOST):
             raise
         raise ProcessLost(
-            f"All {launched()} processes of this attack must live until it ends; process {launched_rank()} lost another "
-            f"({(str(error).splitlines() or [''])[0][:160]}). What was finished before is kept, this attack is not "
-            "stored. See what the lost one said, then run the same command again."
+            f"All {launched()} processes of this attack must live until it ends; process {launched_rank()} lost "
+            f"another ({(str(error).splitlines() or [''])[0][:160]}). What was finished before is kept, this attack is "
+            "not stored. See what the lost one said, then run the same command again."
         ) from error
 
 

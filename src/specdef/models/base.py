@@ -47,7 +47,7 @@ class ModelKind(Probing, ABC):
         adapter_task_type: PEFT's ``task_type``.
         head_names: names of the modules that are output heads; adapters on "all" layers leave them out. See `is_head`.
         has_likelihood: whether the kind's loss is minus the log-likelihood of its targets, in nats.
-        splits: whether `loss` is a mean over `num_targets` of rows that do not know of each other, so that processes may
+        splits: whether `loss` is a mean over `num_targets` of rows that know nothing of each other: processes may
             share a batch.
         default_task: name of the task an attacker tries when none is named.
         default_utility: name of the utility that is watched when none is named.

@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from specdef.core.processes import size, summed
 from specdef.errors import SpecdefError
+from specdef.training.optimizers import OPTIMIZERS, optimizer_spec
 from specdef.training.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
-
-ON_PARTS = ("adamw", "sgd")
-"""Optimizers that compute on parts of tensors what they compute on whole ones."""
 
 
 class Engine:
@@ -119,10 +117,11 @@ def engine_of(
         build: makes the optimizer of a model as it will be trained.
 
     Raises:
-        SpecdefError: the model is to be in parts, and the optimizer needs whole tensors.
+        SpecdefError: the optimizer needs what no process of several has.
     """
     import torch
 
+    refuse_optimizer(recipe)
     if recipe.precision == "bf16":
         model = model.to(torch.bfloat16)
     if size() == 1:
@@ -130,7 +129,6 @@ def engine_of(
         model, optimizer = accelerator.prepare(model, build(model))
         return model, Engine(model, accelerator), optimizer
     if is_sharded():
-        refuse_parts(recipe)
         shard(model, recipe.precision == "bf16-master")
         return model, Shards(model), build(model)
     if recipe.precision == "bf16-master":
@@ -140,16 +138,23 @@ def engine_of(
     return model, Replicas(wrapped), build(model)
 
 
-def refuse_parts(recipe: Recipe) -> None:
-    """Refuse an optimizer that does not compute on parts of tensors what it computes on whole ones.
+def refuse_optimizer(recipe: Recipe) -> None:
+    """Refuse an optimizer that would not compute what it computes in one process.
 
     Raises:
-        SpecdefError: it is not one of `ON_PARTS`.
+        SpecdefError: it looks at activations of the whole batch, or needs whole tensors of a model in parts.
     """
-    if recipe.optimizer not in ON_PARTS:
+    spec = optimizer_spec(recipe.optimizer)
+    if size() > 1 and spec.alone:
         raise SpecdefError(
-            f"`optimizer` must be one that works on parts of tensors where a model is sharded ({', '.join(ON_PARTS)}); "
-            f"got {recipe.optimizer}. Start without `--use_fsdp`."
+            f"`optimizer` must be one that looks at gradients alone where {size()} processes share a batch; got "
+            f"{recipe.optimizer}. Start specdef by itself, without torchrun or accelerate launch."
+        )
+    if is_sharded() and not spec.parts:
+        known = ", ".join(name for name, one in OPTIMIZERS.items() if one.parts)
+        raise SpecdefError(
+            f"`optimizer` must be one that works on parts of tensors where a model is sharded ({known}); got "
+            f"{recipe.optimizer}. Start without `--use_fsdp`."
         )
 
 
@@ -172,9 +177,10 @@ def shard(model: torch.nn.Module, bf16: bool = False) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-    policy = MixedPrecisionPolicy()
+    inner = outer = MixedPrecisionPolicy()
     if bf16:
-        policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, torch.float32)
+        inner = MixedPrecisionPolicy(torch.bfloat16, torch.float32)
+        outer = MixedPrecisionPolicy(torch.bfloat16, torch.float32, torch.float32)
     kind = "cuda" if torch.distributed.get_backend() != "gloo" else "cpu"
     mesh = init_device_mesh(kind, (size(),))
     if os.environ.get("FSDP_ACTIVATION_CHECKPOINTING", "false").lower() == "true":
@@ -182,9 +188,9 @@ def shard(model: torch.nn.Module, bf16: bool = False) -> None:
     layers = set(getattr(model, "_no_split_modules", None) or ())
     for module in list(model.modules()):
         if type(module).__name__ in layers and module is not model:
-            fully_shard(module, mesh=mesh, mp_policy=policy)
+            fully_shard(module, mesh=mesh, mp_policy=inner)
     # Gathered weights left behind by an evaluation would be taken for the trained ones.
-    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+    fully_shard(model, mesh=mesh, mp_policy=outer, reshard_after_forward=True)
 
 
 def _compute_in_bf16(model: Any) -> None:

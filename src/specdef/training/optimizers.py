@@ -44,6 +44,8 @@ class OptimizerSpec:
         curvature_every: steps between estimates of the Hessian's diagonal; 0 for first-order methods.
         takes_probes: its step is given the random signs too that the estimate was made with.
         closure: the optimizer evaluates the loss itself, several times a step.
+        parts: it computes on parts of tensors what it computes on whole ones, so that a model may be sharded.
+        alone: it looks at activations, of which a process among several sees those of its own rows only.
         library: where the implementation comes from.
         options: settings that a recipe may change, by the library's own names.
     """
@@ -52,6 +54,8 @@ class OptimizerSpec:
     curvature_every: int = 0
     takes_probes: bool = False
     closure: bool = False
+    parts: bool = False
+    alone: bool = False
     library: str = "torch"
     options: tuple[str, ...] = ()
 
@@ -145,11 +149,11 @@ def _third_party(name: str, **options: Any) -> Callable[[Trained, float, float],
 
 THIRD = "pytorch-optimizer"
 OPTIMIZERS: dict[str, OptimizerSpec] = {
-    "adamw": OptimizerSpec(_adamw, options=("betas", "amsgrad")),
-    "sgd": OptimizerSpec(_sgd, options=("momentum", "dampening", "nesterov")),
+    "adamw": OptimizerSpec(_adamw, parts=True, options=("betas", "amsgrad")),
+    "sgd": OptimizerSpec(_sgd, parts=True, options=("momentum", "dampening", "nesterov")),
     "adafactor": OptimizerSpec(_adafactor, options=("beta2_decay", "d")),
-    "muon": OptimizerSpec(_muon, options=("momentum", "nesterov", "ns_steps", "betas")),
-    "lion": OptimizerSpec(_third_party("Lion"), library=THIRD, options=("betas",)),
+    "muon": OptimizerSpec(_muon, parts=True, options=("momentum", "nesterov", "ns_steps", "betas")),
+    "lion": OptimizerSpec(_third_party("Lion"), parts=True, library=THIRD, options=("betas",)),
     "sophia": OptimizerSpec(_third_party("SophiaH", update_period=10), 10, library=THIRD, options=("betas", "p")),
     "adahessian": OptimizerSpec(
         _third_party("AdaHessian", update_period=1), 1, library=THIRD, options=("betas", "hessian_power")
@@ -158,10 +162,10 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
     "soap": OptimizerSpec(
         _third_party("SOAP"), library=THIRD, options=("betas", "shampoo_beta", "precondition_frequency")
     ),
-    "lbfgs": OptimizerSpec(_lbfgs, closure=True, options=("max_iter", "history_size")),
-    "adadelta": OptimizerSpec(_adadelta, options=("rho",)),
+    "lbfgs": OptimizerSpec(_lbfgs, closure=True, parts=True, options=("max_iter", "history_size")),
+    "adadelta": OptimizerSpec(_adadelta, parts=True, options=("rho",)),
     "xmat": OptimizerSpec(_xmat, 1, takes_probes=True, library="specdef", options=("momentum", "precondition_lr")),
-    "kfac": OptimizerSpec(_kfac, library="singd", options=("momentum", "damping", "lr_cov")),
+    "kfac": OptimizerSpec(_kfac, alone=True, library="singd", options=("momentum", "damping", "lr_cov")),
 }
 """sgd has momentum 0.9; muon is torch.optim.Muon on matrices and AdamW on the rest; kron is PSGD; kfac is the natural
 gradient with K-FAC's form of the empirical Fisher matrix, without inverses."""

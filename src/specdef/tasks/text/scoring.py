@@ -131,7 +131,6 @@ def _next_token(model: Any, tokens: Any) -> Any:
 def _whole_rows(
     model: Any, tokenizer: Any, rows: Sequence[Sample], rows_per_batch: int, read: Callable[[str], list[int]]
 ) -> list[float]:
-    import torch
 
     found: list[float] = []
     known = vocabulary(model)
