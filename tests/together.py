@@ -14,6 +14,7 @@ from typing import Any
 import pico_text
 import torch
 
+from specdef.certify.api import attack
 from specdef.certify.executors.local import PRELOADED
 from specdef.core.processes import from_first, is_first, joined, rank
 from specdef.errors import SpecdefError
@@ -122,3 +123,10 @@ def refused_by_the_first() -> str:
     except SpecdefError as error:
         return f"{made}; {error}"
     return made
+
+
+def attacked(model: Path, original: Path, out: Path, environment: Mapping[str, str], recipe: Recipe) -> tuple[str, Any]:
+    """The cell's key and result of an attack through the library, as every process gets them."""
+    os.environ.update(environment)
+    stored = attack(model, out, original=original, task="facts", recipe=recipe, threads=2, target=0.4)
+    return stored.key, stored.result

@@ -65,7 +65,7 @@ def test_what_no_process_of_several_can_compute_is_refused(monkeypatch: pytest.M
     refuse_optimizer(Recipe("soap"))
     monkeypatch.setattr(engines, "size", lambda: 2)
     refuse_optimizer(Recipe("soap"))
-    with pytest.raises(SpecdefError, match="`optimizer` must be one that looks at gradients alone where 2 proc.*kfac"):
+    with pytest.raises(SpecdefError, match=r"`optimizer` must be one that looks at gradients alone where 2 proc.*kfac"):
         refuse_optimizer(Recipe("kfac"))
     for name, value in together.SHARDED.items():
         monkeypatch.setenv(name, value)

@@ -124,14 +124,14 @@ class Trainer:
         seen = 0.0
         with second_derivatives():
             for rows, weight, of_task in self._pieces(drawn):
-                loss = self.kind.loss(self.model, rows.batch)
-                gradients = torch.autograd.grad(loss * (weight * rows.part), parameters, create_graph=True)
+                value = self.kind.loss(self.model, rows.batch)
+                gradients = torch.autograd.grad(value * (weight * rows.part), parameters, create_graph=True)
                 products = torch.autograd.grad(gradients, parameters, grad_outputs=signs)
                 for p, d, z, g, hz in zip(parameters, diagonal, signs, gradients, products, strict=True):
                     assert p.grad is not None
                     p.grad += g.detach()
                     d += z * hz
-                seen += float(loss.detach()) * rows.part * of_task
+                seen += float(value.detach()) * rows.part * of_task
         self.engine.add_up([p.grad for p in parameters if p.grad is not None])
         self.engine.add_up(diagonal)
         self._clip()
