@@ -6,7 +6,9 @@ for GPUs only, and what runs on GPUs must be what the tests run on CPUs. Its lau
 
 from __future__ import annotations
 
+import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from types import MethodType
@@ -84,7 +86,21 @@ class Replicas(Engine):
 
 
 class Shards(Replicas):
-    """Every process holds a part of each tensor; gradients meet after each backward pass."""
+    """Every process holds a part of each tensor; gradients meet after each backward pass. See `shard` for tensors that
+    stay whole."""
+
+    def clip(self, parameters: Iterable[torch.nn.Parameter], most: float) -> None:
+        """See `Engine.clip`; torch's own takes no whole tensors beside parts."""
+        import torch
+
+        gradients = [one.grad for one in parameters if one.grad is not None]
+        squares = {True: 0.0, False: 0.0}
+        for gradient in gradients:
+            squares[_is_part(gradient)] += float(_held(gradient).double().square().sum())
+        factor = most / (math.sqrt(summed([squares[True]])[0] + squares[False]) + 1e-6)
+        with torch.no_grad():
+            for gradient in gradients:
+                _held(gradient).mul_(1.0 if factor >= 1 else factor)  # not a number where the norm is none
 
     def part(self, *, last: bool) -> Any:
         """See `Engine.part`."""
@@ -169,6 +185,9 @@ def place(model: torch.nn.Module, device: str) -> None:
 def shard(model: torch.nn.Module, bf16: bool = False) -> None:
     """Split every tensor of a model over the processes, in place; layers are gathered one by one as they compute.
 
+    Tensors of another type than most, such as a lock's float64 among float32, stay whole: what is gathered together
+    must be of one type.
+
     Args:
         model: the same in all processes.
         bf16: compute in bfloat16; the parts keep their type.
@@ -185,12 +204,44 @@ def shard(model: torch.nn.Module, bf16: bool = False) -> None:
     mesh = init_device_mesh(kind, (size(),))
     if os.environ.get("FSDP_ACTIVATION_CHECKPOINTING", "false").lower() == "true":
         model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    whole = _of_another_type(model)
+    for one in whole:
+        one.data = one.data.to(kind)
+        if one.requires_grad:
+            one.register_hook(_mean)
     layers = set(getattr(model, "_no_split_modules", None) or ())
     for module in list(model.modules()):
         if type(module).__name__ in layers and module is not model:
-            fully_shard(module, mesh=mesh, mp_policy=inner)
+            fully_shard(module, mesh=mesh, mp_policy=inner, ignored_params=whole)
     # Gathered weights left behind by an evaluation would be taken for the trained ones.
-    fully_shard(model, mesh=mesh, mp_policy=outer, reshard_after_forward=True)
+    fully_shard(model, mesh=mesh, mp_policy=outer, reshard_after_forward=True, ignored_params=whole)
+
+
+def _of_another_type(model: torch.nn.Module) -> set[torch.nn.Parameter]:
+    numbers: Counter[torch.dtype] = Counter()
+    for one in model.parameters():
+        numbers[one.dtype] += one.numel()
+    usual = numbers.most_common(1)[0][0]
+    return {one for one in model.parameters() if one.dtype != usual}
+
+
+def _mean(gradient: torch.Tensor) -> torch.Tensor:
+    """Of all processes: what FSDP does to the gradients of parts."""
+    import torch
+
+    met = gradient.contiguous().clone()
+    torch.distributed.all_reduce(met)
+    return met / size()
+
+
+def _is_part(tensor: torch.Tensor) -> bool:
+    return hasattr(tensor, "to_local")
+
+
+def _held(tensor: torch.Tensor) -> torch.Tensor:
+    """The numbers of a tensor that this process has."""
+    found: torch.Tensor = tensor.to_local() if _is_part(tensor) else tensor  # type: ignore[operator]
+    return found
 
 
 def _compute_in_bf16(model: Any) -> None:

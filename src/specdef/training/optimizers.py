@@ -46,6 +46,7 @@ class OptimizerSpec:
         closure: the optimizer evaluates the loss itself, several times a step.
         parts: it computes on parts of tensors what it computes on whole ones, so that a model may be sharded.
         alone: it looks at activations, of which a process among several sees those of its own rows only.
+        states: numbers it keeps per trained number, as far as they grow with the model.
         library: where the implementation comes from.
         options: settings that a recipe may change, by the library's own names.
     """
@@ -56,6 +57,7 @@ class OptimizerSpec:
     closure: bool = False
     parts: bool = False
     alone: bool = False
+    states: float = 2
     library: str = "torch"
     options: tuple[str, ...] = ()
 
@@ -150,10 +152,10 @@ def _third_party(name: str, **options: Any) -> Callable[[Trained, float, float],
 THIRD = "pytorch-optimizer"
 OPTIMIZERS: dict[str, OptimizerSpec] = {
     "adamw": OptimizerSpec(_adamw, parts=True, options=("betas", "amsgrad")),
-    "sgd": OptimizerSpec(_sgd, parts=True, options=("momentum", "dampening", "nesterov")),
-    "adafactor": OptimizerSpec(_adafactor, options=("beta2_decay", "d")),
-    "muon": OptimizerSpec(_muon, parts=True, options=("momentum", "nesterov", "ns_steps", "betas")),
-    "lion": OptimizerSpec(_third_party("Lion"), parts=True, library=THIRD, options=("betas",)),
+    "sgd": OptimizerSpec(_sgd, parts=True, states=1, options=("momentum", "dampening", "nesterov")),
+    "adafactor": OptimizerSpec(_adafactor, states=0, options=("beta2_decay", "d")),
+    "muon": OptimizerSpec(_muon, parts=True, states=1, options=("momentum", "nesterov", "ns_steps", "betas")),
+    "lion": OptimizerSpec(_third_party("Lion"), parts=True, states=1, library=THIRD, options=("betas",)),
     "sophia": OptimizerSpec(_third_party("SophiaH", update_period=10), 10, library=THIRD, options=("betas", "p")),
     "adahessian": OptimizerSpec(
         _third_party("AdaHessian", update_period=1), 1, library=THIRD, options=("betas", "hessian_power")
@@ -162,7 +164,7 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
     "soap": OptimizerSpec(
         _third_party("SOAP"), library=THIRD, options=("betas", "shampoo_beta", "precondition_frequency")
     ),
-    "lbfgs": OptimizerSpec(_lbfgs, closure=True, parts=True, options=("max_iter", "history_size")),
+    "lbfgs": OptimizerSpec(_lbfgs, closure=True, parts=True, states=23, options=("max_iter", "history_size")),
     "adadelta": OptimizerSpec(_adadelta, parts=True, options=("rho",)),
     "xmat": OptimizerSpec(_xmat, 1, takes_probes=True, library="specdef", options=("momentum", "precondition_lr")),
     "kfac": OptimizerSpec(_kfac, alone=True, library="singd", options=("momentum", "damping", "lr_cov")),
