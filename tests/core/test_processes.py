@@ -6,7 +6,16 @@ import pytest
 import together
 
 from specdef.core import processes
-from specdef.core.processes import from_first, joined, launched, launched_rank, on_this_machine, part_of, summed
+from specdef.core.processes import (
+    from_first,
+    joined,
+    launched,
+    launched_rank,
+    left_alone,
+    on_this_machine,
+    part_of,
+    summed,
+)
 from specdef.errors import SpecdefError
 
 
@@ -35,6 +44,18 @@ def test_a_number_of_processes_that_is_none_is_refused(given: str, monkeypatch: 
     monkeypatch.setenv("WORLD_SIZE", given)
     with pytest.raises(SpecdefError, match=f"`WORLD_SIZE` must be the number of processes.*got '{given}'"):
         launched()
+
+
+def test_one_process_where_several_were_asked_for_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `accelerate launch --cpu --num_processes 2` sets; with one process it sets no port."""
+    for name in ("WORLD_SIZE", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    assert not left_alone()
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    assert left_alone()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not left_alone()
 
 
 def test_a_launcher_that_says_half_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

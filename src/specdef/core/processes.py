@@ -44,6 +44,12 @@ def launched_rank() -> int:
     return int(os.environ.get("RANK") or 0) if launched() > 1 else 0
 
 
+def left_alone() -> bool:
+    """Whether accelerate's launcher was told of several processes and started this one alone, as it does for CPUs."""
+    told = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and bool(os.environ.get("MASTER_PORT"))
+    return told and not os.environ.get("WORLD_SIZE")
+
+
 def on_this_machine() -> int:
     """How many of them share this machine."""
     return max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1)) if _JOINED.get() else 1
