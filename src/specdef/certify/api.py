@@ -95,7 +95,6 @@ def attack(
     from specdef.certify.store import Store, refuse_file
     from specdef.certify.study import make_study
     from specdef.certify.together import refuse_unshared
-    from specdef.core.devices import find_device
     from specdef.tasks.base import parse_task
     from specdef.training.recipe import Recipe
     from specdef.training.tracking import refuse_track
@@ -112,7 +111,7 @@ def attack(
         if out is None and isinstance(track, str):
             raise SpecdefError(f"`out` must be given where {track} keeps track: its files lie there.")
     with ExitStack() as stack:
-        stack.enter_context(joined(find_device(device)))
+        stack.enter_context(joined(device))
         folder, undefended = _folders(model, original, tokenizer, stack)
         refuse_unshared(made, kind_of(folder))
         spec = asked or parse_task(kind_of(folder).default_task, seed=task_seed, target=target, scorer=scorer)

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
+from specdef.core.devices import find_device
 from specdef.errors import SpecdefError
 
 PATIENCE = timedelta(minutes=10)
@@ -79,11 +80,12 @@ def is_first() -> bool:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[None]:
+def joined(device: str | None) -> Iterator[None]:
     """Meet the other processes of the launcher; alone, do nothing.
 
     Args:
-        device: ``cpu`` (they talk by gloo) or ``cuda`` (by NCCL, each on the GPU of its ``LOCAL_RANK``).
+        device: ``cpu`` (they talk by gloo) or ``cuda`` (by NCCL, each on the GPU of its ``LOCAL_RANK``); the GPU where
+            there is one when None.
 
     Raises:
         SpecdefError: the launcher left out what they need to meet.
@@ -99,7 +101,7 @@ def joined(device: str) -> Iterator[None]:
             raise SpecdefError(
                 f"`{name}` must be set beside `WORLD_SIZE`; it is not. Start specdef by torchrun or accelerate launch."
             )
-    if device == "cuda":
+    if (device := find_device(device)) == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK") or 0))
     with _losses_said():
         backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"

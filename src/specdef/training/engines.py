@@ -240,7 +240,7 @@ def _is_part(tensor: torch.Tensor) -> bool:
 
 def _held(tensor: torch.Tensor) -> torch.Tensor:
     """The numbers of a tensor that this process has."""
-    found: torch.Tensor = tensor.to_local() if _is_part(tensor) else tensor  # type: ignore[operator]
+    found: torch.Tensor = tensor.to_local() if _is_part(tensor) else tensor  # type: ignore[attr-defined]
     return found
 
 
