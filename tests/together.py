@@ -91,9 +91,10 @@ def trained(folder: Path, recipes: Mapping[str, Recipe], environment: Mapping[st
         before, marks = general.measure(trainer.model), weight_checksums(trainer.model)
         losses = [trainer.step() for _ in range(recipe.steps)]
         moved = weight_checksums(trainer.model) != marks
+        after = general.measure(trainer.model)  # what an evaluation gathers is let go
         held = sum(p.to_local().numel() if hasattr(p, "to_local") else p.numel() for p in trainer.model.parameters())
         found[name] = {
-            "losses": [before, *losses, general.measure(trainer.model)],
+            "losses": [before, *losses, after],
             "moved": moved,
             "held": held,
             "sharded": is_sharded(),
