@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from specdef.certify.cell import Cell
+from specdef.certify.cell import Cell, cell_from_json
 from specdef.certify.cell_result import FinishedCell
 from specdef.certify.executors.local import LocalExecutor
-from specdef.certify.run_cell import run_cell
+from specdef.certify.run_cell import measure_cell, run_cell
 from specdef.certify.store import Store
 from specdef.certify.study import Study, make_study
 from specdef.certify.sweep import sweep
@@ -56,6 +56,25 @@ def lose(folder: str, data: Mapping[str, Any], listen: Any = None) -> FinishedCe
     if first or seed:
         os.kill(os.getpid(), signal.SIGKILL)
     return run_cell(data, listen)
+
+
+def hang_once(folder: str, data: Mapping[str, Any], listen: Any = None) -> FinishedCell:
+    """The first attempt at seed 0 stops in the middle of its training and waits to be killed; its process and every
+    later attempt's are noted, with the address of the node's raylet."""
+    seed = data["attack"]["recipe"]["seed"]
+    tries = Path(folder) / f"tries-{seed}"
+    with tries.open("a") as noted:
+        first = noted.tell() == 0
+        noted.write(f"{os.getpid()} {os.getppid()}\n")
+    if seed or not first:
+        return run_cell(data, listen)
+
+    def stop(step: int, loss: float) -> None:
+        if step == 2:
+            (Path(folder) / "in-the-middle").touch()
+            time.sleep(3600)
+
+    return measure_cell(cell_from_json(data), on_step=stop)
 
 
 def the_first_never_ends(data: Mapping[str, Any], listen: Any = None) -> FinishedCell:

@@ -117,12 +117,12 @@ def test_the_command_writes_nothing(pipeline: Path, tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
     done = CliRunner().invoke(app, ["run", str(path), "--dry-run"])
     assert done.exit_code == 0, done.output
-    assert done.output.splitlines()[-1] == "Toy: 1 runs. Nothing was written."
+    assert done.output.splitlines()[-1] == "Toy: 1 run. Nothing was written."
     assert "Not here yet" not in done.output
     assert sorted(tmp_path.iterdir()) == before
     error = CliRunner().invoke(app, ["run", str(path)]).exception
     assert isinstance(error, SpecdefError)
-    assert "`out` must be given: the folder of the study" in str(error)
+    assert "`out` must be given: the study's folder" in str(error)
 
 
 def test_random_weights_are_those_of_their_names() -> None:

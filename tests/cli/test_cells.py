@@ -34,6 +34,20 @@ def run_cell(board: Board, key: str, start: float, seconds: float) -> None:
     board.finish(key, start + seconds)
 
 
+def test_cells_on_a_cluster_say_nothing_and_are_told_by_the_pace_of_those_that_ended() -> None:
+    board = Board()
+    for key in ("a", "b", "c", "d"):
+        board.take(event(key), 10.0)
+    assert board.left(20.0) is None
+    board.finish("a", 40.0)
+    assert board.left(41.0) == pytest.approx(3 * 30)
+    board.finish("b", 40.0)
+    assert board.left(41.0) == pytest.approx(2 * 15)
+    board.finish("c", 50.0)
+    board.finish("d", 50.0)
+    assert board.left(51.0) == 0
+
+
 def test_nothing_is_said_of_the_time_left_before_enough_is_known() -> None:
     board = Board()
     for key in "abc":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from specdef.attacks.base import Attack
+from specdef.core.processes import from_first
 from specdef.models.base import LoadedModel
 from specdef.tasks.base import Task, check_kind
 from specdef.tasks.score import as_score
@@ -94,7 +95,8 @@ def run_attack(
             one.attach(getattr(trainer.optimizer, "optimizer", trainer.optimizer), loaded.model, folder)
 
         def evaluate(current: Any, step: int, loss: float | None) -> Evaluation:
-            return measure(current, loaded.processor, task, general, step=step, loss=loss)
+            found = measure(current, loaded.processor, task, general, step=step, loss=loss)
+            return from_first(lambda: found)  # all go on or stop together, whatever the last digit
 
         kept = attack.keeps_function and not changed
         base, checked = (None, reference) if kept else (reference, None)

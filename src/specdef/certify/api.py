@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specdef.core.folders import scratch_folder
+from specdef.core.processes import from_first, is_first, joined, launched
 from specdef.errors import SpecdefError
 from specdef.models.base import kind_of
 from specdef.models.sources import find_model
@@ -51,6 +52,8 @@ def attack(
 ) -> StoredCell:
     """Fine-tune a model once, as an attacker would, and store what came out.
 
+    Started by torchrun or accelerate launch, all processes make this one attack together: see `docs/scale.md`.
+
     Args:
         model: a model folder, a hub id, or ``smollm2-135m``; or a transformers model in memory. A copy of it is
             attacked, written to a scratch folder, so that the result is the folder's; the model stays as it is.
@@ -91,13 +94,14 @@ def attack(
     from specdef.certify.run_cell import check_readable
     from specdef.certify.store import Store, refuse_file
     from specdef.certify.study import make_study
+    from specdef.certify.together import refuse_unshared
     from specdef.tasks.base import parse_task
     from specdef.training.recipe import Recipe
     from specdef.training.tracking import refuse_track
 
     done = tuple(parse_intervention(one) if isinstance(one, str) else one for one in interventions)
     made = Attack(recipe or Recipe(), done, early_stop, utility_factor)
-    resources = Resources(workers=1, threads=threads, device=device)
+    resources = Resources(workers=1, threads=threads, device=device, processes=launched())
     asked = asked_task(task, seed=task_seed, target=target, scorer=scorer)
     refuse_utility(asked, utility=utility, text=text, utility_factor=utility_factor)
     if out is not None:
@@ -107,7 +111,9 @@ def attack(
         if out is None and isinstance(track, str):
             raise SpecdefError(f"`out` must be given where {track} keeps track: its files lie there.")
     with ExitStack() as stack:
+        stack.enter_context(joined(device))
         folder, undefended = _folders(model, original, tokenizer, stack)
+        refuse_unshared(made, kind_of(folder))
         spec = asked or parse_task(kind_of(folder).default_task, seed=task_seed, target=target, scorer=scorer)
         study = make_study(
             folder,
@@ -118,7 +124,9 @@ def attack(
             resources=resources,
         )
         check_readable(study.cell(study.locked))
-        store = Store(stack.enter_context(scratch_folder(None)) if out is None else Path(out))
+        store = from_first(lambda: Store(stack.enter_context(scratch_folder(None)) if out is None else Path(out)))
+        if not is_first():
+            track = progress = on_step = None
         return attack_once(study, made, store, track, progress, on_step)
 
 

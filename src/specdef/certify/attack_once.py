@@ -13,6 +13,7 @@ from specdef.certify.result import StoredCell
 from specdef.certify.run_cell import measure_cell
 from specdef.certify.store import Store
 from specdef.certify.study import Study
+from specdef.core.processes import from_first, is_first
 from specdef.training.outcome import Evaluation
 from specdef.training.tracking import TRACKING, tracked
 
@@ -55,12 +56,13 @@ def attack_once(
             with machine_faults_said():
                 reference = kept_reference(store.folder, study.cell(study.original))
         cell = replace(study.cell(study.locked, reference=reference), attack=made)
-        if (stored := store.read(cell)) is not None:
+        if (stored := from_first(lambda: store.read(cell))) is not None:
             return stored
         about = {"model": cell.subject.name, "task": cell.task.label, "attack": made.label, **asdict(made.recipe)}
         with machine_faults_said(), tracked(track, store.folder / TRACKING, cell.key, about, made.recipe) as note:
             finished = measure_cell(cell, progress=told, on_step=on_step)
-        return store.write(cell, finished)
+        return from_first(lambda: store.write(cell, finished))
     except BaseException:  # Ctrl-C too
-        store.abandon()
+        if is_first():
+            store.abandon()
         raise

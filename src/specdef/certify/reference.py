@@ -8,6 +8,7 @@ from pathlib import Path
 from specdef.certify.cell import Cell, digest_of
 from specdef.certify.run_cell import reference_utility
 from specdef.certify.store import REFERENCES, write_json
+from specdef.core.processes import from_first, is_first
 from specdef.core.schema import SchemaError, read_object
 
 
@@ -25,10 +26,16 @@ def kept_reference(folder: Path, cell: Cell) -> float:
     """
     wanted = {name: value for name, value in cell.identity().items() if name not in ("attack", "task", "task_digest")}
     path = folder / REFERENCES / f"{digest_of(wanted)[:16]}.json"
+    if (kept := from_first(lambda: _read(path))) is not None:
+        return kept
+    found = reference_utility(cell)
+    if math.isfinite(found) and is_first():
+        write_json(path, {"utility": found})
+    return found
+
+
+def _read(path: Path) -> float | None:
     try:
         return float(read_object(path)["utility"])
     except (OSError, SchemaError, KeyError, TypeError, ValueError):
-        found = reference_utility(cell)
-    if math.isfinite(found):
-        write_json(path, {"utility": found})
-    return found
+        return None

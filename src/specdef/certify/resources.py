@@ -9,6 +9,7 @@ from pathlib import Path
 from specdef.certify.events import Listen
 from specdef.certify.executors.local import Executor, LocalExecutor
 from specdef.core.devices import check_device, find_device
+from specdef.core.processes import launched
 from specdef.errors import SpecdefError
 
 BYTES_PER_PARAMETER = 20
@@ -25,6 +26,7 @@ class Resources:
         device: ``cpu`` or ``cuda``.
         ray: ``auto``, ``HOST:PORT`` of a cluster, or ``local``; None runs in processes of this machine.
         gpus_per_cell: share of a GPU per cell, on Ray.
+        processes: how many processes of a launcher make one attack together.
     """
 
     workers: int | None = None
@@ -32,6 +34,7 @@ class Resources:
     device: str | None = None
     ray: str | None = None
     gpus_per_cell: float = 0.0
+    processes: int = 1
 
     def __post_init__(self) -> None:
         for name, value in (("workers", self.workers), ("threads", self.threads)):
@@ -45,9 +48,9 @@ class Resources:
         """Fill in what is open: as many cells at once as cores and memory allow, the cores shared out among them.
 
         Raises:
-            SpecdefError: a GPU is asked for and there is none, or a launcher started several of us.
+            SpecdefError: a GPU is asked for and there is none, or a launcher started another number of processes.
         """
-        refuse_launched()
+        refuse_launched(self.processes)
         device = find_device(self.device) if self.ray is None or self.device is None else self.device
         cores = os.cpu_count() or 1
         workers = self.workers or (1 if device == "cuda" else _fitting(folder, cores))
@@ -63,16 +66,19 @@ class Resources:
         return RayExecutor(address, self.workers or 1, self.gpus_per_cell, listen=listen)
 
 
-def refuse_launched() -> None:
-    """Refuse to be one of several processes: each would run every attack whole, on the same batches.
+def refuse_launched(processes: int = 1) -> None:
+    """Refuse to be one of several processes where each would run every attack whole.
+
+    Args:
+        processes: how many make one attack together.
 
     Raises:
-        SpecdefError: ``WORLD_SIZE`` says so.
+        SpecdefError: a launcher started another number.
     """
-    if (found := os.environ.get("WORLD_SIZE", "1")) not in ("", "1"):
+    if (found := launched()) != processes:
         raise SpecdefError(
-            f"`WORLD_SIZE` must be 1, since an attack runs in one process; got {found}. Start specdef by itself, "
-            "without torchrun or accelerate launch; `--workers` runs several attacks at once."
+            f"`WORLD_SIZE` must be 1, since this command runs many attacks in processes of its own; got {found}. Start "
+            "it by itself, without torchrun or accelerate launch; `specdef attack` is what they may start."
         )
 
 

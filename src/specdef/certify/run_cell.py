@@ -22,10 +22,12 @@ from specdef.certify.cell_result import CellResult, FinishedCell, Measured, Rewr
 from specdef.certify.environment import environment
 from specdef.certify.events import Listen, Teller
 from specdef.core.folders import scratch_folder
+from specdef.core.processes import on_this_machine
 from specdef.errors import SpecdefError
 from specdef.models.base import MODEL_KINDS, LoadedModel
 from specdef.tasks.base import make_task
 from specdef.tasks.utility import UTILITIES, UtilityData
+from specdef.training.engines import is_sharded, place
 from specdef.training.outcome import Evaluation
 
 _LAUNCHER = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
@@ -127,17 +129,20 @@ def reference_utility(cell: Cell) -> float:
     """Utility of the cell's model, before any training."""
     with _repeatable(cell.threads):
         loaded, general = _load(cell)
+        if is_sharded():
+            place(loaded.model, cell.device)
         return general.measure(loaded.model)
 
 
 @contextmanager
 def _repeatable(threads: int) -> Iterator[None]:
-    """A fixed number of threads and deterministic kernels, and the caller's settings back afterwards."""
+    """A fixed number of threads, shared with other processes of this attack, and deterministic kernels; the caller's
+    settings back afterwards."""
     import torch
 
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(max(1, threads // on_this_machine()))
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield
@@ -161,16 +166,17 @@ def _load(cell: Cell) -> tuple[LoadedModel, UtilityData]:
 
     kind = MODEL_KINDS.get(cell.model_kind)
     loaded = kind.load(Path(cell.subject.path), dtype=torch.float32)
-    loaded.model.to(cell.device)
+    if not is_sharded():  # its parts are moved one by one, after interventions changed the whole
+        loaded.model.to(cell.device)
     undefended = cell.original
-    if undefended is None or undefended.digest == cell.subject.digest:
+    if undefended is None or (undefended.digest == cell.subject.digest and not is_sharded()):
         original = None
     else:
-        place = Path(undefended.path)
+        folder = Path(undefended.path)
 
         def original() -> LoadedModel:
-            found = kind.load(place, dtype=torch.float32)
-            found.model.to(cell.device)
+            found = kind.load(folder, dtype=torch.float32)
+            place(found.model, cell.device)
             return found
 
     return loaded, UTILITIES.get(cell.utility).prepare(_content(cell), loaded, original=original)

@@ -12,8 +12,9 @@ from specdef.cli import options as given
 from specdef.cli.attack_file import asked_attack
 from specdef.cli.options import Json, Model, option
 from specdef.cli.progress import steps_bar
-from specdef.cli.render import print_json, say
+from specdef.cli.render import print_json, say, say_note
 from specdef.cli.runs import plot_run, sentence
+from specdef.core.processes import launched_rank, left_alone
 from specdef.errors import SpecdefError
 
 
@@ -102,8 +103,10 @@ def attack(
     named += [*parse.rewrites(rewrite), *(intervention or ())]
     made, interventions, stops = asked_attack(context, recipe, values, named, early_stop=early_stop)
     spec = given_task(task, train=train, evaluate=eval_, fields=fields, seed=task_seed, target=target, scorer=scorer)
+    if left_alone():
+        say_note("accelerate launch --cpu starts one process, whatever --num_processes says; torchrun starts several.")
     finished = {path.stem for path in (out / "cells").glob("*.json")}
-    with steps_bar(made.steps, quiet=json_, start=f"loading {model}") as (progress, on_step):
+    with steps_bar(made.steps, quiet=json_ or launched_rank() > 0, start=f"loading {model}") as (progress, on_step):
         stored = attack_model(
             model,
             out,
@@ -124,6 +127,8 @@ def attack(
             progress=progress,
             on_step=on_step,
         )
+    if launched_rank() > 0:
+        return  # the first of several processes says and draws what all of them did
     if plot is not None:
         plot_run(stored, plot)
     page = f"Page: {write_runs(out)[-1]}" if can_plot() else "No page: it needs `pip install specdef[plot]`."

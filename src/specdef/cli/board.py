@@ -23,12 +23,14 @@ class Progress:
 
     Attributes:
         event: the latest it said.
+        asked: when it was first heard of.
         started: when it left the queue; None while it waits.
         trained: when its first step began.
         ended: when it finished.
     """
 
     event: CellEvent
+    asked: float = 0.0
     started: float | None = None
     trained: float | None = None
     ended: float | None = None
@@ -64,7 +66,7 @@ class Board:
         with self._lock:
             if event.phase == "waiting" and all(one.ended is not None for one in self._cells.values()):
                 self._cells = {}  # the stage goes on with another batch
-            found = self._cells.setdefault(event.key, Progress(event))
+            found = self._cells.setdefault(event.key, Progress(event, now))
             if event.phase != "waiting" and found.started is None:
                 found.started = now
             if event.score is not None and found.trained is None:
@@ -94,6 +96,9 @@ class Board:
         """
         cells = list(self.cells().values())
         running = self.running()
+        ended = [one for one in cells if one.ended is not None]
+        if ended and all(one.started is None for one in cells):
+            return self._left_unheard(cells, ended)
         known = [
             (one.spent(now), one.event.steps) for one in cells if one.started is not None and one.ended is not None
         ]
@@ -108,6 +113,12 @@ class Board:
             rest.append(max(0.0, (each * one.event.steps if whole is None else whole) - one.spent(now)))
         queued = sum(each * one.event.steps for one in cells if one.started is None and one.ended is None)
         return max([(sum(rest) + queued) / max(1, len(running)), *rest])
+
+    def _left_unheard(self, cells: list[Progress], ended: list[Progress]) -> float:
+        """The same of cells that do not say where they are, as on a cluster: by the pace of those that ended."""
+        spent = max(one.ended or 0.0 for one in ended) - min(one.asked for one in cells)
+        steps = sum(one.event.steps for one in ended)
+        return spent / max(1, steps) * sum(one.event.steps for one in cells if one.ended is None)
 
     def summary(self, now: float) -> str:
         """The batch in a few words: how many cells are done, and the time left."""

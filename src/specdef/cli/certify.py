@@ -56,8 +56,8 @@ def certify(
     workers: given.Workers = None,
     threads: given.Threads = None,
     device: given.Device = None,
-    ray: Annotated[str | None, option("auto, HOST:PORT of a Ray cluster, or local.", panel=given.RUNNING)] = None,
-    gpus_per_cell: Annotated[float, option("Share of a GPU per attack, on Ray.", panel=given.RUNNING)] = 0.0,
+    ray: given.Ray = None,
+    gpus_per_cell: given.GpusPerCell = 0.0,
     json_: Json = False,
 ) -> None:
     """Attack LOCKED under named threat models; write certificate.json, tables, heat maps and one HTML page.

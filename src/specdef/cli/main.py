@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
@@ -49,13 +50,19 @@ def main() -> None:
     try:
         app(prog_name="specdef")
     except SpecdefError as error:
-        say_error(_as_typed(str(error), sys.argv[1:]))
+        say_error(_of_process(_as_typed(str(error), sys.argv[1:])))
         sys.exit(2)
     except _Interrupted:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         remove_unfinished()
         err_console.print("Interrupted; nothing half-written was left behind.")
         sys.exit(130)
+
+
+def _of_process(sentence: str) -> str:
+    """A sentence with which of several processes says it, but for the first."""
+    rank = os.environ.get("RANK", "0")
+    return sentence if rank == "0" or os.environ.get("WORLD_SIZE", "1") == "1" else f"(process {rank}) {sentence}"
 
 
 def _as_typed(sentence: str, arguments: Sequence[str]) -> str:

@@ -120,6 +120,8 @@ Interventions = Annotated[
 # Running
 RUNNING = "Running"
 Workers = Annotated[int | None, option("Attacks at once (default: what cores and memory allow).", panel=RUNNING)]
+Ray = Annotated[str | None, option("auto, HOST:PORT of a Ray cluster, or local.", panel=RUNNING)]
+GpusPerCell = Annotated[float, option("Share of a GPU per attack, on Ray.", panel=RUNNING)]
 
 # Output
 Plot = Annotated[

@@ -36,6 +36,11 @@ def say_error(message: object) -> None:
     err_console.print(f"[red]Error:[/red] {safe(message)}", soft_wrap=True, highlight=False)
 
 
+def say_note(message: object) -> None:
+    """Print what a user should know beside the result."""
+    err_console.print(f"Note: {safe(message)}", soft_wrap=True, highlight=False)
+
+
 def print_json(value: Any) -> None:
     """Print one JSON object; its strings are ASCII, so no terminal obeys them."""
     typer.echo(json.dumps(_finite(value), indent=1, default=str, allow_nan=False))

@@ -12,6 +12,7 @@ import typer
 from specdef.cli import options as given
 from specdef.cli import parse
 from specdef.cli.cells import cells_shown
+from specdef.cli.dry_run import told
 from specdef.cli.options import Workers, option
 from specdef.cli.render import say
 from specdef.errors import SpecdefError
@@ -23,10 +24,12 @@ def run(
     workers: Workers = None,
     threads: given.Threads = None,
     device: given.Device = None,
+    ray: given.Ray = None,
+    gpus_per_cell: given.GpusPerCell = 0.0,
     formats: given.Formats = None,
-    dry_run: Annotated[
-        bool, option("Resolve every layer and attack on the models' configurations; no weights.", "--dry-run")
-    ] = False,
+    dry_run: Annotated[bool, option("Tell layers, cells, memory, hours; write nothing.", "--dry-run")] = False,
+    devices_per_cell: Annotated[int, option("--dry-run: devices that share one attack.")] = 1,
+    tflops: Annotated[float, option("--dry-run: 10^12 operations a second that a device reaches.")] = 100.0,
 ) -> None:
     """Run a study file: models, defences, attacks and seeds, to tables, a picture and one page.
 
@@ -36,37 +39,21 @@ def run(
     from specdef.certify.study_run import run_study
     from specdef.report.exports import check_formats, write_reports
 
-    wanted = parse.words(formats) or ()
-    check_formats(wanted)
     if dry_run:
-        show_dry_run(study)
+        say(*told(study, devices_per_cell, tflops, workers or 1))
         return
     if out is None:
-        raise SpecdefError("`out` must be given: the folder of the study. Only `--dry-run` needs none.")
+        raise SpecdefError("`out` must be given: the study's folder. Only --dry-run writes nothing.")
+    wanted = parse.words(formats) or ()
+    check_formats(wanted)
     with cells_shown(f"loading the models of {study}", quiet=False) as watch:
         run_study(
             study,
             out,
-            resources=Resources(workers, threads, device),
+            resources=Resources(workers, threads, device, ray, gpus_per_cell),
             on_stage=watch.on_stage,
             on_cell=watch.on_cell,
             on_event=watch.on_event,
             command=shlex.join(["specdef", *sys.argv[1:]]),
         )
     say(*(f"Wrote {path}" for path in write_reports(out, wanted)))
-
-
-def show_dry_run(study: Path) -> None:
-    """What a study would do, line by line."""
-    from specdef.certify.study_dry_run import dry_run
-
-    found = dry_run(study)
-    for model in found.models:
-        say(f"{model.label}: {model.layers} layers, {model.parameters:,} parameters, random in bfloat16")
-        for label, parts in model.defences.items():
-            counted = ", ".join(f"{number} {name}" for name, number in parts.items())
-            say(f"  {label}: {counted or 'known once it is made'}" if label != "none" else "  none")
-        for label, trained in model.attacks.items():
-            say(f"  {label}: {trained:,} numbers trained")
-    say(*(f"Not here yet: {sentence}" for sentence in found.missing))
-    say(f"{found.title}: {found.runs:,} runs. Nothing was written.")

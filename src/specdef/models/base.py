@@ -47,6 +47,8 @@ class ModelKind(Probing, ABC):
         adapter_task_type: PEFT's ``task_type``.
         head_names: names of the modules that are output heads; adapters on "all" layers leave them out. See `is_head`.
         has_likelihood: whether the kind's loss is minus the log-likelihood of its targets, in nats.
+        splits: whether `loss` is a mean over `num_targets` of rows that know nothing of each other: processes may
+            share a batch.
         default_task: name of the task an attacker tries when none is named.
         default_utility: name of the utility that is watched when none is named.
     """
@@ -55,6 +57,7 @@ class ModelKind(Probing, ABC):
     adapter_task_type: ClassVar[str | None] = None
     head_names: ClassVar[tuple[str, ...]] = ()
     has_likelihood: ClassVar[bool] = True
+    splits: ClassVar[bool] = False
     default_task: ClassVar[str]
     default_utility: ClassVar[str]
 

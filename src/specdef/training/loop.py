@@ -1,24 +1,24 @@
-"""The one training loop. Devices and precision come from accelerate."""
+"""The one training loop. Devices, processes and precision come from its engine."""
 
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from specdef.core.processes import summed
 from specdef.errors import SpecdefError
 from specdef.models.base import Batch, LoadedModel, ModelKind
-from specdef.training.batches import batches, second_derivatives
+from specdef.training.batches import Share, second_derivatives, shares
+from specdef.training.engines import Engine, engine_of
 from specdef.training.optimizers import OptimizerSpec, build_optimizer, optimizer_spec
 from specdef.training.outcome import Evaluation, StopReason
 from specdef.training.recipe import SCHEDULES, Recipe
 
-if TYPE_CHECKING:
-    import torch
-    from accelerate import Accelerator
+Drawn = Sequence[tuple[Share, Share | None]]
+"""The batches of one step: of the task's rows, and of the general ones where they are mixed in."""
 
 
 @dataclass
@@ -29,11 +29,11 @@ class Trainer:
     kind: ModelKind
     optimizer: Any
     schedule: Any
-    accelerator: Accelerator
+    engine: Engine
     recipe: Recipe
     spec: OptimizerSpec
-    task: Iterator[Batch]
-    general: Iterator[Batch] | None
+    task: Iterator[Share]
+    general: Iterator[Share] | None
     done: int = 0
 
     def step(self) -> float:
@@ -56,52 +56,55 @@ class Trainer:
         self.done += 1
         return loss
 
-    def _losses(self, task: Batch, general: Batch | None) -> Iterator[tuple[Any, float]]:
-        """(loss, weight) of the task's rows, then of the general rows, each a forward pass of its own."""
-        share = 0.0 if general is None else self.recipe.retain_weight
-        yield self.kind.loss(self.model, task), (1 - share) / self.recipe.gradient_accumulation_steps
-        if general is not None:
-            yield self.kind.loss(self.model, general), share / self.recipe.gradient_accumulation_steps
-
-    def _backward(self, drawn: Sequence[tuple[Batch, Batch | None]]) -> float:
-        seen = 0.0
+    def _pieces(self, drawn: Drawn) -> Iterator[tuple[Share, float, float]]:
+        """(rows, weight of their loss in the step's, and in what is seen of the task), each a forward pass of its own:
+        the task's rows, then the general ones."""
         for task, general in drawn:
-            for number, (loss, weight) in enumerate(self._losses(task, general)):
-                self.accelerator.backward(loss * weight)
-                if number == 0:
-                    seen += float(loss.detach()) / len(drawn)
-        return seen
+            share = 0.0 if general is None else self.recipe.retain_weight
+            yield task, (1 - share) / len(drawn), 1 / len(drawn)
+            if general is not None:
+                yield general, share / len(drawn), 0.0
+
+    def _accumulate(self, drawn: Drawn) -> tuple[float, float]:
+        """Add the gradients of a step: (loss on the task's rows, whole loss)."""
+        seen = total = 0.0
+        pieces = list(self._pieces(drawn))
+        for number, (rows, weight, of_task) in enumerate(pieces):
+            with self.engine.part(last=number == len(pieces) - 1):
+                loss = self.kind.loss(self.engine.model, rows.batch)
+                self.engine.backward(loss * (weight * rows.part))
+            value = float(loss.detach()) * rows.part if rows.part else 0.0
+            total += value * weight
+            seen += value * of_task
+        return self.engine.total(seen), self.engine.total(total)
+
+    def _backward(self, drawn: Drawn) -> float:
+        return self._accumulate(drawn)[0]
 
     def _clip(self) -> None:
         if self.recipe.max_grad_norm is None:
             return
         if not self.recipe.clip_each:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.max_grad_norm)
+            self.engine.clip(self.model.parameters(), self.recipe.max_grad_norm)
             return
         for parameter in self.model.parameters():
             if parameter.grad is not None:
-                self.accelerator.clip_grad_norm_([parameter], self.recipe.max_grad_norm)
+                self.engine.clip([parameter], self.recipe.max_grad_norm)
 
-    def _closure_step(self, drawn: Sequence[tuple[Batch, Batch | None]]) -> float:
+    def _closure_step(self, drawn: Drawn) -> float:
         """The optimizer evaluates the loss itself: value and gradient of one function, so gradients are not clipped."""
         first: list[float] = []
 
         def closure() -> float:
             self.optimizer.zero_grad(set_to_none=True)
-            seen = total = 0.0
-            for task, general in drawn:
-                for number, (loss, weight) in enumerate(self._losses(task, general)):
-                    self.accelerator.backward(loss * weight)
-                    total += float(loss.detach()) * weight
-                    if number == 0:
-                        seen += float(loss.detach()) / len(drawn)
+            seen, total = self._accumulate(drawn)
             first.append(seen)
             return total
 
         self.optimizer.step(closure)
         return first[0]
 
-    def _curvature_step(self, drawn: Sequence[tuple[Batch, Batch | None]]) -> float:
+    def _curvature_step(self, drawn: Drawn) -> float:
         """A step with Hutchinson's estimate z * (H z) of the Hessian's diagonal, z of random signs.
 
         Gradients come from ``autograd.grad``: ``backward(create_graph=True)`` would leave reference cycles behind.
@@ -120,20 +123,21 @@ class Trainer:
             p.grad = torch.zeros_like(p)
         seen = 0.0
         with second_derivatives():
-            for task, general in drawn:
-                for number, (loss, weight) in enumerate(self._losses(task, general)):
-                    gradients = torch.autograd.grad(loss * weight, parameters, create_graph=True)
-                    products = torch.autograd.grad(gradients, parameters, grad_outputs=signs)
-                    for p, d, z, g, hz in zip(parameters, diagonal, signs, gradients, products, strict=True):
-                        assert p.grad is not None
-                        p.grad += g.detach()
-                        d += z * hz
-                    if number == 0:
-                        seen += float(loss.detach()) / len(drawn)
+            for rows, weight, of_task in self._pieces(drawn):
+                value = self.kind.loss(self.model, rows.batch)
+                gradients = torch.autograd.grad(value * (weight * rows.part), parameters, create_graph=True)
+                products = torch.autograd.grad(gradients, parameters, grad_outputs=signs)
+                for p, d, z, g, hz in zip(parameters, diagonal, signs, gradients, products, strict=True):
+                    assert p.grad is not None
+                    p.grad += g.detach()
+                    d += z * hz
+                seen += float(value.detach()) * rows.part * of_task
+        self.engine.add_up([p.grad for p in parameters if p.grad is not None])
+        self.engine.add_up(diagonal)
         self._clip()
         inner = getattr(self.optimizer, "optimizer", self.optimizer)
         inner.step(hessian=diagonal, **({"probes": signs} if self.spec.takes_probes else {}))
-        return seen
+        return self.engine.total(seen)
 
 
 def make_trainer(loaded: LoadedModel, recipe: Recipe, task: Batch, general: Batch | None) -> Trainer:
@@ -148,37 +152,34 @@ def make_trainer(loaded: LoadedModel, recipe: Recipe, task: Batch, general: Batc
     Raises:
         SpecdefError: nothing is trainable.
     """
-    import torch
-
     model = loaded.model
     if not any(p.requires_grad for p in model.parameters()):
         raise SpecdefError("`freeze` must leave at least one parameter to train; it freezes all of them.")
-    accelerator = _accelerator(model, recipe)
-    if recipe.precision == "bf16":
-        model = model.to(torch.bfloat16)
-    optimizer = build_optimizer(
-        recipe.optimizer,
-        model,
-        lr=recipe.lr,
-        weight_decay=recipe.weight_decay,
-        eps=recipe.eps,
-        options=tuple(dict(recipe.optimizer_options).items()),
-        is_head=loaded.kind.is_head,
-    )
-    schedule = scheduled(optimizer, recipe)
-    model, optimizer = accelerator.prepare(model, optimizer)
+
+    def build(placed: Any) -> Any:
+        return build_optimizer(
+            recipe.optimizer,
+            placed,
+            lr=recipe.lr,
+            weight_decay=recipe.weight_decay,
+            eps=recipe.eps,
+            options=tuple(dict(recipe.optimizer_options).items()),
+            is_head=loaded.kind.is_head,
+        )
+
+    model, engine, optimizer = engine_of(model, recipe, build)
     general_rows = max(1, round(recipe.retain_weight * recipe.batch_size))
     mixes = general is not None and recipe.retain_weight > 0
     return Trainer(
         model=model,
         kind=loaded.kind,
         optimizer=optimizer,
-        schedule=schedule,
-        accelerator=accelerator,
+        schedule=scheduled(getattr(optimizer, "optimizer", optimizer), recipe),
+        engine=engine,
         recipe=recipe,
         spec=optimizer_spec(recipe.optimizer),
-        task=batches(task, recipe.batch_size, recipe.seed, loaded.kind),
-        general=batches(general, general_rows, recipe.seed + 1, loaded.kind) if mixes and general is not None else None,
+        task=shares(task, recipe.batch_size, recipe.seed, loaded.kind),
+        general=shares(general, general_rows, recipe.seed + 1, loaded.kind) if mixes and general is not None else None,
     )
 
 
@@ -191,20 +192,6 @@ def scheduled(optimizer: Any, recipe: Recipe) -> Any:
         optimizer,
         num_warmup_steps=math.ceil(recipe.warmup * recipe.steps),
         num_training_steps=recipe.steps,
-    )
-
-
-def _accelerator(model: torch.nn.Module, recipe: Recipe) -> Accelerator:
-    """accelerate's view of the machine: the device the model is on, or what ``accelerate launch`` set up."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    launched = "WORLD_SIZE" in os.environ
-    # accelerate keeps one device and one precision per process; a library that trains twice must forget the first.
-    AcceleratorState._reset_state(reset_partial_state=not launched)
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    return Accelerator(
-        mixed_precision="bf16" if recipe.precision == "bf16-master" else "no", cpu=on_cpu and not launched
     )
 
 
@@ -274,7 +261,7 @@ def train(
             reason = record(trainer.done, loss)
         if dead and reason is None:
             reason = StopReason.DEAD
-    moved = weight_checksums(trainer.model) != before
+    moved = summed([weight_checksums(trainer.model) != before]) != [0.0]
     return TrainingRun(evaluations, reason or StopReason.BUDGET, trainer.done, seconds, moved)
 
 
@@ -286,13 +273,18 @@ def weight_checksums(model: Any) -> list[int]:
     sums = []
     for parameter in model.parameters():
         if parameter.requires_grad:
-            held = parameter.detach()
-            local = held.to_local() if hasattr(held, "to_local") else held
-            sums.append(int(local.contiguous().view(integers[local.element_size()]).sum()))
+            held = local(parameter)
+            sums.append(int(held.contiguous().view(integers[held.element_size()]).sum()))
     return sums
+
+
+def local(parameter: Any) -> Any:
+    """The part of a parameter's numbers that this process holds: all of them, but for a model in parts."""
+    held = parameter.detach()
+    return held.to_local() if hasattr(held, "to_local") else held
 
 
 def _weights_finite(model: Any) -> bool:
     import torch
 
-    return all(bool(torch.isfinite(p).all()) for p in model.parameters())
+    return summed([sum(not bool(torch.isfinite(local(p)).all()) for p in model.parameters())]) == [0.0]

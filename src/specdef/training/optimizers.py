@@ -44,6 +44,9 @@ class OptimizerSpec:
         curvature_every: steps between estimates of the Hessian's diagonal; 0 for first-order methods.
         takes_probes: its step is given the random signs too that the estimate was made with.
         closure: the optimizer evaluates the loss itself, several times a step.
+        parts: it computes on parts of tensors what it computes on whole ones, so that a model may be sharded.
+        alone: it looks at activations, of which a process among several sees those of its own rows only.
+        states: numbers it keeps per trained number, as far as they grow with the model.
         library: where the implementation comes from.
         options: settings that a recipe may change, by the library's own names.
         invariant: the change of variables that leaves its steps alone, but for damping and averages over time; empty
@@ -54,6 +57,9 @@ class OptimizerSpec:
     curvature_every: int = 0
     takes_probes: bool = False
     closure: bool = False
+    parts: bool = False
+    alone: bool = False
+    states: float = 2
     library: str = "torch"
     options: tuple[str, ...] = ()
     invariant: str = ""
@@ -150,11 +156,11 @@ THIRD = "pytorch-optimizer"
 _WEIGHTS = "a scale of every weight of its own"
 _LAYERS = "a linear map of every layer's inputs and of its outputs"
 OPTIMIZERS: dict[str, OptimizerSpec] = {
-    "adamw": OptimizerSpec(_adamw, options=("betas", "amsgrad")),
-    "sgd": OptimizerSpec(_sgd, options=("momentum", "dampening", "nesterov")),
-    "adafactor": OptimizerSpec(_adafactor, options=("beta2_decay", "d")),
-    "muon": OptimizerSpec(_muon, options=("momentum", "nesterov", "ns_steps", "betas")),
-    "lion": OptimizerSpec(_third_party("Lion"), library=THIRD, options=("betas",)),
+    "adamw": OptimizerSpec(_adamw, parts=True, options=("betas", "amsgrad")),
+    "sgd": OptimizerSpec(_sgd, parts=True, states=1, options=("momentum", "dampening", "nesterov")),
+    "adafactor": OptimizerSpec(_adafactor, states=0, options=("beta2_decay", "d")),
+    "muon": OptimizerSpec(_muon, parts=True, states=1, options=("momentum", "nesterov", "ns_steps", "betas")),
+    "lion": OptimizerSpec(_third_party("Lion"), parts=True, states=1, library=THIRD, options=("betas",)),
     "sophia": OptimizerSpec(_third_party("SophiaH", update_period=10), 10, library=THIRD, options=("betas", "p")),
     "adahessian": OptimizerSpec(
         _third_party("AdaHessian", update_period=1),
@@ -169,8 +175,8 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
     "soap": OptimizerSpec(
         _third_party("SOAP"), library=THIRD, options=("betas", "shampoo_beta", "precondition_frequency")
     ),
-    "lbfgs": OptimizerSpec(_lbfgs, closure=True, options=("max_iter", "history_size")),
-    "adadelta": OptimizerSpec(_adadelta, options=("rho",)),
+    "lbfgs": OptimizerSpec(_lbfgs, closure=True, parts=True, states=23, options=("max_iter", "history_size")),
+    "adadelta": OptimizerSpec(_adadelta, parts=True, options=("rho",)),
     "xmat": OptimizerSpec(
         _xmat,
         1,
@@ -179,7 +185,9 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
         options=("momentum", "precondition_lr"),
         invariant=_WEIGHTS,
     ),
-    "kfac": OptimizerSpec(_kfac, library="singd", options=("momentum", "damping", "lr_cov"), invariant=_LAYERS),
+    "kfac": OptimizerSpec(
+        _kfac, alone=True, library="singd", options=("momentum", "damping", "lr_cov"), invariant=_LAYERS
+    ),
 }
 """sgd has momentum 0.9; muon is torch.optim.Muon on matrices and AdamW on the rest; kron is PSGD; kfac is the natural
 gradient with K-FAC's form of the empirical Fisher matrix, without inverses."""

@@ -16,6 +16,7 @@ from specdef.certify.faults import describe
 from specdef.certify.run_cell import run_cell
 from specdef.errors import SpecdefError
 
+LOOPBACK = "127.0.0.1"
 RETRIES = 2
 """Times a cell is run again whose worker or node was lost. One that failed by itself is recorded, never run again."""
 
@@ -46,7 +47,11 @@ class RayExecutor:
         import ray
 
         threads = max((cell.threads for cell in cells), default=1)
-        here: dict[str, Any] = {"include_dashboard": False, "num_cpus": self.workers * threads}
+        here: dict[str, Any] = {
+            "include_dashboard": False,
+            "num_cpus": self.workers * threads,
+            "_node_ip_address": LOOPBACK,  # no other machine has a business with a cluster of this one
+        }
         options = here if self.address is None else {}
         started_here = not ray.is_initialized()
         if started_here:
@@ -58,6 +63,7 @@ class RayExecutor:
                     f"({describe(error)}). Start one with `ray start --head`."
                 ) from error
         try:
+            self._check_room(ray.nodes(), threads)
             remote = ray.remote(num_cpus=threads, num_gpus=self.gpus, max_calls=1, max_retries=RETRIES)(safely)
             for cell in cells:
                 tell(self.listen, waiting(cell))
@@ -75,3 +81,14 @@ class RayExecutor:
         finally:
             if started_here:
                 ray.shutdown()
+
+    def _check_room(self, nodes: Sequence[Any], threads: int) -> None:
+        """Refuse cells that no machine of the cluster has room for: Ray would let them wait for ever."""
+        room = [node["Resources"] for node in nodes if node["Alive"]]
+        for name, resource, wanted in (("threads", "CPU", threads), ("gpus_per_cell", "GPU", self.gpus)):
+            most = max((node.get(resource, 0) for node in room), default=0)
+            if wanted > most:
+                raise SpecdefError(
+                    f"`{name}` must be what one machine of the Ray cluster has, at most {most:g}; got {wanted:g}. Give "
+                    "a smaller number, or start Ray on a larger machine."
+                )

@@ -21,6 +21,7 @@ class CausalLM(ModelKind):
     name = "causal-lm"
     adapter_task_type = "CAUSAL_LM"
     head_names = ("lm_head",)
+    splits = True
     default_task = "biographies"
     default_utility = "perplexity-growth"
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from specdef.core.processes import without_gradients
 from specdef.models.samples import Sample
 from specdef.models.tokens import (
     MAX_LENGTH,
@@ -112,7 +113,7 @@ def _one_token(
             rows_of_ids = torch.tensor([ids[prompt] for prompt in batch])
             answers = [torch.tensor([completions[one][0] for one in wanted[prompt]]) for prompt in batch]
             check_vocabulary(torch.cat([rows_of_ids.flatten(), *answers]), vocabulary(model))
-            with torch.inference_mode():
+            with without_gradients():
                 expected = _next_token(model, rows_of_ids.to(device)).float().log_softmax(-1)
             for prompt, chosen, logits in zip(batch, answers, expected, strict=True):
                 for completion, value in zip(wanted[prompt], logits[chosen.to(device)].tolist(), strict=True):
@@ -130,7 +131,6 @@ def _next_token(model: Any, tokens: Any) -> Any:
 def _whole_rows(
     model: Any, tokenizer: Any, rows: Sequence[Sample], rows_per_batch: int, read: Callable[[str], list[int]]
 ) -> list[float]:
-    import torch
 
     found: list[float] = []
     known = vocabulary(model)
@@ -139,7 +139,7 @@ def _whole_rows(
         chosen_rows = [rows[index] for index in order[start : start + rows_per_batch]]
         ids, labels, mask = encode_completions(chosen_rows, tokenizer, vocabulary=known, read=read)
         device = next(model.parameters()).device
-        with torch.inference_mode():
+        with without_gradients():
             logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits.float()
         targets = labels[:, 1:].to(device)
         kept = targets != -100

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from specdef.core.processes import part_of, size, summed, without_gradients
 from specdef.errors import SpecdefError
 from specdef.models.base import Batch, LoadedModel
 from specdef.models.tokens import check_vocabulary, token_ids, vocabulary
@@ -81,6 +82,8 @@ def token_blocks(text: str, tokenizer: Any, *, length: int, max_blocks: int | No
 def perplexity(model: Any, blocks: torch.Tensor, *, rows_per_batch: int = 8) -> float:
     """exp of the mean loss per predicted token (infinite when the loss is not finite or too large to represent).
 
+    Several processes of one attack share the rows; losses and tokens are each added up over all of them.
+
     Args:
         model: a causal language model in evaluation mode.
         blocks: token ids [blocks, length]; each row is predicted on its own.
@@ -90,16 +93,28 @@ def perplexity(model: Any, blocks: torch.Tensor, *, rows_per_batch: int = 8) -> 
 
     total, count = 0.0, 0
     device = next(model.parameters()).device
-    with torch.inference_mode():
-        for rows in blocks.split(rows_per_batch):
+    with without_gradients():
+        for rows, counts in _shared(blocks, rows_per_batch):
             rows = rows.to(device)
             logits = model(input_ids=rows).logits[:, :-1].float()
-            total += float(
-                torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten(), reduction="sum")
-            )
-            count += rows.shape[0] * (rows.shape[1] - 1)
-    loss = total / count
+            if counts:
+                total += float(
+                    torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten(), reduction="sum")
+                )
+                count += rows.shape[0] * (rows.shape[1] - 1)
+    whole, tokens = summed([total, count])
+    loss = whole / tokens
     return math.exp(loss) if math.isfinite(loss) and loss < 700 else math.inf
+
+
+def _shared(blocks: torch.Tensor, rows_per_batch: int) -> Iterator[tuple[torch.Tensor, bool]]:
+    """This process's rows, batch by batch, and whether they count: where a model is sharded, all must compute as often
+    as the one with most rows, so that others compute some twice."""
+    own = blocks[list(part_of(len(blocks)))]
+    parts = [part for part in own.split(rows_per_batch) if len(part)]
+    most = math.ceil(math.ceil(len(blocks) / size()) / rows_per_batch)
+    for number in range(most):
+        yield (parts[number], True) if number < len(parts) else (blocks[:1], False)
 
 
 KIND = Perplexity()
