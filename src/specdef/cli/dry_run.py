@@ -44,7 +44,8 @@ def _foreseen(found: Forecast) -> Iterator[str]:
     for one in found.models:
         shapes, memory = one.shapes, one.memory
         parts = {name: value / GIB for name, value in asdict(memory).items()}
-        yield f"{one.label}: {shapes.parameters / 1e9:.2f} billion weights in {shapes.layers} layers, {counted(one.cells, 'cell')}"
+        billions, cells = shapes.parameters / 1e9, counted(one.cells, "cell")
+        yield f"{one.label}: {billions:.2f} billion weights in {shapes.layers} layers, {cells}"
         yield f"  memory of a device: {memory.total / GIB:.1f} GiB, with {found.devices} to a cell"
         yield "  of it " + ", ".join(f"{name} {value:.1f}" for name, value in parts.items())
     at_once = f"{found.workers} at a time" if found.workers > 1 else "one at a time"
