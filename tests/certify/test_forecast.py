@@ -75,7 +75,7 @@ def test_a_dry_run_writes_nothing_and_needs_no_folder(
 
 def test_the_plan_for_eight_billion_weights_is_of_the_real_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    found = forecast("experiments/studies/llama-8b.yaml", devices=8)
+    found = forecast("experiments/studies/scale/llama-8b.yaml", devices=8)
     assert found.models[0].shapes.parameters == 8_030_261_248
     assert found.cells == 30
 

@@ -125,7 +125,16 @@ BAD: dict[str, dict[str, str]] = {
     },
     "compare": {"--out": "page.txt"},
     "report": {"--formats": "doc"},
-    "run": {"--out": "foreign", "--workers": "0", "--threads": "0", "--device": "tpu", "--formats": "doc"},
+    "run": {
+        "--out": "foreign",
+        "--workers": "0",
+        "--threads": "0",
+        "--device": "tpu",
+        "--gpus-per-cell": "1",
+        "--formats": "doc",
+        "--devices-per-cell": "2",
+        "--tflops": "0 --dry-run",
+    },
     "defend": {
         "--forget": "none.jsonl",
         "--retain": "none.jsonl",
@@ -156,6 +165,7 @@ BAD: dict[str, dict[str, str]] = {
     "demo": {"--out": "file", "--kind": "sound", "--steps": "0"},
 }
 """Command -> option -> a bad value, and what is given besides."""
+A_CLUSTER = "only a cluster says whether it is there"
 A_MODEL = "a model: whether it can be found is what the rows must not ask; test_main.py does"
 CANNOT_BE_BAD = {
     "lock": {
@@ -168,7 +178,8 @@ CANNOT_BE_BAD = {
         ("--certificate", "--signature", "--public-key"), "what is not there is a finding of the checklist"
     ),
     "attack": {"--original": A_MODEL},
-    "certify": {"--original": A_MODEL, "--ray": "only a cluster says whether it is there"},
+    "certify": {"--original": A_MODEL, "--ray": A_CLUSTER},
+    "run": {"--ray": A_CLUSTER},
     "inspect": {"--baseline": A_MODEL},
 }
 ROWS = [(command, option, value) for command, options in BAD.items() for option, value in options.items()]

@@ -149,7 +149,7 @@ def forecast(study: Path | str, *, devices: int = 1, tflops: float = 100.0, work
     return Forecast(models, devices, tflops, workers)
 
 
-def check_devices(devices: int, tflops: float, workers: int) -> None:
+def check_devices(devices: int = 1, tflops: float = 100.0, workers: int = 1) -> None:
     """Refuse what no forecast can be made with.
 
     Raises:

@@ -43,6 +43,8 @@ class Resources:
         check_device(self.device)
         if self.gpus_per_cell < 0:
             raise SpecdefError(f"`gpus_per_cell` must be at least 0; got {self.gpus_per_cell:g}.")
+        if self.gpus_per_cell and self.ray is None:
+            raise SpecdefError(f"`gpus_per_cell` must be given with `ray`; got {self.gpus_per_cell:g}. Leave it out.")
 
     def for_model(self, folder: Path) -> Resources:
         """Fill in what is open: as many cells at once as cores and memory allow, the cores shared out among them.

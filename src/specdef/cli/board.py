@@ -99,18 +99,13 @@ class Board:
         ended = [one for one in cells if one.ended is not None]
         if ended and all(one.started is None for one in cells):
             return self._left_unheard(cells, ended)
-        known = [
-            (one.spent(now), one.event.steps) for one in cells if one.started is not None and one.ended is not None
-        ]
+        known = [(one.spent(now), one.event.steps) for one in ended if one.started is not None]
         if not known:
             known = [(found, one.event.steps) for one in running if (found := one.expected(now)) is not None]
         if not known:
             return None
         each = sum(seconds for seconds, _ in known) / sum(steps for _, steps in known)
-        rest = []
-        for one in running:
-            whole = one.expected(now)
-            rest.append(max(0.0, (each * one.event.steps if whole is None else whole) - one.spent(now)))
+        rest = [max(0.0, (one.expected(now) or each * one.event.steps) - one.spent(now)) for one in running]
         queued = sum(each * one.event.steps for one in cells if one.started is None and one.ended is None)
         return max([(sum(rest) + queued) / max(1, len(running)), *rest])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from specdef.core.text import counted
 from specdef.errors import SpecdefError
@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from specdef.certify.forecast import Forecast
 
 
-def told(study: Path, devices: int, tflops: float, workers: int) -> Iterator[str]:
+def told(study: Path, devices: int | None, tflops: float | None, workers: int | None) -> Iterator[str]:
     """Layers, pairs, matrices and adapters of every model; then cells, memory and hours where they can be foreseen."""
     from specdef.certify.forecast import check_devices, forecast
     from specdef.certify.study_dry_run import dry_run
 
-    check_devices(devices, tflops, workers)
+    asked = {"devices": devices, "tflops": tflops, "workers": workers}
+    given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    check_devices(**given)
     found = dry_run(study)
     for model in found.models:
         yield f"{model.label}: {model.layers} layers, {model.parameters:,} parameters, random in bfloat16"
@@ -32,7 +34,7 @@ def told(study: Path, devices: int, tflops: float, workers: int) -> Iterator[str
         yield from (f"  {label}: {trained:,} numbers trained" for label, trained in model.attacks.items())
     yield from (f"Not here yet: {sentence}" for sentence in found.missing)
     try:
-        yield from _foreseen(forecast(study, devices=devices, tflops=tflops, workers=workers))
+        yield from _foreseen(forecast(study, **given))
     except SpecdefError as error:
         yield f"Memory and hours are not foreseen: {error}"
     yield f"{found.title}: {counted(found.runs, 'run')}. Nothing was written."

@@ -134,8 +134,7 @@ def _print_lock(report: LockReport, model: str) -> None:
     shown = {name: value for name, value in report.strength.items() if name not in ("exponent", "extra_ratio")}
     strength = ", ".join(f"{name.replace('_', ' ')} {plain(value)}" for name, value in shown.items())
     out_console.print(f"[bold]{safe(report.lock)} lock[/bold]: {safe(strength)}.", soft_wrap=True)
-    exact = ", ".join(report.exactness["exact_in"])
-    where = f" in {exact}" if exact else ""
+    where = f" in {', '.join(dtypes)}" if (dtypes := report.exactness["exact_in"]) else ""
     say(f"Function: {report.exactness['closeness']}{where}; {report.num_values:,} weights change.")
     for pair, reason in list(report.left_out.items())[:3]:
         out_console.print(f"[yellow]Left out[/yellow] {safe(pair)}: {safe(reason)}", soft_wrap=True)

@@ -28,8 +28,10 @@ def run(
     gpus_per_cell: given.GpusPerCell = 0.0,
     formats: given.Formats = None,
     dry_run: Annotated[bool, option("Tell layers, cells, memory, hours; write nothing.", "--dry-run")] = False,
-    devices_per_cell: Annotated[int, option("--dry-run: devices that share one attack.")] = 1,
-    tflops: Annotated[float, option("--dry-run: 10^12 operations a second that a device reaches.")] = 100.0,
+    devices_per_cell: Annotated[int | None, option("--dry-run: devices that share one attack (default 1).")] = None,
+    tflops: Annotated[
+        float | None, option("--dry-run: 10^12 operations a second that a device reaches (default 100).")
+    ] = None,
 ) -> None:
     """Run a study file: models, defences, attacks and seeds, to tables, a picture and one page.
 
@@ -40,8 +42,11 @@ def run(
     from specdef.report.exports import check_formats, write_reports
 
     if dry_run:
-        say(*told(study, devices_per_cell, tflops, workers or 1))
+        say(*told(study, devices_per_cell, tflops, workers))
         return
+    for name, value in (("devices_per_cell", devices_per_cell), ("tflops", tflops)):
+        if value is not None:
+            raise SpecdefError(f"`{name}` must be given with --dry-run alone; got {value:g}. Leave it out.")
     if out is None:
         raise SpecdefError("`out` must be given: the study's folder. Only --dry-run writes nothing.")
     wanted = parse.words(formats) or ()
