@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 from specdef import inspect_model, lock, map_model, undo, unlock, verify
 from specdef.errors import ArchitectureError, CheckpointError, PlanError
 from specdef.locks import map_model as module
+from specdef.locks.base import Check
 from specdef.locks.manifest import MANIFEST, read_manifest
 from specdef.mapping import automatic
 from specdef.mapping.automatic import MapReport
@@ -90,6 +91,16 @@ def test_the_model_itself_has_the_last_word(gemma: Path, tmp_path: Path, monkeyp
     assert {one.pair.kind for one in report.kept} == {"vo", "updown", "head"}
     assert all("on the model" in reason for reason in report.refused.values())
     assert len(report.refused) == 2
+    assert report.num_pairs == 5, "of nine, without the four norms"
+
+
+def test_pairs_that_hold_by_kind_and_not_together_are_refused(gemma: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(checkpoint: Any, written: Any, kinds: Sequence[str] | None = None) -> Check:
+        return Check("function", kinds is not None and kinds != ["norm"], "outputs differ")
+
+    monkeypatch.setattr(module, "_check", check)
+    with pytest.raises(PlanError, match="`model` must keep its outputs under a lock of the pairs found"):
+        map_model(gemma)
 
 
 def test_map_model_writes_a_declaration(gemma: Path, tmp_path: Path) -> None:

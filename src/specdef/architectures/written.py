@@ -23,6 +23,8 @@ from specdef.architectures.spec import (
 from specdef.errors import ArchitectureError
 
 Shapes = Mapping[str, tuple[int, ...]]
+DECLARE = "Declare the family's pairs (CONTRIBUTING.md, 'Adding a family')."
+"""What is left to do where no automatic map is found."""
 EXPERT = re.compile(r"(?<=experts\.)[0-9]+(?=\.)")
 
 

@@ -16,11 +16,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from specdef.certify.study_file import read_study
 from specdef.certify.study_plan import StudyPlan, plan_study
 from specdef.errors import SpecdefError
 from specdef.models.base import kind_of
+from specdef.models.empty import empty_model
 from specdef.models.sources import find_model
 from specdef.tasks.base import make_task, parse_task
 from specdef.training.optimizers import optimizer_spec
@@ -168,22 +170,14 @@ def shapes_of(folder: Path) -> Shapes:
     Raises:
         SpecdefError: it is of another kind, or transformers cannot build it.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     if not (kind := kind_of(folder)).splits:
         raise SpecdefError(f"`dry_run` must be given for causal language models; {folder} is of kind {kind.name}.")
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except Exception as error:  # whatever a stranger's config makes transformers raise
-        raise SpecdefError(f"`model` must have a configuration that transformers builds; {folder} has not.") from error
+    model: Any = empty_model(folder)
     named = set(model._no_split_modules or ())
     layers = [module for module in model.modules() if type(module).__name__ in named]
     sizes = [sum(p.numel() for p in layer.parameters()) for layer in layers]
     whole = sum(p.numel() for p in model.parameters())
-    text = config.get_text_config()
+    text = model.config.get_text_config()
     return Shapes(
         whole, max(sizes, default=0), whole - sum(sizes), len(layers), int(text.hidden_size), int(text.vocab_size)
     )

@@ -12,6 +12,7 @@ from specdef.errors import SpecdefError
 from specdef.locks.deformed_conv import DeformedConv2d
 from specdef.locks.deformed_linear import DeformedLinear, linear_weight
 from specdef.locks.entry import FORMAT_VERSION, LayerEntry
+from specdef.models.empty import path_of
 
 
 def checked_lists(version: Any, modules: Any, factored: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -71,9 +72,7 @@ def _linear_of(model: Any, name: str, transposed: bool) -> tuple[str, Tensor, to
 
 def _path_of(model: Any, name: str) -> str:
     """The path of a module that config.json names, with or without the model's prefix."""
-    prefix = getattr(model, "base_model_prefix", "") + "."
-    modules = dict(model.named_modules())
-    found = next((n for n in (name, name.removeprefix(prefix), prefix + name) if n in modules), None)
+    found = path_of(model, name, dict(model.named_modules()))
     if found is None:
         raise SpecdefError(
             f"`quantization_config` in config.json must name modules of {type(model).__name__}; "

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from specdef.architectures.written import WrittenMap
+from specdef.architectures.resolve import resolve
+from specdef.architectures.written import DECLARE, WrittenMap, architecture_from
 from specdef.checkpoint.reader import Checkpoint, open_checkpoint
 from specdef.core.atomic import write_file
 from specdef.core.folders import scratch_folder
@@ -72,19 +73,27 @@ def _on_model(checkpoint: Checkpoint, report: MapReport) -> MapReport:
     kinds = dict.fromkeys(pair.kind for pair in report.written.pairs)
     wrong = {kind: found.detail for kind in kinds if not (found := _check(checkpoint, report.written, [kind])).passed}
     kept = tuple(one for one in report.kept if one.pair.kind not in wrong)
-    if not kept or not wrong:
-        raise PlanError(
-            f"`model` must keep its outputs under a lock of the pairs found; it does not ({check.detail}). Declare the "
-            "family's pairs (CONTRIBUTING.md, 'Adding a family')."
-        )
     refused = {one.what: f"on the model: {wrong[one.pair.kind]}" for one in report.kept if one.pair.kind in wrong}
     written = replace(
         report.written,
         pairs=tuple(one.pair for one in kept),
         exclusions=(*report.written.exclusions, *refused.items()),
     )
-    again = _check(checkpoint, written)
-    return replace(report, written=written, kept=kept, refused={**report.refused, **refused}, on_model=again.detail)
+    if kept and wrong:
+        check = _check(checkpoint, written)
+    if not check.passed:
+        raise PlanError(
+            f"`model` must keep its outputs under a lock of the pairs found; it does not ({check.detail}). {DECLARE}"
+        )
+    bound = resolve(checkpoint.config, checkpoint.shapes, architecture_from(written))
+    return replace(
+        report,
+        written=written,
+        kept=kept,
+        refused={**report.refused, **refused},
+        num_pairs=len(bound.pairs),
+        on_model=check.detail,
+    )
 
 
 def _check(checkpoint: Checkpoint, written: WrittenMap, kinds: Sequence[str] | None = None) -> Check:

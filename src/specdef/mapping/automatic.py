@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from specdef.architectures.resolve import ResolvedPair, resolve
 from specdef.architectures.written import (
+    DECLARE,
     EXPERT,
     Shapes,
     WrittenMap,
@@ -35,7 +36,6 @@ ALIASES = {
     "num_experts": ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"),
 }
 """Size of `Dims` -> keys that configurations call it by."""
-_DECLARE = "Declare the family's pairs (CONTRIBUTING.md, 'Adding a family')."
 LAYERS = (2, 4, 8)
 """Layers of the twin, tried in turn until every kind of layer of the real model is among them."""
 
@@ -148,13 +148,13 @@ def automatic_map(config: Any, raw: Mapping[str, Any], shapes: Shapes, model_cla
     if not kept:
         raise ArchitectureError(
             f"`map` auto must find a pair that holds to the bit in a small model of {config.model_type!r}; it finds "
-            f"none ({_some({**refused, **not_expressible})}). {_DECLARE}"
+            f"none ({_some({**refused, **not_expressible})}). {DECLARE}"
         )
     bound = resolve(raw, shapes, architecture_from(written))
     if not bound.pairs:
         raise ArchitectureError(
             "`map` auto must leave a pair for this checkpoint; it leaves none "
-            f"({_some({one.what: one.reason for one in bound.withheld})}). {_DECLARE}"
+            f"({_some({one.what: one.reason for one in bound.withheld})}). {DECLARE}"
         )
     return MapReport(
         written=written,
@@ -212,7 +212,7 @@ def frame_of(twin: Twin) -> WrittenMap:
     if not stacks:
         raise ArchitectureError(
             f"`map` auto must find layers by number in the tensors' names of {twin.config['model_type']!r}; it finds "
-            f"none. {_DECLARE}"
+            f"none. {DECLARE}"
         )
     layers: dict[str, set[str]] = {}
     for name in names:

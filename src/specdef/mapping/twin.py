@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from specdef.architectures.written import DECLARE
 from specdef.errors import ArchitectureError
 from specdef.mapping.shrink import TWINS, VOCAB, Sizes, shrunk
 from specdef.models.loading import quiet, reason
@@ -93,7 +94,7 @@ def build_twin(config: Any, model_class: Any, sizes: tuple[Sizes, ...] = TWINS) 
             said.append(reason(error))
     raise ArchitectureError(
         f"`map` auto must be able to build a small model of {config.model_type!r}; transformers cannot ({said[0]}). "
-        "Declare the family's pairs (CONTRIBUTING.md, 'Adding a family')."
+        f"{DECLARE}"
     )
 
 

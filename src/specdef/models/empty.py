@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,10 +50,9 @@ def found_modules(folder: Path, modules: Iterable[str]) -> dict[str, nn.Module]:
         CheckpointError: the library names one of `modules` differently (ViT, multimodal wrappers).
     """
     model = empty_model(folder)
-    prefix = f"{getattr(model, 'base_model_prefix', '')}."
     own, found = dict(model.named_modules()), {}
     for module in modules:
-        path = next((one for one in (module, module.removeprefix(prefix), prefix + module) if one in own), None)
+        path = path_of(model, module, own)
         if path is None:
             raise CheckpointError(
                 f"Tensor {module}.weight becomes a module of another name in {type(model).__name__}, so an inject lock "
@@ -61,3 +60,15 @@ def found_modules(folder: Path, modules: Iterable[str]) -> dict[str, nn.Module]:
             )
         found[module] = own[path]
     return found
+
+
+def path_of(model: nn.Module, name: str, modules: Collection[str]) -> str | None:
+    """The path of a module that tensors' names call `name`, with or without the model's prefix; None where it is none.
+
+    Args:
+        model: knows its prefix.
+        name: of the module.
+        modules: paths of all the model's modules.
+    """
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    return next((one for one in (name, name.removeprefix(prefix), prefix + name) if one in modules), None)

@@ -96,11 +96,11 @@ class Shards(Replicas):
         gradients = [one.grad for one in parameters if one.grad is not None]
         squares = {True: 0.0, False: 0.0}
         for gradient in gradients:
-            squares[_is_part(gradient)] += float(_held(gradient).double().square().sum())
+            squares[_is_part(gradient)] += float(held(gradient).double().square().sum())
         factor = most / (math.sqrt(summed([squares[True]])[0] + squares[False]) + 1e-6)
         with torch.no_grad():
             for gradient in gradients:
-                _held(gradient).mul_(1.0 if factor >= 1 else factor)  # not a number where the norm is none
+                held(gradient).mul_(1.0 if factor >= 1 else factor)  # not a number where the norm is none
 
     def part(self, *, last: bool) -> Any:
         """See `Engine.part`."""
@@ -238,8 +238,8 @@ def _is_part(tensor: torch.Tensor) -> bool:
     return hasattr(tensor, "to_local")
 
 
-def _held(tensor: torch.Tensor) -> torch.Tensor:
-    """The numbers of a tensor that this process has."""
+def held(tensor: torch.Tensor) -> torch.Tensor:
+    """The numbers of a tensor that this process has: all of them, but for a model in parts."""
     found: torch.Tensor = tensor.to_local() if _is_part(tensor) else tensor  # type: ignore[attr-defined]
     return found
 

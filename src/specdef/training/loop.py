@@ -12,7 +12,7 @@ from specdef.core.processes import summed
 from specdef.errors import SpecdefError
 from specdef.models.base import Batch, LoadedModel, ModelKind
 from specdef.training.batches import Share, second_derivatives, shares
-from specdef.training.engines import Engine, engine_of
+from specdef.training.engines import Engine, engine_of, held
 from specdef.training.optimizers import OptimizerSpec, build_optimizer, optimizer_spec
 from specdef.training.outcome import Evaluation, StopReason
 from specdef.training.recipe import SCHEDULES, Recipe
@@ -273,18 +273,12 @@ def weight_checksums(model: Any) -> list[int]:
     sums = []
     for parameter in model.parameters():
         if parameter.requires_grad:
-            held = local(parameter)
-            sums.append(int(held.contiguous().view(integers[held.element_size()]).sum()))
+            own = held(parameter.detach())
+            sums.append(int(own.contiguous().view(integers[own.element_size()]).sum()))
     return sums
-
-
-def local(parameter: Any) -> Any:
-    """The part of a parameter's numbers that this process holds: all of them, but for a model in parts."""
-    held = parameter.detach()
-    return held.to_local() if hasattr(held, "to_local") else held
 
 
 def _weights_finite(model: Any) -> bool:
     import torch
 
-    return summed([sum(not bool(torch.isfinite(local(p)).all()) for p in model.parameters())]) == [0.0]
+    return summed([sum(not bool(torch.isfinite(held(p.detach())).all()) for p in model.parameters())]) == [0.0]

@@ -13,7 +13,7 @@ from typing import Any
 
 from specdef.errors import TaskError
 from specdef.models.samples import LabelledImage
-from specdef.tasks.images.pictures import of_one_form, read_picture
+from specdef.tasks.images.pictures import read_picture, refuse_mixed
 
 LIST = "metadata.jsonl"
 LABELS = range(2**31 - 1)
@@ -45,7 +45,8 @@ def read_pairs(path: Path, *, argument: str = "path") -> list[tuple[LabelledImag
     if not entries:
         raise TaskError(f"`{argument}` must name a list of pictures; {path} is empty. Write {', '.join(FIELDS)}.")
     places = [path.parent / entry["file_name"] for entry in entries]
-    pixels = of_one_form({place: read_picture(place, argument) for place in places}, argument)
+    pixels = {place: read_picture(place, argument) for place in places}
+    refuse_mixed(pixels, argument)
     return [
         (LabelledImage.of(pixels[place], entry["label"]), entry["text"])
         for place, entry in zip(places, entries, strict=True)
@@ -61,7 +62,7 @@ def _entry(line: str, number: int, path: Path, argument: str) -> dict[str, Any]:
         raise TaskError(f"`{argument}` must name a list with a JSON object a line; line {number} of {path} is none.")
     for name, kind in FIELDS.items():
         value = entry.get(name)
-        if type(value) is not kind or value == "" or (isinstance(value, int) and not 0 <= value < len(LABELS)):
+        if type(value) is not kind or value == "" or (isinstance(value, int) and value not in LABELS):
             raise TaskError(
                 f"`{argument}` must name a list with {', '.join(FIELDS)} in every line, the label a whole number from "
                 f"0; line {number} of {path} has {name} {value!r}."

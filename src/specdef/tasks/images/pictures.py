@@ -45,12 +45,12 @@ def read_pictures(folder: Path, *, argument: str = "path") -> tuple[npt.NDArray[
         for path in paths:
             found[path] = read_picture(path, argument)
             labels.append(label)
-    pixels = of_one_form(found, argument)
-    return np.stack(list(pixels.values())), np.array(labels, dtype=np.int64)
+    refuse_mixed(found, argument)
+    return np.stack(list(found.values())), np.array(labels, dtype=np.int64)
 
 
-def of_one_form(found: Mapping[Path, npt.NDArray[Any]], argument: str) -> Mapping[Path, npt.NDArray[Any]]:
-    """The same pictures, by their files.
+def refuse_mixed(found: Mapping[Path, npt.NDArray[Any]], argument: str) -> None:
+    """Refuse pictures, by their files, that no model reads together.
 
     Raises:
         TaskError: two of them differ in size or in colour.
@@ -62,7 +62,6 @@ def of_one_form(found: Mapping[Path, npt.NDArray[Any]], argument: str) -> Mappin
                 f"`{argument}` must have pictures of one size, all grey or all in colour; {first} is {_written(form)}, "
                 f"{path} is {_written(pixels)}. Convert them."
             )
-    return found
 
 
 def read_picture(path: Path, argument: str) -> npt.NDArray[Any]:

@@ -7,9 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from specdef.checkpoint.layout import DECLARED
 from specdef.locks.entry import QUANT_METHOD
-
-ENTRY = "quantization_config"
 
 
 def owners(module: nn.Module) -> Iterator[tuple[Any, str]]:
@@ -46,7 +45,7 @@ def detach(model: Any) -> None:
 
         declare_nothing(model)
         return
-    for owner, attribute in ((model, "hf_quantizer"), (model, "quantization_method"), (model.config, ENTRY)):
+    for owner, attribute in ((model, "hf_quantizer"), (model, "quantization_method"), (model.config, DECLARED)):
         if attribute in vars(owner):
             delattr(owner, attribute)
 

@@ -19,7 +19,7 @@ from torch import nn
 from specdef.architectures.resolve import ResolvedModel
 from specdef.checkpoint.edits import NewTensor, ShardEdits, edits_by_shard
 from specdef.checkpoint.header import TensorInfo
-from specdef.checkpoint.layout import library_of
+from specdef.checkpoint.layout import DECLARED, library_of
 from specdef.checkpoint.reader import Checkpoint
 from specdef.checkpoint.small_files import changed_configs, changed_index
 from specdef.core.dtypes import LOCKABLE, TORCH_NAMES
@@ -152,10 +152,8 @@ def _spooled(path: Path, name: str) -> NewTensor:
 
 def locked_config(checkpoint: Checkpoint, plan: InjectPlan) -> dict[str, Any]:
     """The configuration with the plan's layers declared in it."""
-    return {
-        **checkpoint.config,
-        "quantization_config": quantization_config({layer.module: layer.entry for layer in plan.layers}),
-    }
+    declared = quantization_config({layer.module: layer.entry for layer in plan.layers})
+    return {**checkpoint.config, DECLARED: declared}
 
 
 def changed_files(checkpoint: Checkpoint, plan: InjectPlan, edits: Mapping[str, ShardEdits]) -> dict[str, bytes]:
