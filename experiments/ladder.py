@@ -87,7 +87,7 @@ def run(name: str) -> Path:
         for lr in group.rates:
             recipe = replace(Recipe(lr=lr), **dict(group.changes))
             cell = study.cell(study.original if group.lock == "unlocked" else study.locked)
-            cells.append(replace(cell, attack=Attack(recipe, interventions, early_stop=True)))
+            cells.append(replace(cell, attack=Attack(recipe, interventions, stop="paper")))
         rows += [_row(group, cell) for cell in sweep(cells, store, executor, on_cell=say)]
         content = {
             "command": f"make experiment NAME={name}",

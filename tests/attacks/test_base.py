@@ -81,7 +81,7 @@ def test_what_cannot_be_put_together_is_refused(interventions: tuple[Interventio
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Attack(early_stop="paper"), "`early_stop` must be true or false; got 'paper'"),  # type: ignore[arg-type]
+        (lambda: Attack(stop=True), "`stop` must be one of budget, ruin, paper; got True"),  # type: ignore[arg-type]
         (lambda: Attack(utility_factor=1.0), "`utility_factor` must be above 1; got 1.0"),
         (
             lambda: Attack(Recipe(optimizer="sgd"), (ChannelRates(),)),

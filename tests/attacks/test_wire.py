@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from attacks import toys
@@ -25,6 +25,7 @@ from specdef.attacks.interventions.smallest_gradients import SmallestGradients
 from specdef.attacks.interventions.tensor_rates import TensorRates
 from specdef.attacks.wire import attack_from_wire, attack_to_wire
 from specdef.errors import SpecdefError
+from specdef.training.outcome import StopRule
 from specdef.training.recipe import Recipe
 
 NAMES = st.from_regex(r"[a-z_]{1,8}", fullmatch=True)
@@ -79,15 +80,17 @@ def all_kinds() -> st.SearchStrategy[list[Intervention]]:
     return st.lists(st.one_of(list(KINDS.values())), max_size=4)
 
 
-def made(recipe: Recipe, interventions: list[Intervention], early_stop: bool, factor: float) -> Attack | None:
+def made(recipe: Recipe, interventions: list[Intervention], stop: StopRule, factor: float) -> Attack | None:
     """The attack; None where these do not go together."""
     try:
-        return Attack(recipe, tuple(interventions), early_stop, factor)
+        return Attack(recipe, tuple(interventions), stop, factor)
     except SpecdefError:
         return None
 
 
-ATTACKS = st.builds(made, RECIPES, all_kinds(), st.booleans(), st.floats(1.01, 100)).filter(lambda one: one is not None)
+ATTACKS = st.builds(made, RECIPES, all_kinds(), st.sampled_from(get_args(StopRule)), st.floats(1.01, 100)).filter(
+    lambda one: one is not None
+)
 
 
 def test_every_kind_is_drawn() -> None:
@@ -157,7 +160,7 @@ def test_the_names_of_version_1_are_frozen(interventions: tuple[Intervention, ..
 
 
 def test_fields_added_later_are_left_out_at_their_defaults_only() -> None:
-    written = attack_to_wire(Attack(Recipe(eps=1e-3, clip_each=True), early_stop=True))
+    written = attack_to_wire(Attack(Recipe(eps=1e-3, clip_each=True), stop="paper"))
     assert written["recipe"]["eps"] == 1e-3
     assert written["recipe"]["clip_each"] is True
     assert written["stop"] == "paper"

@@ -36,7 +36,7 @@ def test_every_configuration_comes_back_and_has_a_key_of_its_own() -> None:
         {"task": "guard"},
         {"task_digest": "u"},
         {"text_digest": "y"},
-        {"attack": Attack(early_stop=True)},
+        {"attack": Attack(stop="paper")},
         {"reference": None},
         {"threads": 2},
         {"device": "cuda"},

@@ -122,7 +122,7 @@ def test_settings_of_the_ordinary_optimizer_are_not_another_ones() -> None:
 )
 def test_one_attack_alone_reads_in_every_form(tmp_path: Path, text: str) -> None:
     plan = read_attack(given(tmp_path, text), Recipe())
-    assert (plan.changes, plan.interventions, plan.early_stop) == ({"lr": 1e-3, "steps": 7}, (), False)
+    assert (plan.changes, plan.interventions, plan.stop) == ({"lr": 1e-3, "steps": 7}, (), "budget")
 
 
 @pytest.mark.parametrize(

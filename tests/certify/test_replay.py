@@ -19,11 +19,13 @@ from specdef.certify.certify_study import certify_study
 from specdef.certify.effort import QUICK, STANDARD, Effort
 from specdef.certify.environment import environment
 from specdef.certify.resources import Resources
+from specdef.certify.result import cell_from_wire
 from specdef.certify.store import Store
 from specdef.certify.study import MultiplierSource, Study
 from specdef.certify.verdict_kinds import Broken, Held, HeldBy, Undone, Verdict
 from specdef.errors import SpecdefError
 from specdef.tasks.base import TaskSpec, make_task
+from specdef.tasks.utilities.perplexity import Perplexity
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "results"
 COMMITTED, LATER = RESULTS / "certificates", RESULTS / "biographies"
@@ -136,6 +138,21 @@ def test_a_certificate_of_version_1_needs_its_cells(tmp_path: Path) -> None:
     shutil.copyfile(COMMITTED / "exact.json", tmp_path / "certificate.json")
     with pytest.raises(SpecdefError, match="Expected the result file of every cell beside a certificate of version 1"):
         read_certificate(tmp_path)
+
+
+def test_no_committed_run_came_back_from_where_certificates_end_one() -> None:
+    """The evidence for `RUIN`: these runs went on to their last step."""
+    ruined, seen = Perplexity().ruined, 0
+    for path in sorted(RESULTS.glob("**/cells/*.json")):
+        cell = cell_from_wire(json.loads(path.read_text()))
+        if cell.config.get("model_kind", "causal-lm") != "causal-lm" or cell.attack.stop != "budget":
+            continue
+        growth = [point.utility / cell.result.evaluations[0].utility for point in cell.result.evaluations]
+        lost = next((index for index, value in enumerate(growth) if ruined(1.0, value)), None)
+        if lost is not None:
+            seen += 1
+            assert min(growth[lost:]) > 2, path
+    assert seen >= 17
 
 
 def test_every_committed_cell_is_named_by_its_configuration() -> None:

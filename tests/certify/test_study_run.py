@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from specdef.certify import study_models
 from specdef.certify.cell import Cell
 from specdef.certify.cell_result import FinishedCell
+from specdef.certify.certificate_file import read_cells, read_certificate
 from specdef.certify.resources import Resources
 from specdef.certify.store import StoreError, stored_cells
 from specdef.certify.study_faults import StudyError
@@ -320,8 +321,15 @@ def test_a_study_can_certify(models: tuple[Path, Path], tmp_path: Path, pretende
     assert not again
     thorough = run(text.replace("certify:", "effort: thorough\ncertify:"), tmp_path).certificates
     assert not set(thorough) & set(results.certificates), "another effort is another certificate"
-    told = json.loads((tmp_path / thorough[0] / "certificate.json").read_text())["not_tried"]
-    assert any("effort thorough" in text for text in told)
+    files = [
+        json.loads((tmp_path / found[0] / "certificate.json").read_text()) for found in (results.certificates, thorough)
+    ]
+    assert any("effort thorough" in text for text in files[1]["not_tried"])
+    ended = [any("such a run is ended" in text for text in file["not_tried"]) for file in files]
+    assert ended == [True, False], "a thorough search takes every run to its end, and no other says it does"
+    for name, stop in ((results.certificates[0], "ruin"), (thorough[0], "budget")):
+        cells = read_cells(tmp_path / name, read_certificate(tmp_path / name))
+        assert {cell.attack.stop for cell in cells} == {stop}
 
 
 def test_the_reference_is_measured_once(

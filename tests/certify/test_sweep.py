@@ -167,7 +167,7 @@ def test_a_finished_cell_is_not_run_again_and_a_grid_can_be_extended(toy_model: 
 def test_a_cell_survives_the_way_to_its_process_and_back(toy_model: Path) -> None:
     made = grids.study(toy_model)
     adapter = Lora(rank=4, targets=("q_proj",), arguments={"lora_alpha": 8})
-    for extra in ({"interventions": (adapter,)}, {"interventions": (Freeze("x"),), "early_stop": True}):
+    for extra in ({"interventions": (adapter,)}, {"interventions": (Freeze("x"),), "stop": "paper"}):
         cell = made.cell(made.locked, reference=1.5, max_grad_norm=None, optimizer="lion", **extra)
         assert cell_from_json(json.loads(json.dumps(cell.to_json()))) == cell
 
@@ -180,7 +180,7 @@ def test_the_key_names_everything_the_result_depends_on_and_no_path(toy_model: P
         replace(cell, attack=Attack(Recipe(lr=2e-5))),
         replace(cell, attack=Attack(cell.attack.recipe, (Lora(),))),
         replace(cell, attack=Attack(cell.attack.recipe, (Freeze("x"),))),
-        replace(cell, attack=Attack(cell.attack.recipe, early_stop=True)),
+        replace(cell, attack=Attack(cell.attack.recipe, stop="paper")),
         replace(cell, task_digest="0"),
         replace(cell, text_digest="0"),
         replace(cell, reference=2.0),

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 
-from specdef.training.outcome import Evaluation, Outcome, StopReason, classify_outcome, should_stop
+from specdef.tasks.utilities.accuracy import Accuracy
+from specdef.tasks.utilities.perplexity import Perplexity
+from specdef.training.outcome import Evaluation, Outcome, StopReason, StopRule, classify_outcome, should_stop
 
 RULE = {"target": 0.6, "utility_factor": 2.0}
+RULES = get_args(StopRule)
 
 
 def points(*pairs: tuple[float, float]) -> list[Evaluation]:
@@ -55,9 +59,27 @@ def test_the_best_score_is_read_inside_the_budget_only() -> None:
 
 def test_runs_go_on_after_divergence_unless_the_papers_rule_is_asked_for() -> None:
     run = points((0.25, 10), (0.3, 99))
-    assert should_stop(run, early_stop=False, **RULE) is None
-    assert should_stop(run, early_stop=True, **RULE) is StopReason.DIVERGED
-    assert should_stop(points((0.25, 10), (0.6, 20)), early_stop=False, **RULE) is StopReason.TARGET
+    assert should_stop(run, stop="budget", **RULE) is None
+    assert should_stop(run, stop="paper", **RULE) is StopReason.DIVERGED
+    assert should_stop(points((0.25, 10), (0.6, 20)), stop="budget", **RULE) is StopReason.TARGET
+
+
+def test_a_run_beyond_repair_ends_where_that_is_asked_for() -> None:
+    ruined = Perplexity().ruined
+    lost, beyond = points((0.25, 10), (0.3, 9_999)), points((0.25, 10), (0.3, 10_001))
+    assert [should_stop(lost, stop=rule, ruined=ruined, **RULE) for rule in RULES] == [None, None, StopReason.DIVERGED]
+    assert [should_stop(beyond, stop=rule, ruined=ruined, **RULE) for rule in RULES] == [
+        None,
+        StopReason.RUINED,
+        StopReason.DIVERGED,
+    ]
+    assert should_stop(beyond, stop="ruin", ruined=ruined, base=11.0, **RULE) is None, "measured against the base"
+    assert should_stop(points((0.25, 10), (0.3, math.nan)), stop="ruin", ruined=ruined, **RULE) is StopReason.RUINED
+
+
+def test_an_accuracy_is_never_beyond_repair() -> None:
+    assert not Accuracy().ruined(0.9, 0.0)
+    assert Accuracy().ruined(0.9, math.nan)
 
 
 def test_no_evaluation_cannot_be_judged() -> None:
@@ -68,7 +90,7 @@ def test_no_evaluation_cannot_be_judged() -> None:
 def test_a_score_at_the_target_has_reached_it() -> None:
     run = points((0.25, 10), (0.6, 12))
     assert classify_outcome(run, **RULE).step == 10
-    assert should_stop(run, early_stop=False, **RULE) is StopReason.TARGET
+    assert should_stop(run, stop="budget", **RULE) is StopReason.TARGET
 
 
 def test_utility_is_measured_against_a_given_base() -> None:
@@ -77,15 +99,15 @@ def test_utility_is_measured_against_a_given_base() -> None:
     assert classify_outcome(run, **RULE).outcome is Outcome.BROKEN
     assert classify_outcome(run, base=7.0, **RULE).outcome is Outcome.COLLAPSE
     assert classify_outcome(run, base=7.0, **RULE).best == run[0], "nothing is inside the budget but what it began as"
-    assert should_stop(run, early_stop=False, **RULE) is StopReason.TARGET
-    assert should_stop(run, early_stop=False, base=7.0, **RULE) is None
-    assert should_stop(run, early_stop=True, base=7.0, **RULE) is StopReason.DIVERGED
+    assert should_stop(run, stop="budget", **RULE) is StopReason.TARGET
+    assert should_stop(run, stop="budget", base=7.0, **RULE) is None
+    assert should_stop(run, stop="paper", base=7.0, **RULE) is StopReason.DIVERGED
 
 
 def test_only_the_latest_evaluation_ends_a_run_and_only_inside_the_budget() -> None:
-    assert should_stop(points((0.25, 10), (0.7, 12), (0.5, 12)), early_stop=False, **RULE) is None
-    assert should_stop(points((0.25, 10), (0.7, 99)), early_stop=False, **RULE) is None
-    assert should_stop(points((0.25, 10), (0.5, 99), (0.5, 12)), early_stop=True, **RULE) is None
+    assert should_stop(points((0.25, 10), (0.7, 12), (0.5, 12)), stop="budget", **RULE) is None
+    assert should_stop(points((0.25, 10), (0.7, 99)), stop="budget", **RULE) is None
+    assert should_stop(points((0.25, 10), (0.5, 99), (0.5, 12)), stop="paper", **RULE) is None
 
 
 def test_numbers_that_are_not_finite_have_one_spelling() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 from specdef.attacks.options import changed_options, check_options, fit_options, read_options
 from specdef.core.registry import Registry
@@ -20,6 +20,7 @@ from specdef.core.results import Result
 from specdef.core.text import rate
 from specdef.errors import SpecdefError
 from specdef.models.base import Batch, LoadedModel
+from specdef.training.outcome import StopRule
 from specdef.training.recipe import Recipe
 
 
@@ -198,18 +199,18 @@ class Attack:
         recipe: how it is trained.
         interventions: what is done besides, in any order: kept as rewriting first, then what changes the model, then
             what changes the optimizer.
-        early_stop: stop when the utility budget is left, as the papers do (section 5); otherwise go on.
+        stop: when a run ends before its last step; see `StopRule`.
         utility_factor: how often the starting perplexity still counts as useful.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
     interventions: tuple[Intervention, ...] = ()
-    early_stop: bool = False
+    stop: StopRule = "budget"
     utility_factor: float = 2.0
 
     def __post_init__(self) -> None:
-        if type(self.early_stop) is not bool:
-            raise SpecdefError(f"`early_stop` must be true or false; got {self.early_stop!r}.")
+        if self.stop not in get_args(StopRule):
+            raise SpecdefError(f"`stop` must be one of {', '.join(get_args(StopRule))}; got {self.stop!r}.")
         if not 1 < self.utility_factor < math.inf:
             raise SpecdefError(f"`utility_factor` must be above 1; got {self.utility_factor!r}.")
         _check_together(self.interventions)
@@ -219,7 +220,7 @@ class Attack:
 
     def __hash__(self) -> int:
         """Of everything but the interventions, whose options may be dictionaries."""
-        return hash((self.recipe, self.early_stop, self.utility_factor, len(self.interventions)))
+        return hash((self.recipe, self.stop, self.utility_factor, len(self.interventions)))
 
     @property
     def rewrites(self) -> tuple[Intervention, ...]:

@@ -176,9 +176,10 @@ def _decide(
         evaluations,
         target=task.target,
         utility_factor=attack.utility_factor,
-        early_stop=attack.early_stop,
+        stop=attack.stop,
         base=base,
         within=utility.within,
+        ruined=utility.ruined,
     )
 
 

@@ -18,7 +18,6 @@ from specdef.training.recipe import Recipe
 LIST = "interventions"
 _ALWAYS: Mapping[str, None] = {"adapter": None, "freeze": None}
 """Fields that version 1 writes even where they are empty."""
-_STOPS = {False: "budget", True: "paper"}
 _OWN = ("recipe", "stop", "utility_factor")
 _WIRE = {"gradient_accumulation_steps": "accumulation", "max_grad_norm": "clip", "retain_weight": "general_share"}
 """Field of `Recipe` -> its name on the wire."""
@@ -56,7 +55,7 @@ def attack_to_wire(attack: Attack) -> dict[str, Any]:
         "recipe": recipe_to_wire(attack.recipe),
         **_ALWAYS,
         **_interventions_to_wire(attack.interventions),
-        "stop": _STOPS[attack.early_stop],
+        "stop": attack.stop,
         "utility_factor": attack.utility_factor,
     }
 
@@ -67,10 +66,9 @@ def attack_from_wire(data: Mapping[str, Any]) -> Attack:
     Raises:
         SpecdefError: the data does not fit, or names a kind that is not installed.
     """
-    stops = {word: early for early, word in _STOPS.items()}
     try:
         found = [one for name, value in data.items() if value and name not in _OWN for one in _read_field(name, value)]
-        return Attack(recipe_from_wire(data["recipe"]), tuple(found), stops[data["stop"]], data["utility_factor"])
+        return Attack(recipe_from_wire(data["recipe"]), tuple(found), data["stop"], data["utility_factor"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise SpecdefError(
             f"`attack` must be as this version writes it; it is not ({type(error).__name__}: {error})."

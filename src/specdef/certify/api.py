@@ -96,11 +96,12 @@ def attack(
     from specdef.certify.study import make_study
     from specdef.certify.together import refuse_unshared
     from specdef.tasks.base import parse_task
+    from specdef.training.outcome import stop_rule
     from specdef.training.recipe import Recipe
     from specdef.training.tracking import refuse_track
 
     done = tuple(parse_intervention(one) if isinstance(one, str) else one for one in interventions)
-    made = Attack(recipe or Recipe(), done, early_stop, utility_factor)
+    made = Attack(recipe or Recipe(), done, stop_rule(early_stop), utility_factor)
     resources = Resources(workers=1, threads=threads, device=device, processes=launched())
     asked = asked_task(task, seed=task_seed, target=target, scorer=scorer)
     refuse_utility(asked, utility=utility, text=text, utility_factor=utility_factor)

@@ -9,6 +9,7 @@ from typing import Any
 from specdef.attacks.base import Attack, Intervention, parse_intervention
 from specdef.certify.study_faults import at
 from specdef.certify.study_file import AttackEntry, changes
+from specdef.training.outcome import StopRule, stop_rule
 from specdef.training.recipe import Recipe
 
 
@@ -20,13 +21,13 @@ class AttackPlan:
         label: shown in tables.
         changes: what differs from the ordinary recipe.
         interventions: what is done besides.
-        early_stop: whether a run stops when utility is lost.
+        stop: when a run ends before its last step.
     """
 
     label: str
     changes: dict[str, Any]
     interventions: tuple[Intervention, ...] = ()
-    early_stop: bool = False
+    stop: StopRule = "budget"
 
     def bound(self) -> AttackPlan:
         """The same, its interventions bound to the content of the files they read.
@@ -57,6 +58,6 @@ def plan_attack(
         at(f"{place}.interventions[{index}]", partial(parse_intervention, text))
         for index, text in enumerate(entry.interventions)
     )
-    stops = early_stop if entry.early_stop is None else entry.early_stop
+    stops = stop_rule(early_stop if entry.early_stop is None else entry.early_stop)
     attack = at(place, lambda: Attack(replace(recipe, **changed), interventions, stops, utility_factor))
     return AttackPlan(entry.label or attack.label, changed, interventions, stops)

@@ -33,14 +33,14 @@ from specdef.certify.threat_model import THREATS, Plan, follow, in_order, named_
 from specdef.certify.verdict import ThreatVerdict, judge_threat
 from specdef.core.schema import plain
 from specdef.errors import SpecdefError
-from specdef.tasks.utility import UTILITIES
+from specdef.tasks.utility import RUIN, UTILITIES
 
+RUINED = (f"training on after perplexity, or another cost, is above {RUIN:g} times the start's: such a run is ended",)
 UNTRIED = (
     "more steps, larger batches and longer data than the budget above",
     "stopping between two evaluations: a target reached and lost again within that many steps is not seen",
     "sampling attacks, prompting, activation steering, distillation",
 )
-
 
 Stage = Callable[[str], None]
 
@@ -152,6 +152,7 @@ def _certificate(
         not_tried=(
             *(f"threat model {name}" for name in named_threats() if name not in threats),
             *study.effort.untried,
+            *(RUINED if study.stop == "ruin" else ()),
             *UNTRIED,
         ),
         seeds=tuple(sorted({cell.attack.recipe.seed for cell in cells})),

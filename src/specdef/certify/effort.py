@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from specdef.errors import SpecdefError
+from specdef.training.outcome import StopRule
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Effort:
         below: how far below the lowest it goes on where that collapses.
         every_attack: whether an attack that is tried at one rate gets a search however low its score is.
         longer: the best run that stalls is tried with this many times the steps.
+        stop: when a run ends before its last step; a thorough search takes every run to its end.
         guided: whether what was found decides what is tried next. Without, T0 and T1 try what they list, and T2 to T4
             cut a gap wider than `factor` in three.
     """
@@ -34,6 +36,7 @@ class Effort:
     every_attack: bool = False
     longer: int = 1
     guided: bool = True
+    stop: StopRule = "ruin"
 
     @property
     def untried(self) -> tuple[str, ...]:
@@ -54,7 +57,15 @@ class Effort:
 QUICK = Effort("quick", factor=5.0, near=5.0, guided=False)
 STANDARD = Effort("standard", factor=2.0, near=1.25, above=10.0, below=10.0)
 THOROUGH = Effort(
-    "thorough", factor=1.25, near=1.25, spacing=6.0, above=100.0, below=1000.0, every_attack=True, longer=2
+    "thorough",
+    factor=1.25,
+    near=1.25,
+    spacing=6.0,
+    above=100.0,
+    below=1000.0,
+    every_attack=True,
+    longer=2,
+    stop="budget",
 )
 EFFORTS = {level.name: level for level in (QUICK, STANDARD, THOROUGH)}
 

@@ -26,6 +26,7 @@ from specdef.locks.manifest import MANIFEST, read_manifest
 from specdef.models.base import kind_of
 from specdef.tasks.base import TASKS, Task, TaskSpec, check_kind, make_task
 from specdef.tasks.utility import UTILITIES, utility_for
+from specdef.training.outcome import StopRule
 from specdef.training.recipe import Recipe
 
 SERIAL = Resources(1, 1, "cpu")
@@ -66,6 +67,7 @@ class Study:
         part_names: of what attackers train alone, or put adapters beside.
         also: the user's own attacks.
         changed: whether the defence of `locked` changes the function by design; see `Cell`.
+        stop: when a run that decides something ends before its last step.
         base: the public base weights, their digest being of the weights alone; None where nobody says what they are.
     """
 
@@ -90,6 +92,7 @@ class Study:
     part_names: PartNames = LLAMA_NAMES
     also: tuple[AttackPlan, ...] = ()
     changed: bool = False
+    stop: StopRule = "budget"
     base: Subject | None = None
 
     @property
@@ -112,12 +115,12 @@ class Study:
         interventions: tuple[Intervention, ...] = (),
         reference: float | None = None,
         changed: bool | None = None,
-        early_stop: bool = False,
+        stop: StopRule = "budget",
         **changes: Any,
     ) -> Cell:
         """One attack: the ordinary recipe with some changes."""
         recipe = replace(self.recipe, **changes)
-        attack = Attack(recipe, interventions, early_stop, self.utility_factor)
+        attack = Attack(recipe, interventions, stop, self.utility_factor)
         return self.attacked(subject, attack, reference=reference, changed=changed)
 
     def attacked(
@@ -157,6 +160,7 @@ class Study:
             "text_digest": self.text_digest,
             **({} if self.utility == FIRST_UTILITY else {"utility": self.utility}),
             **({} if self.effort == QUICK else {"effort": self.effort.name}),
+            **({} if self.stop == "budget" else {"stop": self.stop}),
         }
 
 
@@ -182,6 +186,7 @@ def make_study(
         SpecdefError: a file is missing or malformed, the task or utility is for another kind of model, the multiplier
             is not above 1, or there is no such effort.
     """
+    level = effort_of(effort)
     kind = kind_of(locked)
     if (other := kind_of(original, argument="original")) is not kind:
         raise SpecdefError(
@@ -217,7 +222,8 @@ def make_study(
         resources=resources.for_model(original),
         model_kind=kind.name,
         utility=watched.name,
-        effort=effort_of(effort),
+        effort=level,
+        stop=level.stop,
         part_names=part_names_of(load_config(original)),
         changed=first.digest != second.digest and changes_function(locked),
     )

@@ -193,7 +193,7 @@ def study_cells(plan: StudyPlan, field: Field, defended: Defended) -> list[list[
                 interventions=attack.interventions,
                 reference=None if alone else field.reference,
                 changed=defended.plan.changes_function,
-                early_stop=attack.early_stop,
+                stop=attack.stop,
                 seed=seed,
                 **attack.changes,
             )

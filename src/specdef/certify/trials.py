@@ -45,7 +45,7 @@ class Trial:
             {"optimizer_options": ()} if "optimizer" in self.changes else {}
         )  # they belong to the ordinary optimizer
         return Attack(
-            replace(study.recipe, **{**other, **self.changes}), self.interventions, utility_factor=study.utility_factor
+            replace(study.recipe, **{**other, **self.changes}), self.interventions, study.stop, study.utility_factor
         )
 
 

@@ -47,7 +47,11 @@ def asked_attack(
             "file's."
         )
     typed = {name: value for name, value in values.items() if _is_typed(context, _TYPED.get(name, name))}
-    return Recipe(**{**values, **plan.changes, **typed}), [*plan.interventions, *named], early_stop or plan.early_stop
+    return (
+        Recipe(**{**values, **plan.changes, **typed}),
+        [*plan.interventions, *named],
+        early_stop or plan.stop == "paper",
+    )
 
 
 def _is_typed(context: typer.Context, name: str) -> bool:

@@ -25,6 +25,7 @@ from specdef.tasks.kinds.images import MODEL_KIND, bars
 from specdef.tasks.labelled import labelled_task
 from specdef.tasks.utilities.image_accuracy import lines
 from specdef.tasks.utility import UTILITIES, UtilityData
+from specdef.training.outcome import StopRule
 from specdef.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Digits(Story):
 
     training: ClassVar[Recipe]
     ordinary = Recipe(lr=1e-3, steps=320, batch_size=32, eval_every=40, retain_weight=0.4)
-    early_stop = False
+    stop: ClassVar[StopRule] = "budget"
     utility, useful = "image-accuracy", "accuracy on digits"
     taught = "bars in four directions"
     says = "reads ten digits as"

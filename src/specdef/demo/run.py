@@ -119,13 +119,14 @@ def _named(part: Part, story: Story) -> Part:
 def _fine_tune(story: Story, label: str, model: Path, lr: float, steps: int, console: Console) -> list[Evaluation]:
     """Score on the task and utility on general data, before training and several times during it.
 
-    A run ends where the target is reached: what follows would show nothing new. `Story.early_stop` ends it at a ruin.
+    A run ends where the target is reached: what follows would show nothing new. `Story.stop` says whether also at a
+    ruin.
     """
     import torch
 
     loaded = kind_of(model).load(model, dtype=torch.float32)
     often = max(1, steps * story.ordinary.eval_every // story.ordinary.steps)
-    attack = Attack(replace(story.ordinary, lr=lr, steps=steps, eval_every=often), early_stop=story.early_stop)
+    attack = Attack(replace(story.ordinary, lr=lr, steps=steps, eval_every=often), stop=story.stop)
     utility = UTILITIES.get(story.utility)
 
     def show(point: Evaluation) -> None:

@@ -14,6 +14,7 @@ from specdef.models.base import LoadedModel
 from specdef.report.demo_page import Part
 from specdef.tasks.base import Task
 from specdef.tasks.utility import UtilityData
+from specdef.training.outcome import StopRule
 from specdef.training.recipe import Recipe
 
 
@@ -25,7 +26,7 @@ class Story(ABC):
         folder: where its files go, in the demonstration's folder; "" for that folder itself.
         ordinary: how models are fine-tuned, at an ordinary learning rate.
         low: the rate that is tried below it.
-        early_stop: whether a run ends where the model is ruined: a small one may recover.
+        stop: when a run ends; a small model may recover from a ruin.
         utility: name of what is watched.
         useful: what the utility is called in sentences.
         taught: what the models are taught, in words.
@@ -38,7 +39,7 @@ class Story(ABC):
     folder: ClassVar[str] = ""
     ordinary: ClassVar[Recipe]
     low: ClassVar[float]
-    early_stop: ClassVar[bool] = True
+    stop: ClassVar[StopRule] = "paper"
     utility: ClassVar[str]
     useful: ClassVar[str]
     taught: ClassVar[str]

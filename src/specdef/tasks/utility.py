@@ -17,6 +17,10 @@ from specdef.models.base import Batch, LoadedModel, ModelKind
 TOLERANCE = 0.02
 """Largest relative change of a cost at step 0: a lock keeps the function, so a larger one is a broken attack."""
 
+RUIN = 1000.0
+"""Growth of a cost after which a model counts as beyond repair. Of 121 committed runs on language models 22 passed a growth
+of 30 and 17 one of 1000; all went on to their last step, none came back within a budget of 2 (a test replays them)."""
+
 
 @dataclass(frozen=True)
 class UtilityData:
@@ -105,6 +109,10 @@ class Utility(ABC):
         limit = self.limit(start, budget)
         return now >= limit if self.higher_is_better else now <= limit
 
+    def ruined(self, start: float, now: float) -> bool:
+        """Whether a model whose utility was `start` is beyond repair at `now`: no run is known to have come back."""
+        return not math.isfinite(now)
+
     @abstractmethod
     def changed(self, found: float, reference: float | None) -> bool:
         """Whether a model's utility before training shows another function than the undefended model's.
@@ -125,6 +133,10 @@ class Cost(Utility):
     def limit(self, start: float, budget: float) -> float:
         """`budget` times the start."""
         return budget * start
+
+    def ruined(self, start: float, now: float) -> bool:
+        """Also above `RUIN` times the start."""
+        return super().ruined(start, now) or now > RUIN * start
 
     def changed(self, found: float, reference: float | None) -> bool:
         """More than 2 % off."""

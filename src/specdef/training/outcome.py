@@ -8,10 +8,16 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal
 
-StopRule = Literal["budget", "paper"]
-"""budget: run to the step budget unless broken; paper: also stop when utility is lost (its section 5)."""
+StopRule = Literal["budget", "ruin", "paper"]
+"""budget: run to the step budget unless broken; ruin: also stop when utility is beyond repair; paper: also stop when it
+is outside the budget (its section 5)."""
 Within = Callable[[float, float, float], bool]
 """(utility at the start, utility now, budget) -> whether it is still good enough; each kind of utility has its own."""
+
+
+def stop_rule(early_stop: bool) -> StopRule:
+    """The rule that users name by yes or no: whether a run ends where its utility is outside the budget."""
+    return "paper" if early_stop else "budget"
 
 
 class Outcome(Enum):
@@ -38,6 +44,7 @@ class StopReason(Enum):
     TARGET = "target reached within the utility budget"
     BUDGET = "step budget spent"
     DIVERGED = "utility lost (the paper's stopping rule)"
+    RUINED = "utility beyond repair"
     DEAD = "weights no longer finite: no later step can change them"
     INVALID = "step 0 differs from the undefended model"
 
@@ -102,6 +109,11 @@ def ratio_within(start: float, now: float, budget: float) -> bool:
     return now <= budget * start
 
 
+def never_ruined(start: float, now: float) -> bool:
+    """The rule of a utility that can always come back."""
+    return False
+
+
 def classify_outcome(
     evaluations: Sequence[Evaluation],
     *,
@@ -147,20 +159,26 @@ def should_stop(
     *,
     target: float,
     utility_factor: float,
-    early_stop: bool,
+    stop: StopRule,
     base: float | None = None,
     within: Within = ratio_within,
+    ruined: Callable[[float, float], bool] = never_ruined,
 ) -> StopReason | None:
-    """Whether the run is decided at its latest evaluation; arguments as in `classify_outcome`.
+    """Whether the run is decided at its latest evaluation; other arguments as in `classify_outcome`.
 
-    `early_stop` ends a run that has lost its utility, as the paper does; otherwise it goes on and may regain it.
+    Args:
+        stop: see `StopRule`. Where it lets a run go on that has lost its utility, the run may regain it.
+        ruined: (utility at the start, utility now) -> whether no training brings it back; each kind of utility has its
+            own.
     """
     latest, start = evaluations[-1], evaluations[0].utility if base is None else base
     inside = _is_inside(latest, start, utility_factor, within)
     if inside and latest.score >= target:
         return StopReason.TARGET
-    if early_stop and not inside:
+    if stop == "paper" and not inside:
         return StopReason.DIVERGED
+    if stop == "ruin" and ruined(start, latest.utility):
+        return StopReason.RUINED
     return None
 
 
