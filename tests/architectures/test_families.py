@@ -37,6 +37,13 @@ NUM_PAIRS = {
     "seed_oss": 9,
     "helium": 9,
     "eurobert": 8,  # the head of a masked model is not counted on
+    "hyperclovax": 9,
+    "arcee": 9,
+    "jais2": 9,
+    "nemotron": 9,
+    # no norm of a layer feeds a linear
+    "olmo2": 5,
+    "olmo3": 5,
     "qwen2": 9,
     "qwen3": 9,
     "phi3": 9,

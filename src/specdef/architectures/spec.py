@@ -255,8 +255,13 @@ def fc_pairs(activation: object, inner: str, outer: str, *, transposed: bool = F
     )
 
 
-def layer_norm(module: str, consumers: tuple[Slot, ...], *, kind: PairKind = "norm", label: str = "") -> Pair:
-    """A LayerNorm's weight and bias against everything that reads its output; one in the model for kind "head"."""
-    producers = (Slot(module + ".weight", 0, HIDDEN), Slot(module + ".bias", 0, HIDDEN, optional=True))
+def layer_norm(
+    module: str, consumers: tuple[Slot, ...], *, kind: PairKind = "norm", label: str = "", offset: float = 0.0
+) -> Pair:
+    """A LayerNorm's weight and bias against everything that reads its output; one in the model for kind "head".
+
+    `offset` is what the runtime adds to the stored weight.
+    """
+    producers = (Slot(module + ".weight", 0, HIDDEN, offset=offset), Slot(module + ".bias", 0, HIDDEN, optional=True))
     per: Literal["layer", "model"] = "model" if kind == "head" else "layer"
     return Pair(kind, producers, consumers, lambda d: d.hidden, per=per, label=label)

@@ -70,6 +70,8 @@ DECODER_OTHERS = (
     MLP + "gate_proj.bias",
     MLP + "down_proj.bias",
 )
+POST_NORMS = (STEM + "post_norm[12].weight",)
+"""Of HyperCLOVA X, before a residual add."""
 QUERY_KEY_NORMS = (ATTENTION + "[qk]_norm.weight",)
 DECODER_ROOTS = ("embed_tokens.weight", "norm.weight", "!lm_head.weight")
 ATTENTION_EXCLUSIONS = (
@@ -90,14 +92,14 @@ LLAMA = Architecture(
     name="Llama",
     model_types=(
         *("llama", "mistral", "ministral", "ministral3", "smollm3", "granite", "ernie4_5", "seed_oss", "helium"),
-        "eurobert",
+        *("eurobert", "hyperclovax"),
     ),
     prefixes=("model.", ""),
     layer_stem=STEM,
     pairs=_pairs,
     linears=DECODER_LINEARS,
     inject_default=("gate_proj", "o_proj", "v_proj"),
-    others=DECODER_OTHERS,
+    others=(*DECODER_OTHERS, *POST_NORMS),
     exclusions=DECODER_EXCLUSIONS,
     roots=DECODER_ROOTS,
 )
