@@ -1,12 +1,13 @@
 """How far an attacker gets on the bundled model with a ladder: rates from 1e-22 to 1e-2, parts, adapters, optimizers.
 
 A run stops when it leaves the utility budget, so an outcome here is the best score within the budget, not a verdict: a
-certificate lets a ruined model train on. Finished cells are kept; groups are run one after the other, and the table is
-written after each.
+certificate lets a model train on that may recover. Finished cells are kept; groups are run one after the other, the
+table is written after each, and rows of an earlier run stay until their attack has run again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from specdef.certify.store import Store, write_json
 from specdef.certify.study import make_study
 from specdef.certify.sweep import sweep
 from specdef.core.schema import plain
+from specdef.core.strict_json import read_json
 from specdef.core.text import rate
 from specdef.models.bundled import BUNDLED
 from specdef.models.sources import find_model
@@ -52,16 +54,16 @@ class Group:
 
 
 GROUPS = (
-    Group("ladder", "all weights", (1e-20, 1e-19, 2e-19, 4e-19, 1e-18, 1e-17)),
-    Group("unlocked", "all weights", (1e-4,)),
-    Group("ladder", "the five hottest layers and the embeddings frozen", (3e-17, 1e-16, 3e-16), (f"freeze:{HOT}",)),
-    Group("unlocked", "the five hottest layers and the embeddings frozen", (1e-4,), (f"freeze:{HOT}",)),
+    Group("ladder", "the embeddings alone", (1e-3, 3e-3), ("freeze:^(?!.*embed)",)),
+    Group("unlocked", "the embeddings alone", (1e-3, 3e-3), ("freeze:^(?!.*embed)",)),
     Group("ladder", "LoRA on all linear layers", (1e-16, 1e-12, 1e-8, 1e-3), ("lora",)),
     Group("ladder", "LoRA on q_proj and v_proj", (1e-14, 1e-8, 1e-3), ("lora:targets=q_proj+v_proj",)),
     Group("ladder", "the MLPs alone", (1e-18, 1e-17, 1e-14), (r"freeze:^(?!.*mlp\.)",)),
+    Group("ladder", "the five hottest layers and the embeddings frozen", (3e-17, 1e-16, 3e-16), (f"freeze:{HOT}",)),
+    Group("unlocked", "the five hottest layers and the embeddings frozen", (1e-4,), (f"freeze:{HOT}",)),
     Group("ladder", "all weights", (1e-15, 1e-12, 1e-9, 1e-6, 1e-4, 1e-2, 1e-22)),
-    Group("ladder", "the embeddings alone", (1e-3, 3e-3), ("freeze:^(?!.*embed)",)),
-    Group("unlocked", "the embeddings alone", (1e-3, 3e-3), ("freeze:^(?!.*embed)",)),
+    Group("unlocked", "all weights", (1e-4,)),
+    Group("ladder", "all weights", (1e-20, 1e-19, 2e-19, 4e-19, 1e-18, 1e-17)),
     Group("ladder", "all weights, no clipping", (2e-19, 1e-12), (), (("max_grad_norm", None),)),
     Group("ladder", "Lion", (5e-20, 2e-19), (), (("optimizer", "lion"),)),
     Group("ladder", "SGD", (1e-36, 1e-30, 1e-16), (), (("optimizer", "sgd"),)),
@@ -78,8 +80,8 @@ def run(name: str) -> Path:
         locked, original, TaskSpec("biographies"), utility="perplexity-growth", recipe=Recipe(), resources=resources()
     )
     store, executor = Store(WORK / name), resources().executor()
-    rows: list[dict[str, Any]] = []
-    path = HERE / "results" / f"{name}.md"
+    path, numbers = HERE / "results" / f"{name}.md", HERE / "results" / f"{name}.json"
+    rows = {_key(row): row for row in (read_json(numbers)["rows"] if numbers.exists() else [])}
     for group in GROUPS:
         print(f"-- {group.lock}: {group.label}", flush=True)
         interventions = tuple(map(parse_intervention, group.interventions))
@@ -88,15 +90,19 @@ def run(name: str) -> Path:
             recipe = replace(Recipe(lr=lr), **dict(group.changes))
             cell = study.cell(study.original if group.lock == "unlocked" else study.locked)
             cells.append(replace(cell, attack=Attack(recipe, interventions, stop="paper")))
-        rows += [_row(group, cell) for cell in sweep(cells, store, executor, on_cell=say)]
+        rows |= {_key(row): row for row in (_row(group, cell) for cell in sweep(cells, store, executor, on_cell=say))}
         content = {
             "command": f"make experiment NAME={name}",
             "environment": plain(environment(resources().device or "cpu")),
-            "rows": rows,
+            "rows": list(rows.values()),
         }
-        write_json(HERE / "results" / f"{name}.json", content)
-        path.write_text(table(rows))
+        write_json(numbers, content)
+        path.write_text(table(list(rows.values())))
     return path
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, str, float]:
+    return row["lock"], row["attack"], row["lr"]
 
 
 def _row(group: Group, cell: StoredCell) -> dict[str, Any]:
