@@ -118,6 +118,7 @@ BAD: dict[str, dict[str, str]] = {
         "--multiplier": "many",
         "--also": "none.yaml",
         "--effort": "much",
+        "--minutes": "0",
         "--window": "1e-4",
         "--cells": "file",
         "--workers": "0",

@@ -127,7 +127,7 @@ def run() -> Iterator[Run]:
         ),
         (
             ["certify", "MODEL", "--original", "MODEL", "--out", "OUT", "--find-multiplier", "--multiplier", "4"],
-            "`multiplier` and `cells` must be left out with --find-multiplier",
+            "`multiplier`, `cells` and `minutes` must be left out with --find-multiplier",
         ),
         (["runs", "OUT"], "must hold results of `specdef attack`"),
         (["report", "OUT"], "`folder` must hold results of `specdef attack` or `specdef certify`"),

@@ -194,6 +194,7 @@ def certify_model(
     task_seed: int = 0,
     utility_factor: float = 2.0,
     effort: str = "standard",
+    minutes: float | None = None,
     resources: Resources | None = None,
     cells: Path | str | None = None,
     also: Path | str | None = None,
@@ -228,6 +229,8 @@ def certify_model(
         task_seed: decides the task's draws.
         utility_factor: how much of its utility a useful model may lose; of perplexity, how often the start's it may be.
         effort: how closely, widely and long is searched: ``quick``, ``standard`` or ``thorough``.
+        minutes: how long new cells are begun. Cells under way then are finished; a threat model whose search is not
+            done is left out, which the certificate says. The same command goes on.
         resources: where cells run; as many at once as cores and memory allow when None.
         cells: folder of finished cells shared by several certificates; inside `out` when None.
         also: a YAML file of further attacks, in the form of a study's ``attacks``; a threat model of their own.
@@ -259,6 +262,8 @@ def certify_model(
         known = ", ".join(needing_base(named_threats()))
         raise SpecdefError(f"`base` must be given with threat model {known}, which uses it; got {', '.join(threats)}.")
     effort_of(effort)
+    if minutes is not None and not minutes > 0:
+        raise SpecdefError(f"`minutes` must be a number above 0; got {minutes:g}.")
     check_window(WINDOW if window is None else window)
     check_multiplier(multiplier)
     own = () if also is None else read_attacks(also, recipe or Recipe())
@@ -289,4 +294,13 @@ def certify_model(
     check_readable(study.cell(study.locked))
     store = Store(Path(out), study.identity(), cells=None if cells is None else Path(cells))
     executor = study.resources.executor(on_event)
-    return certify_study(study, store, executor, threats=threats, on_cell=on_cell, on_stage=on_stage, command=command)
+    return certify_study(
+        study,
+        store,
+        executor,
+        threats=threats,
+        minutes=minutes,
+        on_cell=on_cell,
+        on_stage=on_stage,
+        command=command,
+    )

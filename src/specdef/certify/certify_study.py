@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 
 from specdef.attacks.wire import recipe_to_wire
 from specdef.certify.calibration import calibrate
+from specdef.certify.cell import Cell
 from specdef.certify.certificate import (
     Calibration,
     CellEnvironment,
@@ -42,6 +42,7 @@ UNTRIED = (
     "sampling attacks, prompting, activation steering, distillation",
 )
 
+UNFINISHED = "threat model {}: not done after {:g} minutes; the same command goes on"
 Stage = Callable[[str], None]
 
 
@@ -51,6 +52,7 @@ def certify_study(
     executor: Executor,
     *,
     threats: Sequence[str] | None = None,
+    minutes: float | None = None,
     on_cell: OnCell | None = None,
     on_stage: Stage | None = None,
     command: str | None = None,
@@ -62,13 +64,15 @@ def certify_study(
         store: finished cells; those it holds are not run again.
         executor: where cells run.
         threats: which threat models, all when None; a stronger one uses what the weaker ones found.
+        minutes: how long new cells are begun; see `certify_model`.
         on_cell: called after every cell.
         on_stage: called with the name of each stage.
         command: noted in the certificate.
 
     Raises:
-        SpecdefError: unknown threat model, one that needs base weights without any, or the task measures nothing: the
-            undefended model does not reach the target within the utility budget at two learning rates of the window.
+        SpecdefError: unknown threat model, one that needs base weights without any, the task measures nothing (the
+            undefended model does not reach the target within the utility budget at two learning rates of the window),
+            or the minutes are over before one threat model is done.
     """
     threats = ordinary_threats() if threats is None else threats
     check_threats(threats)
@@ -82,23 +86,47 @@ def certify_study(
     started = time.perf_counter()
     findings = Findings()
 
+    def run(cells: Sequence[Cell]) -> list[StoredCell]:
+        over = minutes is not None and time.perf_counter() - started >= 60 * minutes
+        if over and any(store.read(cell) is None for cell in cells):
+            raise _OutOfTime
+        return sweep(cells, store, executor, on_cell=on_cell)
+
     def stage(name: str, plan: Plan) -> None:
         if on_stage is not None:
             on_stage(name)
-        for found in follow(plan, partial(sweep, store=store, executor=executor, on_cell=on_cell)):
+        for found in follow(plan, run):
             findings.results.setdefault(name, []).extend(found)
 
-    stage(UNLOCKED, calibrate(study, findings))
-    _require_calibrated(study, findings)
-    stage(TASK_CONTROLS, control_task(study, findings))
-    for threat in in_order(threats):
-        stage(threat.name, threat.cells(study, findings))
+    left = [threat.name for threat in in_order(threats)]
+    try:
+        stage(UNLOCKED, calibrate(study, findings))
+        _require_calibrated(study, findings)
+        stage(TASK_CONTROLS, control_task(study, findings))
+        for threat in in_order(threats):
+            stage(threat.name, threat.cells(study, findings))
+            left.remove(threat.name)
+    except _OutOfTime:
+        for name in left:  # half a search is no verdict; its cells stay in the store
+            findings.results.pop(name, None)
+    judged = [name for name in threats if name not in left]
+    if not judged:
+        raise SpecdefError(
+            f"`minutes` must be enough for a threat model; after {minutes:g} none is done. Finished cells are kept in "
+            f"{store.folder}: the same command goes on."
+        )
     seconds = time.perf_counter() - started
-    certificate = _certificate(study, findings, threats, seconds, command)
+    unfinished = [UNFINISHED.format(name, minutes) for name in threats if name in left]
+    others = [f"threat model {name}" for name in named_threats() if name not in threats]
+    certificate = _certificate(study, findings, judged, (*unfinished, *others), seconds, command)
     for cell in _all_cells(findings):
         store.keep(cell)
     write_certificate(certificate, store.folder)
     return certificate
+
+
+class _OutOfTime(Exception):
+    """The minutes are over and a cell would have to be begun."""
 
 
 def check_threats(threats: Sequence[str]) -> None:
@@ -127,7 +155,12 @@ def _undefended(cell: StoredCell) -> str:
 
 
 def _certificate(
-    study: Study, findings: Findings, threats: Sequence[str], seconds: float, command: str | None
+    study: Study,
+    findings: Findings,
+    threats: Sequence[str],
+    unjudged: Sequence[str],
+    seconds: float,
+    command: str | None,
 ) -> Certificate:
     cells = _all_cells(findings)
     unlocked = judge_threat(
@@ -150,7 +183,7 @@ def _certificate(
         controls=tuple(map(control_facts, findings.results.get(TASK_CONTROLS, []))),
         cells=tuple(certified(name, cell) for name, found in findings.results.items() for cell in _unique(found)),
         not_tried=(
-            *(f"threat model {name}" for name in named_threats() if name not in threats),
+            *unjudged,
             *study.effort.untried,
             *(RUINED if study.stop == "ruin" else ()),
             *UNTRIED,

@@ -32,6 +32,7 @@ def certify(
     ] = False,
     also: Annotated[Path | None, option("YAML file of further attacks, as in a study's `attacks`.")] = None,
     effort: Annotated[str, option("How closely, widely and long is searched: quick, standard, thorough.")] = "standard",
+    minutes: Annotated[float | None, option("Begin no cell after so long; judge the threat models done.")] = None,
     window: Annotated[str | None, option("Ordinary learning rates, such as 3e-5,1e-4,3e-4,1e-3.")] = None,
     steps: given.Steps = 60,
     batch_size: given.BatchSize = 8,
@@ -72,8 +73,8 @@ def certify(
 
     rates = parse.rates(window)
     alpha = None if multiplier is None else parse_multiplier(multiplier)
-    if find_multiplier and (alpha is not None or cells is not None):
-        raise SpecdefError("`multiplier` and `cells` must be left out with --find-multiplier: it sets them.")
+    if find_multiplier and (alpha is not None or cells is not None or minutes is not None):
+        raise SpecdefError("`multiplier`, `cells` and `minutes` must be left out with --find-multiplier: it sets them.")
     options: dict[str, Any] = {
         "task": given_task(
             task, train=train, evaluate=eval_, fields=fields, seed=task_seed, target=target, scorer=scorer
@@ -106,7 +107,9 @@ def certify(
         if find_multiplier:
             _find_multiplier(locked, out, options, json_)
             return
-        certificate = certify_model(locked, out, original=original, multiplier=alpha, cells=cells, **options)
+        certificate = certify_model(
+            locked, out, original=original, multiplier=alpha, cells=cells, minutes=minutes, **options
+        )
     _say_certificate(certificate, out, json_)
 
 
