@@ -71,7 +71,6 @@ def run() -> Iterator[Run]:
         (["publish", "nowhere", "--check"], "`folder` must be a locked folder; nowhere is no folder"),
         (["publish", "MODEL", "--repo", "name"], "`repo` must be a name such as org/name; got 'name'"),
         (["publish", "nowhere", "--repo", "org/name"], "`folder` must be a locked folder; nowhere is no folder"),
-        (["verify", "MODEL"], "must hold specdef_lock.json"),
         (["verify", "MODEL", "OUT"], "`folders` must be one locked folder, but with `signature`"),
         (["verify", "MODEL", "--public-key", "x"], "`signature` must be given to check one"),
         (

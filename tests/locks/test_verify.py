@@ -308,3 +308,37 @@ def test_a_model_in_memory_has_its_lock_and_its_function_checked(place: Path) ->
     assert plain.checks == (
         Check("lock", None, "no lock stands out in the weights; a weak one cannot be told without its key"),
     )
+
+
+def saved_again(folder: Path, out: Path) -> Path:
+    """As transformers writes a loaded model: the same weights, no file of ours."""
+    from transformers import AutoModelForCausalLM
+
+    AutoModelForCausalLM.from_pretrained(folder, dtype="auto").save_pretrained(out)
+    assert not (out / MANIFEST).exists()
+    return out
+
+
+@pytest.mark.parametrize("options", [{"preset": "exact"}, {"preset": "paper", "components": ["gate_proj"], "rank": 3}])
+def test_a_folder_saved_again_by_transformers_is_recognised_by_its_weights(
+    options: dict[str, Any], llama: Path, tmp_path: Path
+) -> None:
+    lock(llama, tmp_path / "locked", **options)
+    again = saved_again(tmp_path / "locked", tmp_path / "again")
+    report = verify(again, original=llama)
+    assert [(check.name, check.passed) for check in report.checks] == [
+        ("integrity", None),
+        ("lock", True),
+        ("function", True),
+    ]
+    assert (report.passed, report.complete) == (True, False)
+    assert "saving by another program" in report.checks[0].detail
+    edit_weights(again, lambda tensors: tensors["model.layers.0.self_attn.q_proj.weight"].mul_(2))
+    assert verify(again, original=llama).passed is False
+    assert [check.name for check in verify(again).checks] == ["integrity", "lock"]
+
+
+def test_a_folder_without_manifest_and_without_a_lock_that_stands_out_is_refused(llama: Path, tmp_path: Path) -> None:
+    again = saved_again(llama, tmp_path / "again")
+    with pytest.raises(CheckpointError, match=r"must hold specdef_lock\.json; it does not, and no lock stands out"):
+        verify(again, original=llama)

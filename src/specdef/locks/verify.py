@@ -75,8 +75,9 @@ def verify(
     """Check a locked folder against its manifest, its weights and, if given, the original model.
 
     Args:
-        locked: the locked folder; or a model in memory, which has no manifest: its weights are searched for a lock, and
-            its function may differ from the original's by rounding, as said below.
+        locked: the locked folder; or a model in memory. That has no manifest, nor has a folder that another program
+            saved again: the weights are searched for a lock, and the function may differ from the original's by
+            rounding, as said below.
         original: the unlocked model, a folder or in memory; both are then run on the same probes in the model's own
             dtype, and compared bit for bit where the manifest claims that, else within twice the dtype's own noise
             (KL).
@@ -85,36 +86,48 @@ def verify(
         progress: called with the name of each stage as it starts.
 
     Raises:
-        SpecdefError: a folder is no sound checkpoint or carries no manifest. A check that fails is a result, not an
-            error.
+        SpecdefError: a folder is no sound checkpoint, or has neither a manifest nor a lock that stands out. A check
+            that fails is a result, not an error.
     """
     say = progress or (lambda stage: None)
     chosen = _runtimes(runtimes, locked, original)
     if is_module(locked, argument="locked"):
-        from specdef.locks.verify_in_memory import check_module
+        from specdef.locks.verify_weights import check_module
 
         return VerifyReport(*check_module(locked, _in_memory_or_found(original), say))
     folder = Path(locked)
-    manifest = read_manifest(folder)
-    say("digests")
     checkpoint = open_checkpoint(folder, publishing=False)
     source = _in_memory_or_found(original)
-    unlocked = _open_original(source, checkpoint) if isinstance(source, Path) else None
-    kind, checks = LOCKS.get(manifest.method), [integrity(checkpoint, manifest)]
-    say("lock in the weights")
-    checks.append(kind.check(checkpoint, manifest.strength, unlocked))
-    equivalence = None
-    if source is not None:
-        say("function, against the original")
-        equivalence = compare(source, folder)
-        checks.append(kind.function(equivalence, manifest.exactness))
+    if MANIFEST in checkpoint.others:
+        checks, equivalence = _against_manifest(checkpoint, source, say)
+    else:
+        from specdef.locks.verify_weights import check_saved_again
+
+        checks, equivalence = check_saved_again(checkpoint, source, say)
     measured: tuple[InRuntime, ...] = ()
     if chosen:
         from specdef.runtimes.compare import in_runtimes
 
         measured = tuple(in_runtimes(folder, source if isinstance(source, Path) else None, chosen, say))
-        checks += [Check(f"{one.runtime} {one.format}", one.passed, one.sentence) for one in measured]
-    return VerifyReport(tuple(checks), equivalence, measured)
+        checks += tuple(Check(f"{one.runtime} {one.format}", one.passed, one.sentence) for one in measured)
+    return VerifyReport(checks, equivalence, measured)
+
+
+def _against_manifest(
+    checkpoint: Checkpoint, source: Path | nn.Module | None, say: Callable[[str], None]
+) -> tuple[tuple[Check, ...], Equivalence | None]:
+    manifest = read_manifest(checkpoint.folder)
+    unlocked = _open_original(source, checkpoint) if isinstance(source, Path) else None
+    kind = LOCKS.get(manifest.method)
+    say("digests")
+    checks = [integrity(checkpoint, manifest)]
+    say("lock in the weights")
+    checks.append(kind.check(checkpoint, manifest.strength, unlocked))
+    if source is None:
+        return tuple(checks), None
+    say("function, against the original")
+    equivalence = compare(source, checkpoint.folder)
+    return (*checks, kind.function(equivalence, manifest.exactness)), equivalence
 
 
 def _runtimes(
