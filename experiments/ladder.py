@@ -18,7 +18,7 @@ from experiments.resources import resources
 from specdef.attacks.base import Attack, parse_intervention
 from specdef.certify.cell import Cell
 from specdef.certify.environment import environment
-from specdef.certify.result import StoredCell
+from specdef.certify.result import StoredCell, point_of
 from specdef.certify.store import Store, write_json
 from specdef.certify.study import make_study
 from specdef.certify.sweep import sweep
@@ -56,8 +56,8 @@ class Group:
 GROUPS = (
     Group("ladder", "the embeddings alone", (1e-3, 3e-3), ("freeze:^(?!.*embed)",)),
     Group("unlocked", "the embeddings alone", (1e-3, 3e-3), ("freeze:^(?!.*embed)",)),
-    Group("ladder", "LoRA on all linear layers", (1e-16, 1e-12, 1e-8, 1e-3), ("lora",)),
-    Group("ladder", "LoRA on q_proj and v_proj", (1e-14, 1e-8, 1e-3), ("lora:targets=q_proj+v_proj",)),
+    Group("ladder", "LoRA on all linear layers", (1e-24, 1e-22, 1e-20, 1e-18, 1e-16, 1e-12, 1e-8, 1e-3), ("lora",)),
+    Group("ladder", "LoRA on q_proj and v_proj", (1e-22, 1e-18, 1e-14, 1e-8, 1e-3), ("lora:targets=q_proj+v_proj",)),
     Group("ladder", "the MLPs alone", (1e-18, 1e-17, 1e-14), (r"freeze:^(?!.*mlp\.)",)),
     Group("ladder", "the five hottest layers and the embeddings frozen", (3e-17, 1e-16, 3e-16), (f"freeze:{HOT}",)),
     Group("unlocked", "the five hottest layers and the embeddings frozen", (1e-4,), (f"freeze:{HOT}",)),
@@ -114,7 +114,7 @@ def _row(group: Group, cell: StoredCell) -> dict[str, Any]:
         "outcome": result.outcome.value,
         "step": result.evaluations[-1].step,
         "best": None if result.best is None else result.best.score,
-        "utility": result.evaluations[-1].utility,
+        "utility": point_of(result.evaluations[-1]).utility,
         "seconds": cell.measured.seconds,
     }
 
@@ -140,7 +140,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             row["outcome"],
             row["step"],
             best,
-            f"{row['utility']:.3g}",
+            "not finite" if row["utility"] is None else f"{row['utility']:.3g}",
         )
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join([*lines, "", "Command: `make experiment NAME=ladder`.", ""])

@@ -36,7 +36,8 @@ class Probing:
             length: tokens per sequence, shortened to what the model allows.
 
         Returns:
-            ``input_ids`` [num, length] or ``pixel_values`` [num, channels, height, width].
+            ``input_ids`` [num, length], with ``decoder_input_ids`` [num, length] for an encoder-decoder, or
+            ``pixel_values`` [num, channels, height, width].
 
         Raises:
             CheckpointError: the config gives no usable sizes.
@@ -53,7 +54,10 @@ class Probing:
                 return {"pixel_values": torch.randn(pixels, generator=generator)}
             longest = inner.get("max_position_embeddings") or length + 2
             tokens = (num, max(1, min(length, longest - 2)))
-            return {"input_ids": torch.randint(inner["vocab_size"], tokens, generator=generator)}
+            found = {"input_ids": torch.randint(inner["vocab_size"], tokens, generator=generator)}
+            if inner.get("is_encoder_decoder"):
+                found["decoder_input_ids"] = torch.randint(inner["vocab_size"], tokens, generator=generator)
+            return found
         except (TypeError, ValueError, KeyError, RuntimeError) as error:
             raise CheckpointError(
                 f"config.json must give usable sizes (vocab_size or image_size); it does not ({error!r}). Repair it."
