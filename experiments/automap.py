@@ -34,7 +34,7 @@ from specdef.models.equivalence import compare
 from specdef.models.loading import quiet, reason
 
 PLACE = WORK / "automap"
-SECONDS = 120
+SECONDS = 300
 """Most time for one model type; beyond it the row says so."""
 CHECKPOINTS = tuple(replace(sizes, layers=3, heads=6, inner=60) for sizes in TWINS)
 """Sizes of the checkpoint: none of them is the twin's."""

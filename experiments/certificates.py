@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,13 +110,14 @@ def certify(name: str, folder: Path, original: Path, out: Path, cells: Path, **a
         name: of the experiment.
         folder: the model.
         original: the undefended one.
-        out: folder of results.
+        out: folder of results, replaced when the certificate is done: it may hold one made under other rules.
         cells: folder of finished cells that several certificates share.
         **asked: further arguments of `certify_model`.
     """
+    made = WORK / "certificates" / name
     certify_model(
         folder,
-        out,
+        made,
         original=original,
         threats=tuple(os.environ.get("EXPERIMENT_THREATS", ",".join(THREATS)).split(",")),
         resources=resources(),
@@ -125,4 +127,6 @@ def certify(name: str, folder: Path, original: Path, out: Path, cells: Path, **a
         command=f"make experiment NAME={name}",
         **asked,
     )
-    write_report(out)
+    write_report(made)
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(made, out)

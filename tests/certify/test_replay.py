@@ -26,6 +26,7 @@ from specdef.certify.verdict_kinds import Broken, Held, HeldBy, Undone, Verdict
 from specdef.errors import SpecdefError
 from specdef.tasks.base import TaskSpec, make_task
 from specdef.tasks.utilities.perplexity import Perplexity
+from specdef.training.outcome import StopReason
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "results"
 COMMITTED, LATER = RESULTS / "certificates", RESULTS / "biographies"
@@ -132,6 +133,21 @@ def test_the_certificates_of_the_stricter_rules_come_out_the_same(
     assert list(new.verdicts.values()) == list(old.verdicts.values()) == LATER_VERDICTS[name]
     assert (new.threat_models, new.controls, new.cells) == (old.threat_models, old.controls, old.cells)
     assert {path.stem for path in (LATER / name / "cells").iterdir()} == {row.cell for row in old.cells}
+
+
+def test_a_run_that_is_ended_where_it_is_ruined_changes_no_verdict(tmp_path: Path) -> None:
+    """The papers' lock once more, on two cores of a CPU, under the rule that ends a ruined run."""
+    old = read_certificate(LATER / "cpu" / "paper")
+    shutil.copytree(LATER / "cpu" / "paper" / "cells", tmp_path / "shared")
+    store = Store(tmp_path / "out", cells=tmp_path / "shared")
+    study = replace(study_of(old, STANDARD, "cpu"), stop="ruin")
+    new = certify_study(study, store, Refusing(), threats=list(old.threat_models))
+    assert list(new.verdicts.values()) == list(old.verdicts.values()) == LATER_VERDICTS["paper"]
+    assert (new.threat_models, new.controls, new.cells) == (old.threat_models, old.controls, old.cells)
+    cells = read_cells(LATER / "cpu" / "paper", old)
+    ended = [cell for cell in cells if cell.result.reason is StopReason.RUINED]
+    assert ended
+    assert all(cell.result.steps < cell.attack.recipe.steps for cell in ended)
 
 
 def test_a_certificate_of_version_1_needs_its_cells(tmp_path: Path) -> None:
