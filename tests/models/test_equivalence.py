@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,25 @@ def test_a_copy_is_identical_and_one_changed_weight_is_seen(family: str, tmp_pat
     other = compare(first, second, num_probes=4)
     assert not other.bit_identical
     assert other.kl > other.tolerance
+
+
+def test_an_encoder_decoder_is_compared_on_tokens_for_both(tmp_path: Path) -> None:
+    """T5 makes no input for its decoder by itself; a changed weight of either half is seen."""
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    sizes = {"d_model": 16, "d_kv": 4, "d_ff": 24, "num_heads": 4, "num_layers": 1, "vocab_size": 64}
+    torch.manual_seed(0)
+    T5ForConditionalGeneration(T5Config(**sizes)).save_pretrained(tmp_path / "model")
+    assert compare(tmp_path / "model", tmp_path / "model", num_probes=2).bit_identical
+    for half in ("encoder", "decoder"):
+        tensors = load_file(tmp_path / "model" / "model.safetensors")
+        tensors[f"{half}.block.0.layer.0.SelfAttention.o.weight"].mul_(2)
+        shutil.copytree(tmp_path / "model", tmp_path / half)
+        save_file(tensors, tmp_path / half / "model.safetensors", {"format": "pt"})
+        assert not compare(tmp_path / "model", tmp_path / half, num_probes=2).bit_identical
+    probes = Probing().probes({**sizes, "is_encoder_decoder": True})
+    assert probes["input_ids"].shape == probes["decoder_input_ids"].shape
+    assert not torch.equal(probes["input_ids"], probes["decoder_input_ids"])
 
 
 def test_kl_is_that_of_torch() -> None:
