@@ -56,8 +56,18 @@ class Group:
 GROUPS = (
     Group("ladder", "the embeddings alone", (1e-3, 3e-3), ("freeze:^(?!.*embed)",)),
     Group("unlocked", "the embeddings alone", (1e-3, 3e-3), ("freeze:^(?!.*embed)",)),
-    Group("ladder", "LoRA on all linear layers", (1e-24, 1e-22, 1e-20, 1e-18, 1e-17, 3e-17, 1e-16, 1e-12, 1e-8, 1e-3), ("lora",)),
-    Group("ladder", "LoRA on q_proj and v_proj", (1e-22, 1e-18, 1e-14, 1e-8, 1e-3), ("lora:targets=q_proj+v_proj",)),
+    Group(
+        "ladder",
+        "LoRA on all linear layers",
+        (1e-24, 1e-22, 1e-20, 1e-18, 1e-17, 3e-17, 1e-16, 1e-12, 1e-8, 1e-3),
+        ("lora",),
+    ),
+    Group(
+        "ladder",
+        "LoRA on q_proj and v_proj",
+        (1e-22, 1e-18, 1e-17, 1e-16, 1e-15, 1e-14, 1e-8, 1e-3),
+        ("lora:targets=q_proj+v_proj",),
+    ),
     Group("ladder", "the MLPs alone", (1e-18, 1e-17, 1e-14), (r"freeze:^(?!.*mlp\.)",)),
     Group("ladder", "the five hottest layers and the embeddings frozen", (3e-17, 1e-16, 3e-16), (f"freeze:{HOT}",)),
     Group("unlocked", "the five hottest layers and the embeddings frozen", (1e-4,), (f"freeze:{HOT}",)),
