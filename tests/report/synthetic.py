@@ -148,6 +148,7 @@ def study(
         text_digest="d" * 64,
         recipe=Recipe(),
         effort=effort,
+        stop=effort.stop,
         also=also,
         base=base,
     )

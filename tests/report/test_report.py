@@ -19,11 +19,12 @@ from specdef.attacks.wire import attack_to_wire
 from specdef.certify.certificate import Certificate
 from specdef.certify.certificate_file import read_cells, read_certificate
 from specdef.certify.certified_cell import CertifiedCell
+from specdef.certify.effort import EFFORTS, Effort
 from specdef.certify.result import Point
 from specdef.certify.verdict_kinds import NotMeasured
 from specdef.errors import SpecdefError
 from specdef.report.entries import Entry, paper_tables
-from specdef.report.heatmaps import heat_map
+from specdef.report.heatmaps import drawn_cells, heat_map
 from specdef.report.kind import Kind
 from specdef.report.markdown import markdown, verdict_table
 from specdef.report.outside import outside_budget
@@ -268,3 +269,12 @@ def test_heat_maps_combine_multipliers_and_refuse_what_cannot_be_compared(
     assert not (tmp_path / "none.png").exists()
     heat_map([replace(first, cells=())], tmp_path / "empty.png")
     assert (tmp_path / "empty.png").exists()
+
+
+@pytest.mark.parametrize("effort", EFFORTS.values(), ids=EFFORTS)
+def test_a_heat_map_shows_the_ordinary_attack_whenever_its_runs_may_end(effort: Effort, tmp_path: Path) -> None:
+    """Runs that end where they are ruined are the same attack: a map of today's certificates was once empty."""
+    certificate = certify(tmp_path, holds, ("T0",), effort=effort)
+    drawn = drawn_cells(certificate)
+    assert {row.attack.stop for row in drawn} == {effort.stop}
+    assert {row.attack.recipe.lr for row in drawn if not row.undefended} >= {1e-4, 1e-3}

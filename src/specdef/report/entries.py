@@ -164,8 +164,8 @@ def entries_of(rows: Iterable[CertifiedCell], *, slowed_from: float | None) -> d
 
 
 def but_rate(attack: Attack) -> Attack:
-    """An attack with a learning rate and seed that say nothing: equal for attacks that differ in these alone."""
-    return replace(attack, recipe=replace(attack.recipe, lr=1.0, seed=0))
+    """An attack whose rate, seed and stopping rule say nothing: equal for attacks that differ in these alone."""
+    return replace(attack, recipe=replace(attack.recipe, lr=1.0, seed=0), stop="budget")
 
 
 def ordinary_attack(certificate: Certificate) -> Attack:
