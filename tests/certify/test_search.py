@@ -12,7 +12,7 @@ import windows
 
 from specdef.attacks.interventions.merge import Merge
 from specdef.certify.cell import Cell
-from specdef.certify.certify_study import UNTRIED
+from specdef.certify.certify_study import RUINED, UNTRIED
 from specdef.certify.effort import EFFORTS, QUICK, STANDARD, THOROUGH, Effort, effort_of
 from specdef.certify.findings import is_broken, learning_rate
 from specdef.certify.rates import Point, Reach, further_rates
@@ -51,7 +51,8 @@ def test_a_flat_window_between_two_stalls_can_be_missed_and_the_certificate_says
 @pytest.mark.parametrize("effort", EFFORTS.values(), ids=EFFORTS)
 def test_a_certificate_says_what_its_effort_leaves_out(effort: Effort, tmp_path: Path) -> None:
     certificate = synthetic.certify(tmp_path, synthetic.holds, ("T0",), effort=effort)
-    assert certificate.not_tried[-len(effort.untried) - len(UNTRIED) : -len(UNTRIED)] == effort.untried
+    told = (*effort.untried, *(RUINED if effort.stop == "ruin" else ()), *UNTRIED)
+    assert certificate.not_tried[-len(told) :] == told
     assert f"within a factor of {effort.factor:g}" in effort.untried[0]
 
 
