@@ -14,6 +14,7 @@ from experiments.locked import HERE, WORK, locked_copy
 from experiments.progress import say
 from experiments.resources import resources
 from specdef.certify.api import certify_model
+from specdef.core.folders import new_folder
 from specdef.models.bundled import BUNDLED
 from specdef.models.sources import find_model
 from specdef.report.write import write_report
@@ -129,4 +130,5 @@ def certify(name: str, folder: Path, original: Path, out: Path, cells: Path, **a
     )
     write_report(made)
     shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(made, out)
+    with new_folder(out) as place:
+        shutil.copytree(made, place, dirs_exist_ok=True)

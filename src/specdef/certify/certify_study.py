@@ -98,17 +98,7 @@ def certify_study(
         for found in follow(plan, run):
             findings.results.setdefault(name, []).extend(found)
 
-    left = [threat.name for threat in in_order(threats)]
-    try:
-        stage(UNLOCKED, calibrate(study, findings))
-        _require_calibrated(study, findings)
-        stage(TASK_CONTROLS, control_task(study, findings))
-        for threat in in_order(threats):
-            stage(threat.name, threat.cells(study, findings))
-            left.remove(threat.name)
-    except _OutOfTime:
-        for name in left:  # half a search is no verdict; its cells stay in the store
-            findings.results.pop(name, None)
+    left = _follow_all(study, findings, threats, stage)
     judged = [name for name in threats if name not in left]
     if not judged:
         raise SpecdefError(
@@ -127,6 +117,24 @@ def certify_study(
 
 class _OutOfTime(Exception):
     """The minutes are over and a cell would have to be begun."""
+
+
+def _follow_all(
+    study: Study, findings: Findings, threats: Sequence[str], stage: Callable[[str, Plan], None]
+) -> list[str]:
+    """Every stage, one after the other; names of the threat models for which there was no time."""
+    left = in_order(threats)
+    try:
+        stage(UNLOCKED, calibrate(study, findings))
+        _require_calibrated(study, findings)
+        stage(TASK_CONTROLS, control_task(study, findings))
+        while left:
+            stage(left[0].name, left[0].cells(study, findings))
+            del left[0]
+    except _OutOfTime:
+        for threat in left:  # half a search is no verdict; its cells stay in the store
+            findings.results.pop(threat.name, None)
+    return [threat.name for threat in left]
 
 
 def check_threats(threats: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from specdef.architectures.spec import (
     HIDDEN,
@@ -70,8 +71,6 @@ DECODER_OTHERS = (
     MLP + "gate_proj.bias",
     MLP + "down_proj.bias",
 )
-POST_NORMS = (STEM + "post_norm[12].weight",)
-"""Of HyperCLOVA X, before a residual add."""
 QUERY_KEY_NORMS = (ATTENTION + "[qk]_norm.weight",)
 DECODER_ROOTS = ("embed_tokens.weight", "norm.weight", "!lm_head.weight")
 ATTENTION_EXCLUSIONS = (
@@ -92,14 +91,14 @@ LLAMA = Architecture(
     name="Llama",
     model_types=(
         *("llama", "mistral", "ministral", "ministral3", "smollm3", "granite", "ernie4_5", "seed_oss", "helium"),
-        *("eurobert", "hyperclovax"),
+        "eurobert",
     ),
     prefixes=("model.", ""),
     layer_stem=STEM,
     pairs=_pairs,
     linears=DECODER_LINEARS,
     inject_default=("gate_proj", "o_proj", "v_proj"),
-    others=(*DECODER_OTHERS, *POST_NORMS),
+    others=DECODER_OTHERS,
     exclusions=DECODER_EXCLUSIONS,
     roots=DECODER_ROOTS,
 )
@@ -119,4 +118,12 @@ QWEN = Architecture(
     roots=DECODER_ROOTS,
 )
 
-FAMILIES = (LLAMA, QWEN)
+HYPERCLOVA = replace(
+    LLAMA,
+    name="HyperCLOVA X",
+    model_types=("hyperclovax",),
+    others=(*DECODER_OTHERS, STEM + "post_norm[12].weight"),
+    exclusions=(*DECODER_EXCLUSIONS, Exclusion("post_norm1, post_norm2", "they are added to the residual stream")),
+)
+
+FAMILIES = (LLAMA, QWEN, HYPERCLOVA)

@@ -16,6 +16,7 @@ from specdef.architectures.text.llama import (
     ATTENTION,
     ATTENTION_EXCLUSIONS,
     ATTENTION_NORM,
+    DECODER_LINEARS,
     DECODER_ROOTS,
     FINAL_NORM,
     MLP,
@@ -52,10 +53,7 @@ ARCEE = Architecture(
     prefixes=("model.", ""),
     layer_stem=STEM,
     pairs=_with_rms_norms,
-    linears={
-        **{f"{name}_proj": ATTENTION + f"{name}_proj" for name in "qkvo"},
-        **{f"{name}_proj": MLP + f"{name}_proj" for name in ("up", "down")},
-    },
+    linears={name: module for name, module in DECODER_LINEARS.items() if name != "gate_proj"},
     inject_default=("up_proj", "o_proj", "v_proj"),
     others=(ATTENTION + "[qko]_proj.bias", ATTENTION + "rotary_emb.inv_freq", MLP + "down_proj.bias"),
     exclusions=(
