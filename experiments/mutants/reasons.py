@@ -8,11 +8,8 @@ NO_EQUALITY = "a lower end is the target in no case but 0, and targets lie above
 REASONS = (
     (OUTCOME, "strict=", SAME_LENGTH),
     (OUTCOME, "inside, )", "the same: strict left out"),
-    (STATISTICS, "0 <= mean", "a mean of 0 has no variance"),
-    (STATISTICS, "mean <= 1", "a mean of 1 has no variance"),
-    (STATISTICS, "mean < 2", "a mean is at most 1"),
-    (STATISTICS, "seeds >= 1", "of one seed, the seeds' part and the rest are 0 / 0 and add nothing"),
-    (STATISTICS, "between >= rest", "where they are equal they cancel"),
+    (STATISTICS, "if parts.groups else 1.0", "where groups do not differ, every share of their mean square is 0"),
+    (STATISTICS, "half >= 1e-12", "equality of two floating-point numbers"),
     (STATISTICS, "found.low >= target", NO_EQUALITY),
     (STATISTICS, "low >= target", NO_EQUALITY),
     (STATISTICS, "range(groups + 2)", "more right answers than questions are never the fewest that are enough"),

@@ -64,9 +64,9 @@ def test_the_sequential_test_errs_no_more_often_than_it_says(above: bool) -> Non
     test, draw, target, count = Sequential(), np.random.default_rng(7), truth(0.6, fact=0.2, seed=0.05), 1000
     wrong = 0
     for _ in range(count):
-        scores, done = runs(draw, 0.6, test.seeds[-1], fact=0.2, seed=0.05), 0
-        while (look := test.next_look(done)) is not None:
-            decision, done = test.decide(scores[:look], target), look
+        scores = runs(draw, 0.6, test.seeds[-1], fact=0.2, seed=0.05)
+        for look in test.seeds:
+            decision = test.decide(scores[:look], target)
             if decision is not Decision.OPEN:
                 wrong += (decision is Decision.ABOVE) is above
                 break
@@ -139,6 +139,11 @@ def test_mean_squares_are_those_of_a_two_way_layout(luck: float) -> None:
     expected = [part / (seeds * groups) for part in (of_groups, of_seeds, rest)]
     assert [found.groups, found.seeds, found.rest] == pytest.approx(expected, rel=1e-9)
     assert found.shape == (seeds, groups)
+
+
+def test_one_seed_says_nothing_of_seeds_and_rest() -> None:
+    found = _mean_squares(two_way(0.2)[:1])
+    assert (found.seeds, found.rest) == (0.0, 0.0)
 
 
 def two_way(luck: float) -> np.ndarray:

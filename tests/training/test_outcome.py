@@ -9,7 +9,16 @@ import pytest
 
 from specdef.tasks.utilities.accuracy import Accuracy
 from specdef.tasks.utilities.perplexity import Perplexity
-from specdef.training.outcome import Evaluation, Outcome, StopReason, StopRule, classify_outcome, should_stop
+from specdef.training.outcome import (
+    Evaluation,
+    Outcome,
+    StopReason,
+    StopRule,
+    classify_outcome,
+    evaluation_rows,
+    should_stop,
+    stop_rule,
+)
 
 RULE = {"target": 0.6, "utility_factor": 2.0}
 RULES = get_args(StopRule)
@@ -127,3 +136,15 @@ def test_a_run_that_was_outside_the_budget_from_the_start_is_read_at_its_start()
 def test_without_an_evaluation_there_is_nothing_to_judge() -> None:
     with pytest.raises(ValueError, match=r"^A run must have at least the evaluation of step 0 to be judged\.$"):
         classify_outcome([], **RULE)
+
+
+def test_rows_for_tables() -> None:
+    run = [Evaluation(0, 0.25, 10.0, None), Evaluation(10, 0.7, 12.0, 1.5, (1.0, 0.4))]
+    assert evaluation_rows(run) == [
+        {"step": 0, "score": 0.25, "utility": 10.0, "loss": None},
+        {"step": 10, "score": 0.7, "utility": 12.0, "loss": 1.5},
+    ]
+
+
+def test_a_yes_or_no_names_a_rule() -> None:
+    assert (stop_rule(True), stop_rule(False)) == ("paper", "budget")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -184,7 +185,7 @@ class Cell:
         """`config` as JSON data."""
         return self.config.to_wire()
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Sixteen hexadecimal digits that name the cell."""
         return self.config.key

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 
 from specdef.attacks.wire import recipe_to_wire
+from specdef.certify.ahead import asked_next, working_ahead
 from specdef.certify.calibration import calibrate
 from specdef.certify.cell import Cell
 from specdef.certify.certificate import (
@@ -44,6 +46,7 @@ UNTRIED = (
 
 UNFINISHED = "threat model {}: not done after {:g} minutes; the same command goes on"
 Stage = Callable[[str], None]
+Run = Callable[[Sequence[Cell]], list[StoredCell]]
 
 
 def certify_study(
@@ -83,36 +86,66 @@ def certify_study(
             f"`base` must be given with threat model {', '.join(needing)}: the public base weights. Only a lock's "
             "are known to be the undefended model's."
         )
-    started = time.perf_counter()
-    findings = Findings()
-
-    def run(cells: Sequence[Cell]) -> list[StoredCell]:
-        over = minutes is not None and time.perf_counter() - started >= 60 * minutes
-        if over and any(store.read(cell) is None for cell in cells):
-            raise _OutOfTime
-        return sweep(cells, store, executor, on_cell=on_cell)
-
-    def stage(name: str, plan: Plan) -> None:
-        if on_stage is not None:
-            on_stage(name)
-        for found in follow(plan, run):
-            findings.results.setdefault(name, []).extend(found)
-
-    left = _follow_all(study, findings, threats, stage)
+    findings, cells = Findings(), _Cells(store, minutes, on_cell, time.perf_counter())
+    with working_ahead(executor, lambda pending: cells.likely(study, threats, pending)) as working:
+        left = _follow_all(study, findings, threats, partial(cells.run, working), on_stage)
     judged = [name for name in threats if name not in left]
     if not judged:
         raise SpecdefError(
             f"`minutes` must be enough for a threat model; after {minutes:g} none is done. Finished cells are kept in "
             f"{store.folder}: the same command goes on."
         )
-    seconds = time.perf_counter() - started
     unfinished = [UNFINISHED.format(name, minutes) for name in threats if name in left]
     others = [f"threat model {name}" for name in named_threats() if name not in threats]
-    certificate = _certificate(study, findings, judged, (*unfinished, *others), seconds, command)
+    certificate = _certificate(study, findings, judged, (*unfinished, *others), cells.seconds, command)
     for cell in _all_cells(findings):
         store.keep(cell)
     write_certificate(certificate, store.folder)
     return certificate
+
+
+@dataclass
+class _Cells:
+    """Runs cells while there is time, and remembers what they came to."""
+
+    store: Store
+    minutes: float | None
+    on_cell: OnCell | None
+    started: float
+    known: dict[str, StoredCell] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started
+
+    @property
+    def is_over(self) -> bool:
+        return self.minutes is not None and self.seconds >= 60 * self.minutes
+
+    def run(self, executor: Executor, cells: Sequence[Cell]) -> list[StoredCell]:
+        """The results of a batch; `_OutOfTime` where one would have to be begun after the minutes are over."""
+        if self.is_over and any(self.find(cell) is None for cell in cells):
+            raise _OutOfTime
+        found = sweep(cells, self.store, executor, on_cell=self._note)
+        self.known.update({cell.key: cell for cell in found})
+        return found
+
+    def find(self, cell: Cell) -> StoredCell | None:
+        """A finished cell."""
+        if cell.key not in self.known and (stored := self.store.read(cell)) is not None:
+            self.known[cell.key] = stored
+        return self.known.get(cell.key)
+
+    def likely(self, study: Study, threats: Sequence[str], pending: Sequence[Cell]) -> list[Cell]:
+        """What will probably be asked for next; nothing once the minutes are over."""
+        if self.is_over:
+            return []
+        return asked_next(partial(_follow_all, study, Findings(), threats), self.find, pending, [*self.known.values()])
+
+    def _note(self, cell: StoredCell, done: int, total: int) -> None:
+        self.known[cell.key] = cell
+        if self.on_cell is not None:
+            self.on_cell(cell, done, total)
 
 
 class _OutOfTime(Exception):
@@ -120,10 +153,17 @@ class _OutOfTime(Exception):
 
 
 def _follow_all(
-    study: Study, findings: Findings, threats: Sequence[str], stage: Callable[[str, Plan], None]
+    study: Study, findings: Findings, threats: Sequence[str], run: Run, on_stage: Stage | None = None
 ) -> list[str]:
     """Every stage, one after the other; names of the threat models for which there was no time."""
     left = in_order(threats)
+
+    def stage(name: str, plan: Plan) -> None:
+        if on_stage is not None:
+            on_stage(name)
+        for found in follow(plan, run):
+            findings.results.setdefault(name, []).extend(found)
+
     try:
         stage(UNLOCKED, calibrate(study, findings))
         _require_calibrated(study, findings)

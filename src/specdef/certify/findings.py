@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import Any
 
 from specdef.certify.result import StoredCell
 from specdef.tasks.score import Score
@@ -79,11 +80,11 @@ def is_valid(cell: StoredCell) -> bool:
     return cell.result.counts
 
 
-def without_seed(cell: StoredCell) -> str:
+def without_seed(config: Mapping[str, Any]) -> str:
     """A cell's configuration but for the training seed, as text: cells that share it repeat one attack."""
-    attack = cell.config["attack"]
+    attack = config["attack"]
     recipe = {name: value for name, value in attack["recipe"].items() if name != "seed"}
-    return json.dumps({**cell.config, "attack": {**attack, "recipe": recipe}}, sort_keys=True)
+    return json.dumps({**config, "attack": {**attack, "recipe": recipe}}, sort_keys=True)
 
 
 def by_attack(cells: Iterable[StoredCell]) -> list[list[StoredCell]]:
@@ -91,7 +92,7 @@ def by_attack(cells: Iterable[StoredCell]) -> list[list[StoredCell]]:
     groups: dict[str, dict[str, StoredCell]] = {}
     for cell in cells:
         if is_valid(cell):
-            groups.setdefault(without_seed(cell), {})[cell.key] = cell
+            groups.setdefault(without_seed(cell.config), {})[cell.key] = cell
     return [list(group.values()) for group in groups.values()]
 
 

@@ -17,10 +17,16 @@ SEEDS = (1, 2)
 
 
 def other_seeds(study: Study, findings: Findings, name: str, cell: Callable[[Attack], Cell]) -> Plan:
+    """`three_seeds`, and from effort ``standard`` on more while the interval of the score straddles the target."""
+    yield from three_seeds(study, findings, name, cell)
+    if study.effort.guided:
+        yield from _until_decided(study, findings, name, cell)
+
+
+def three_seeds(study: Study, findings: Findings, name: str, cell: Callable[[Attack], Cell]) -> Plan:
     """The most successful attack of a threat model with two more seeds.
 
-    Where these put another attack first, that one gets them too, once. An attack that got nowhere is not repeated. From
-    effort ``standard`` on, more seeds follow while the interval of its score straddles the target.
+    Where these put another attack first, that one gets them too, once. An attack that got nowhere is not repeated.
 
     Args:
         study: what is certified.
@@ -36,8 +42,6 @@ def other_seeds(study: Study, findings: Findings, name: str, cell: Callable[[Att
             findings.skip(name, "other seeds: every score within the utility budget is nearer chance than target")
             return
         yield _repeated(group[0].attack, SEEDS, cell)
-    if study.effort.guided:
-        yield from _until_decided(study, findings, name, cell)
 
 
 def _until_decided(study: Study, findings: Findings, name: str, cell: Callable[[Attack], Cell]) -> Plan:

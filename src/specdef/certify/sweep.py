@@ -18,6 +18,8 @@ def sweep(
 ) -> list[StoredCell]:
     """The results of `cells`, in their order; only what the store does not hold yet is run.
 
+    What an executor finishes besides is stored as well.
+
     Raises:
         StoreError: a result cannot be written; what was finished stays.
     """
@@ -28,5 +30,5 @@ def sweep(
         for cell, outcome in executor.run(missing):
             found[cell.key] = store.write(cell, outcome)
             if on_cell is not None:
-                on_cell(found[cell.key], len(found), len(unique))
+                on_cell(found[cell.key], len(found.keys() & unique.keys()), len(unique))
     return [found[cell.key] for cell in cells]

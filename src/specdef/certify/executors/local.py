@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, Self, cast
 
 from specdef.certify.cell import Cell
 from specdef.certify.cell_result import FinishedCell, crashed, refused
@@ -62,26 +62,53 @@ class LocalExecutor:
 
     def run(self, cells: Sequence[Cell]) -> Iterator[Finished]:
         """Yield cells as they finish."""
-        context = multiprocessing.get_context("forkserver")
-        on_gpu = any(cell.device != "cpu" for cell in cells)
-        context.set_forkserver_preload([*(_LIGHT if on_gpu else PRELOADED)])
-        pool = ThreadPoolExecutor(self.workers)
-        futures: dict[Future[FinishedCell], Cell] = {}
-        processes: set[Any] = set()
-        try:
+        for cell in cells:
+            tell(self.listen, waiting(cell))
+        with Pool(self) as pool:
             for cell in cells:
-                tell(self.listen, waiting(cell))
-            for cell in cells:
-                futures[pool.submit(_run_isolated, context, self, cell, processes)] = cell
-            while futures:
-                done, _ = wait(futures, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield futures.pop(future), future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in list(processes):
-                process.kill()
-            pool.shutdown(wait=True)
+                pool.begin(cell)
+            while pool.running:
+                yield from pool.finished()
+
+
+class Pool:
+    """The processes of a `LocalExecutor`: what is begun runs on, whichever cells are waited for; the end kills it."""
+
+    def __init__(self, executor: LocalExecutor) -> None:
+        self.executor = executor
+        self._context = multiprocessing.get_context("forkserver")
+        self._threads = ThreadPoolExecutor(executor.workers)
+        self._futures: dict[Future[FinishedCell], Cell] = {}
+        self._processes: set[Any] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for process in list(self._processes):
+            process.kill()
+        self._threads.shutdown(wait=True)
+
+    @property
+    def running(self) -> list[Cell]:
+        """What was begun and is not finished."""
+        return list(self._futures.values())
+
+    @property
+    def free(self) -> int:
+        """How many cells can be begun without waiting for another."""
+        return max(0, self.executor.workers - len(self._futures))
+
+    def begin(self, cell: Cell) -> None:
+        """Run the cell as soon as a process is free for it."""
+        self._context.set_forkserver_preload([*(PRELOADED if cell.device == "cpu" else _LIGHT)])
+        self._futures[self._threads.submit(_run_isolated, self._context, self.executor, cell, self._processes)] = cell
+
+    def finished(self) -> list[Finished]:
+        """Wait until a cell is finished; it, and others that are. Nothing where nothing runs."""
+        done, _ = wait(self._futures, return_when=FIRST_COMPLETED)
+        return [(self._futures.pop(future), future.result()) for future in done]
 
 
 def _run_isolated(context: Any, executor: LocalExecutor, cell: Cell, processes: set[Any]) -> FinishedCell:
