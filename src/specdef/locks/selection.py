@@ -23,7 +23,7 @@ def select_layers(num_layers: int, layers: Sequence[int] | None, draw: int | Non
         seed: of the draw.
 
     Raises:
-        PlanError: a number out of range, given twice, or both options at once.
+        PlanError: no numbers, one out of range or given twice, or both options at once.
 
     Example:
         >>> select_layers(4, [3, 1], None, seed=0)
@@ -32,6 +32,8 @@ def select_layers(num_layers: int, layers: Sequence[int] | None, draw: int | Non
     if layers is not None and draw is not None:
         raise PlanError("`layers` and `num_layers` exclude each other; got both. Give one of them.")
     if layers is not None:
+        if isinstance(layers, str):
+            raise PlanError(f"`layers` must be numbers, such as [0, 1]; got {layers!r}.")
         for layer in layers:
             if not 0 <= layer < num_layers:
                 raise PlanError(
