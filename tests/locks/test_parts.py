@@ -42,12 +42,13 @@ def test_another_seed_draws_other_layers() -> None:
         ([6], None, "`layers` must lie between 0 and 5; got 6. The model has 6."),
         ([-1], None, "`layers` must lie between 0 and 5; got -1. The model has 6."),
         ([], None, "`layers` must name at least one layer, each once; got []."),
+        ("0-1", None, "`layers` must be numbers, such as [0, 1]; got '0-1'."),
         ([2, 2], None, "`layers` must name at least one layer, each once; got [2, 2]."),
         (None, 0, "`num_layers` must lie between 1 and 6; got 0."),
         (None, 7, "`num_layers` must lie between 1 and 6; got 7."),
     ],
 )
-def test_layers_that_cannot_be(layers: list[int] | None, draw: int | None, sentence: str) -> None:
+def test_layers_that_cannot_be(layers: Any, draw: int | None, sentence: str) -> None:
     with pytest.raises(PlanError) as caught:
         select_layers(6, layers, draw, seed=0)
     assert str(caught.value) == sentence
