@@ -85,7 +85,7 @@ SCOPES = {
     "linalg": Scope(files=("linalg/*",), tests=("tests/linalg",), page="mutants-linalg.md"),
     "rewrites": Scope(
         files=("attacks/rewrites/*",),
-        tests=("tests/attacks/test_rewrites.py", "tests/attacks/test_rewriting.py"),
+        tests=("tests/attacks/test_rewrites.py", "tests/attacks/test_rewriting.py", "tests/attacks/test_anchor.py"),
         page="mutants-rewrites.md",
     ),
 }

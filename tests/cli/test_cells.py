@@ -82,6 +82,23 @@ def test_another_batch_of_a_stage_begins_anew() -> None:
     assert set(board.cells()) == {"b"}
 
 
+def test_a_cell_that_was_begun_ahead_stays_on_the_board_of_the_next_batch() -> None:
+    """What it took so far is not forgotten, and what ended is not counted again."""
+    board = Board()
+    for key in "ab":
+        board.take(event(key), 0.0)
+    run_cell(board, "a", 0.0, 20.0)
+    board.take(event("b", Phase.LOADING), 0.0)
+    board.take(event("ahead", Phase.LOADING), 20.0)
+    board.finish("b", 30.0)
+    for key in "cd":
+        board.take(event(key), 31.0)
+    assert list(board.cells()) == ["ahead", "c", "d"]
+    assert board.summary(31.0).startswith("0 of 3 cells done")
+    board.clear()
+    assert [one.spent(40.0) for one in board.cells().values()] == [20.0]
+
+
 def test_cells_say_where_they_are_in_order(toy_model: Path) -> None:
     told: list[CellEvent] = []
     (cell,) = grids.cells(toy_model, 1)

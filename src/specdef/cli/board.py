@@ -35,6 +35,16 @@ class Progress:
     trained: float | None = None
     ended: float | None = None
 
+    @property
+    def waits(self) -> bool:
+        """It has not begun, as far as is known."""
+        return self.started is None and self.ended is None
+
+    @property
+    def runs(self) -> bool:
+        """It has begun and not ended."""
+        return self.started is not None and self.ended is None
+
     def spent(self, now: float) -> float:
         """Seconds since it left the queue, or those it took in all."""
         if self.started is None:
@@ -57,15 +67,18 @@ class Board:
         self._cells: dict[str, Progress] = {}
 
     def clear(self) -> None:
-        """Begin another batch."""
+        """Begin another batch; cells that were begun ahead of it run on."""
         with self._lock:
-            self._cells = {}
+            self._begin()
+
+    def _begin(self) -> None:
+        self._cells = {key: one for key, one in self._cells.items() if one.runs}
 
     def take(self, event: CellEvent, now: float) -> None:
         """Note what a cell said."""
         with self._lock:
-            if event.phase == "waiting" and all(one.ended is not None for one in self._cells.values()):
-                self._cells = {}  # the stage goes on with another batch
+            if event.phase == "waiting" and not any(one.waits for one in self._cells.values()):
+                self._begin()  # the stage goes on with another batch
             found = self._cells.setdefault(event.key, Progress(event, now))
             if event.phase != "waiting" and found.started is None:
                 found.started = now
@@ -86,7 +99,7 @@ class Board:
 
     def running(self) -> list[Progress]:
         """The cells that have begun and not ended."""
-        return [one for one in self.cells().values() if one.started is not None and one.ended is None]
+        return [one for one in self.cells().values() if one.runs]
 
     def left(self, now: float) -> float | None:
         """Seconds until the batch has ended; None while too little is known.
@@ -106,7 +119,7 @@ class Board:
             return None
         each = sum(seconds for seconds, _ in known) / sum(steps for _, steps in known)
         rest = [max(0.0, (one.expected(now) or each * one.event.steps) - one.spent(now)) for one in running]
-        queued = sum(each * one.event.steps for one in cells if one.started is None and one.ended is None)
+        queued = sum(each * one.event.steps for one in cells if one.waits)
         return max([(sum(rest) + queued) / max(1, len(running)), *rest])
 
     def _left_unheard(self, cells: list[Progress], ended: list[Progress]) -> float:
