@@ -16,6 +16,7 @@ from specdef.training.outcome import (
     StopRule,
     classify_outcome,
     evaluation_rows,
+    never_ruined,
     should_stop,
     stop_rule,
 )
@@ -148,3 +149,10 @@ def test_rows_for_tables() -> None:
 
 def test_a_yes_or_no_names_a_rule() -> None:
     assert (stop_rule(True), stop_rule(False)) == ("paper", "budget")
+
+
+def test_a_utility_that_can_always_come_back_is_never_ruined() -> None:
+    """The rule where none is given: a run goes on, however much was lost."""
+    assert not never_ruined(1.0, 1e9)
+    lost = points((0.25, 10), (0.3, 1e9))
+    assert should_stop(lost, **RULE, stop="ruin") is None
