@@ -61,6 +61,24 @@ SCOPES = {
         page="mutants.md",
         sample=None,
     ),
+    "search": Scope(
+        files=tuple(
+            f"certify/{name}.py"
+            for name in ("ahead", "calibration", "certify_study", "rates", "search", "seeds", "stages", "sweep", "trials")
+        ),
+        tests=(
+            "tests/certify/test_ahead.py",
+            "tests/certify/test_minutes.py",
+            "tests/certify/test_search.py",
+            "tests/certify/test_seeds.py",
+            "tests/certify/test_task_controls.py",
+            "tests/certify/test_threat_contents.py",
+            "tests/certify/test_threat_model.py",
+            "tests/certify/test_threats.py",
+        ),
+        page="mutants-search.md",
+        sample=120,
+    ),
     "verify": Scope(
         files=VERIFY,
         tests=(
