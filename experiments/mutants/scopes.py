@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+SEARCH = ("ahead", "calibration", "certify_study", "rates", "search", "seeds", "stages", "sweep", "trials")
 VERIFY = ("locks/verify*.py", "models/equivalence.py", "locks/kinds/fold/check.py", "locks/kinds/inject/check.py")
 KILLS = "tests/locks/test_crash.py"
 """Ends processes at many instants; mutmut counts CPU time, and another process does not hold the fault."""
@@ -62,10 +63,7 @@ SCOPES = {
         sample=None,
     ),
     "search": Scope(
-        files=tuple(
-            f"certify/{name}.py"
-            for name in ("ahead", "calibration", "certify_study", "rates", "search", "seeds", "stages", "sweep", "trials")
-        ),
+        files=tuple(f"certify/{name}.py" for name in SEARCH),
         tests=(
             "tests/certify/test_ahead.py",
             "tests/certify/test_minutes.py",
