@@ -73,7 +73,24 @@ def test_a_cell_is_refused_for_bad_input_alone(error: Exception, kind: str) -> N
     def fail(data: Mapping[str, Any]) -> Any:
         raise error
 
-    assert safely(fail, {})[0] == kind
+    assert safely(fail, {"subject": {"path": "model"}})[0] == kind
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/somebody/models/locked", "`model` must hold a lock; locked has none."),
+        ("locked", "`model` must hold a lock; locked has none."),
+        (".", "`model` must hold a lock; . has none."),
+    ],
+)
+def test_a_refusal_says_nothing_of_where_the_model_lies(path: str, said: str) -> None:
+    """It is a result, the same on every machine."""
+
+    def fail(data: Mapping[str, Any]) -> Any:
+        raise SpecdefError(f"`model` must hold a lock; {data['subject']['path']} has none.")
+
+    assert safely(fail, {"subject": {"path": path}}) == ("refused", said)
 
 
 def test_a_full_disk_is_a_crash_and_is_tried_again(toy_model: Path, tmp_path: Path) -> None:

@@ -43,6 +43,11 @@ LATER_VERDICTS: dict[str, list[Verdict]] = {
     "unlocked": [Broken()] * 2,
 }
 
+ENDED: dict[str, list[Verdict]] = {
+    "cpu/paper": LATER_VERDICTS["paper"],
+    "ladder": [Held(HeldBy.COLLAPSE), Held(HeldBy.STALL), Undone(2.408)],
+}
+
 
 class Refusing:
     """An executor that must not be asked for anything."""
@@ -135,17 +140,19 @@ def test_the_certificates_of_the_stricter_rules_come_out_the_same(
     assert {path.stem for path in (LATER / name / "cells").iterdir()} == {row.cell for row in old.cells}
 
 
-def test_a_run_that_is_ended_where_it_is_ruined_changes_no_verdict(tmp_path: Path) -> None:
-    """The papers' lock once more, on two cores of a CPU, under the rule that ends a ruined run."""
-    old = read_certificate(LATER / "cpu" / "paper")
-    shutil.copytree(LATER / "cpu" / "paper" / "cells", tmp_path / "shared")
+@pytest.mark.parametrize("name", ENDED)
+def test_where_ruined_runs_are_ended_the_verdicts_come_out_the_same(name: str, tmp_path: Path) -> None:
+    """Made on two cores of a CPU, under the rule that ends a ruined run; `paper` has the verdicts of the whole runs."""
+    folder = LATER / name
+    old = read_certificate(folder)
+    shutil.copytree(folder / "cells", tmp_path / "shared")
     store = Store(tmp_path / "out", cells=tmp_path / "shared")
     study = replace(study_of(old, STANDARD, "cpu"), stop="ruin")
     new = certify_study(study, store, Refusing(), threats=list(old.threat_models))
-    assert list(new.verdicts.values()) == list(old.verdicts.values()) == LATER_VERDICTS["paper"]
+    assert list(new.verdicts.values()) == list(old.verdicts.values()) == ENDED[name]
     assert (new.threat_models, new.controls, new.cells) == (old.threat_models, old.controls, old.cells)
-    cells = read_cells(LATER / "cpu" / "paper", old)
-    ended = [cell for cell in cells if cell.result.reason is StopReason.RUINED]
+    assert {path.stem for path in (folder / "cells").iterdir()} == {row.cell for row in old.cells}
+    ended = [cell for cell in read_cells(folder, old) if cell.result.reason is StopReason.RUINED]
     assert ended
     assert all(cell.result.steps < cell.attack.recipe.steps for cell in ended)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
 from specdef.certify.cell import Cell
@@ -152,13 +153,17 @@ def _child(sender: Any, function: Run, data: dict[str, Any]) -> None:
     sender.close()
 
 
-def safely(function: Run, *arguments: Any) -> tuple[str, Any]:
-    """Run a cell: what it gave, or why it gave nothing. A refusal is a result; a fault of the machine never is."""
+def safely(function: Run, data: Mapping[str, Any], *listen: Any) -> tuple[str, Any]:
+    """Run a cell: what it gave, or why it gave nothing. A refusal is a result; a fault of the machine never is.
+
+    A result says nothing of where files lie: the model's folder goes by its name.
+    """
     try:
-        return "done", function(*arguments)
+        return "done", function(data, *listen)
     except Exception as error:
         if isinstance(error, SpecdefError) and not is_machine_fault(error):
-            return "refused", str(error)
+            folder = Path(data["subject"]["path"])
+            return "refused", str(error).replace(str(folder), folder.name) if folder.is_absolute() else str(error)
         return "failed", describe(error)
 
 
