@@ -166,3 +166,24 @@ def test_a_guess_that_leaves_no_certificate_is_no_guess(certify: Any, tmp_path: 
     with pytest.raises(SpecdefError, match="measures nothing on this model"):
         certify_study(study, Store(tmp_path), executor, threats=("T0",))
     assert json.loads((tmp_path / "cells" / f"{executor.pools[0].begun[0]}.json").read_text())
+
+
+def test_a_guess_that_no_plan_can_follow_is_no_guess(tmp_path: Path) -> None:
+    """A plan may count on what a guess has not; that is no fault of the certificate's."""
+    study = synthetic.study()
+    cell, other = (study.cell(study.locked, lr=lr) for lr in (1e-4, 1e-5))
+    ((_, finished),) = synthetic.Pretended(synthetic.holds).run([other])
+    seen = [Store(tmp_path).write(other, finished)]
+
+    def asks(run: Any) -> None:
+        run([other])
+        run([cell, study.cell(study.locked, lr=1e-6)])
+
+    def breaks(run: Any) -> None:
+        run([cell])
+        raise AssertionError
+
+    known = {one.key: one for one in seen}
+    found = ahead.asked_next(asks, lambda one: known.get(one.key), [cell], seen)
+    assert [one.attack.recipe.lr for one in found] == [1e-6]
+    assert ahead.asked_next(breaks, lambda one: known.get(one.key), [cell], seen) == []
