@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Callable, Sequence
+import errno
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import grids
 import pytest
 import synthetic
 
+from specdef.attacks.base import Attack
 from specdef.certify import ahead
+from specdef.certify import certify_study as file
 from specdef.certify.cell import Cell
 from specdef.certify.certificate import Certificate
 from specdef.certify.certify_study import certify_study
 from specdef.certify.effort import QUICK, STANDARD, THOROUGH, Effort
 from specdef.certify.events import CellEvent
-from specdef.certify.executors.local import Finished, LocalExecutor
+from specdef.certify.executors.local import Finished, LocalExecutor, Pool
 from specdef.certify.store import Store
+from specdef.certify.sweep import sweep
 from specdef.errors import SpecdefError
 from specdef.training.outcome import Outcome
 
@@ -38,6 +46,7 @@ class Simulated:
         self.executor, self.now = executor, 0.0
         self.begun: list[str] = []
         self.died: set[str] = set()
+        self.killed: set[str] = set()
         self._ends: dict[str, tuple[float, Cell]] = {}
         executor.pools.append(self)
 
@@ -45,7 +54,7 @@ class Simulated:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ends.clear()
+        self.killed = set(self._ends)
 
     @property
     def running(self) -> list[Cell]:
@@ -60,12 +69,13 @@ class Simulated:
         self.begun.append(cell.key)
         self._ends[cell.key] = (self.now + seconds_of(cell), cell)
 
-    def finished(self) -> list[Finished]:
+    def finished(self) -> Iterator[Finished]:
         key = min(self._ends, key=lambda one: self._ends[one][0])
         self.now, cell = self._ends.pop(key)
-        found = list(synthetic.Pretended(self.executor.behaviour).run([cell]))
-        self.died |= {one.key for one, finished in found if finished.result.outcome is Outcome.CRASHED}
-        return found
+        for one, finished in synthetic.Pretended(self.executor.behaviour).run([cell]):
+            if finished.result.outcome is Outcome.CRASHED:
+                self.died.add(one.key)
+            yield one, finished
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,18 +164,108 @@ def test_a_run_that_goes_on_takes_up_what_was_finished_ahead(certify: Any, tmp_p
 
 def test_cells_say_that_they_wait_when_they_are_asked_for(certify: Any, tmp_path: Path) -> None:
     told: list[CellEvent] = []
-    executor = Timed(2, listen=told.append)
-    certify_study(synthetic.study(), Store(tmp_path), executor, threats=("T0",))
+    executor, study = Timed(2, listen=told.append), synthetic.study()
+    certify_study(study, Store(tmp_path), executor, threats=("T0",))
+    window = [
+        study.attacked(study.original, Attack(replace(study.recipe, lr=lr), (), study.stop)) for lr in study.window
+    ]
+    assert [event.key for event in told[:4]] == [cell.key for cell in window]
     assert {event.key for event in told} <= set(executor.pools[0].begun)
 
 
-def test_a_guess_that_leaves_no_certificate_is_no_guess(certify: Any, tmp_path: Path) -> None:
-    """Of a task that the undefended model does not learn."""
-    executor = Timed(2, behaviour=synthetic.holds)
-    study = dataclasses.replace(synthetic.study(), window=(3e-5, 3e-6, 3e-7))
-    with pytest.raises(SpecdefError, match="measures nothing on this model"):
-        certify_study(study, Store(tmp_path), executor, threats=("T0",))
-    assert json.loads((tmp_path / "cells" / f"{executor.pools[0].begun[0]}.json").read_text())
+def test_a_cell_that_nobody_asked_for_is_told_without_a_count(tmp_path: Path) -> None:
+    study = synthetic.study()
+    asked, extra = (study.cell(study.locked, lr=lr) for lr in (1e-4, 1e-5))
+
+    class More:
+        def run(self, cells: Sequence[Cell]) -> Iterator[Finished]:
+            yield from synthetic.Pretended(synthetic.holds).run([extra, *cells])
+
+    told: list[tuple[str, int, int]] = []
+    found = sweep([asked], Store(tmp_path), More(), on_cell=lambda cell, *count: told.append((cell.key, *count)))
+    assert [cell.key for cell in found] == [asked.key]
+    assert told == [(extra.key, 0, 0), (asked.key, 1, 1)]
+    assert Store(tmp_path).read(extra) is not None
+
+
+def test_a_guess_is_a_run_of_the_same_model_that_counts(tmp_path: Path) -> None:
+    study, store = synthetic.study(), Store(tmp_path)
+    ends = {1e-4: "stall 0.4", 3e-5: "stall 0.3", 1e-5: "collapse 0.5", 1e-6: "invalid"}
+    cells = [study.cell(study.locked, lr=lr) for lr in ends]
+    seen = [store.write(one, synthetic.result(ends[one.attack.recipe.lr], target=0.6)) for one in cells]
+    other = study.cell(study.original, lr=1e-4)
+    seen.append(store.write(other, synthetic.result("broken 20", target=0.6)))
+    found = ahead._guesses([study.cell(study.locked, lr=2e-4)], seen)
+    assert [one.key for one in found] == [cells[0].key, cells[2].key], "one an outcome, the nearest rate first"
+
+
+@pytest.mark.parametrize("minutes", range(6, 60, 3))
+def test_after_the_minutes_what_is_under_way_is_finished_and_nothing_is_begun(
+    certify: Any, monkeypatch: pytest.MonkeyPatch, minutes: int, tmp_path: Path
+) -> None:
+    """Cells of a batch that was begun before go on; of those begun ahead, none that is asked for is killed."""
+    executor, asked = Timed(3, behaviour=synthetic.holds), list[set[str]]()
+    limit = 60.0 * minutes
+
+    class Clock:
+        def perf_counter(self) -> float:
+            return executor.pools[0].now if executor.pools else 0.0
+
+    real = file._Cells.run
+
+    def run(self: Any, working: Any, cells: Sequence[Cell]) -> Any:
+        if executor.pools[0].now >= limit:
+            asked.append({cell.key for cell in cells})
+            before = len(executor.pools[0].begun)
+            try:
+                return real(self, working, cells)
+            finally:
+                assert len(executor.pools[0].begun) == before
+        return real(self, working, cells)
+
+    monkeypatch.setattr(file, "time", Clock())
+    monkeypatch.setattr(file._Cells, "run", run)
+    with suppress(SpecdefError):
+        certify_study(
+            synthetic.study(effort=STANDARD), Store(tmp_path), executor, threats=("T0", "T1"), minutes=minutes
+        )
+    (pool,) = executor.pools
+    assert not pool.killed & set().union(*asked)
+
+
+def test_a_cell_whose_process_died_is_not_begun_again_after_the_minutes(tmp_path: Path) -> None:
+    study = synthetic.study()
+    cell = study.cell(study.locked)
+    cells = file._Cells(Store(tmp_path), 1.0, None, started=-1e9)
+    crashed = Store(tmp_path).write(cell, synthetic.result("crashed", target=0.6))
+    cells.known[cell.key] = crashed
+    with pytest.raises(file._OutOfTime):
+        cells.run(synthetic.Pretended(synthetic.holds), [cell])
+    assert cells.likely(study, ("T0",), [cell]) == []
+
+
+def test_leaving_ends_a_process_that_is_just_being_started(toy_model: Path) -> None:
+    """The cell would run for an hour."""
+    (cell,) = grids.cells(toy_model, 1)
+
+    def leave() -> None:
+        with Pool(LocalExecutor(1, grids.the_first_never_ends)) as pool:
+            pool.begin(cell)
+
+    thread = threading.Thread(target=leave, daemon=True)
+    thread.start()
+    thread.join(120)
+    assert not thread.is_alive()
+
+
+def test_a_process_that_cannot_be_started_is_a_crash(toy_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(multiprocessing.get_context("forkserver").Process, "start", fail)
+    ((_, found),) = LocalExecutor(1).run(grids.cells(toy_model, 1))
+    assert found.result.outcome is Outcome.CRASHED
+    assert "Cannot allocate memory" in found.result.note
 
 
 def test_a_guess_that_no_plan_can_follow_is_no_guess(tmp_path: Path) -> None:

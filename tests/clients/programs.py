@@ -87,14 +87,14 @@ def pipeline(folder: Path, scratch: Path) -> Tensor:
 
 
 def generate(folder: Path, scratch: Path) -> Tensor:
-    """Greedy with a static cache, then three beams, then samples: log-probabilities and tokens."""
+    """Greedy with a static cache, then three beams, then samples: logits, and tokens as shares of the vocabulary."""
     model, found = load(folder), []
     for options in ({"cache_implementation": "static"}, {"num_beams": 3}, {"do_sample": True, "top_k": 20}):
         torch.manual_seed(0)
         made = model.generate(
             IDS, max_new_tokens=8, output_logits=True, return_dict_in_generate=True, pad_token_id=0, **options
         )
-        found += [made.sequences.float().flatten(), *(one.flatten() for one in made.logits)]
+        found += [made.sequences.flatten() / model.config.vocab_size, *(one.flatten() for one in made.logits)]
     return torch.cat(found)
 
 

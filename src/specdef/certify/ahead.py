@@ -46,7 +46,7 @@ class Ahead:
 
     def run(self, cells: Sequence[Cell]) -> Iterator[Finished]:
         """Yield every cell once, and what was begun ahead and finished in the meantime; what runs on, runs on."""
-        begun = {cell.key for cell in self.pool.running}
+        begun = under_way(self)
         queue = [cell for cell in cells if cell.key not in begun]
         for cell in queue:
             tell(self.pool.executor.listen, waiting(cell))
@@ -61,6 +61,11 @@ class Ahead:
             for cell, finished in self.pool.finished():
                 wanted.discard(cell.key)
                 yield cell, finished
+
+
+def under_way(executor: Executor) -> set[str]:
+    """Keys of cells that run already, whether they were asked for or not."""
+    return {cell.key for cell in executor.pool.running} if isinstance(executor, Ahead) else set()
 
 
 def asked_next(follow: RunAll, known: Known, pending: Sequence[Cell], seen: Iterable[StoredCell]) -> list[Cell]:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from specdef.attacks.wire import recipe_to_wire
-from specdef.certify.ahead import asked_next, working_ahead
+from specdef.certify.ahead import asked_next, under_way, working_ahead
 from specdef.certify.calibration import calibrate
 from specdef.certify.cell import Cell
 from specdef.certify.certificate import (
@@ -123,9 +123,20 @@ class _Cells:
         return self.minutes is not None and self.seconds >= 60 * self.minutes
 
     def run(self, executor: Executor, cells: Sequence[Cell]) -> list[StoredCell]:
-        """The results of a batch; `_OutOfTime` where one would have to be begun after the minutes are over."""
-        if self.is_over and any(self.find(cell) is None for cell in cells):
+        """The results of a batch. Once the minutes are over, cells under way are finished and none is begun:
+        `_OutOfTime` where one would have to be."""
+        if not self.is_over:
+            return self._sweep(executor, cells)
+        found = {cell.key: self.store.read(cell) for cell in cells}
+        running = under_way(executor)
+        going = [cell for cell in cells if found[cell.key] is None and cell.key in running]
+        found |= {cell.key: cell for cell in self._sweep(executor, going)}
+        done = [found[cell.key] for cell in cells]
+        if None in done:
             raise _OutOfTime
+        return [cell for cell in done if cell is not None]
+
+    def _sweep(self, executor: Executor, cells: Sequence[Cell]) -> list[StoredCell]:
         found = sweep(cells, self.store, executor, on_cell=self._note)
         self.known.update({cell.key: cell for cell in found})
         return found

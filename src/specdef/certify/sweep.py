@@ -10,7 +10,7 @@ from specdef.certify.result import StoredCell
 from specdef.certify.store import Store
 
 OnCell = Callable[[StoredCell, int, int], None]
-"""(finished cell, cells done, cells in this batch)."""
+"""(finished cell, cells done, cells in this batch); 0 and 0 for a cell that nobody has asked for yet."""
 
 
 def sweep(
@@ -30,5 +30,6 @@ def sweep(
         for cell, outcome in executor.run(missing):
             found[cell.key] = store.write(cell, outcome)
             if on_cell is not None:
-                on_cell(found[cell.key], len(found.keys() & unique.keys()), len(unique))
+                count = (len(found.keys() & unique.keys()), len(unique)) if cell.key in unique else (0, 0)
+                on_cell(found[cell.key], *count)
     return [found[cell.key] for cell in cells]

@@ -9,7 +9,6 @@ from specdef.certify.findings import Findings
 from specdef.certify.study import Study
 from specdef.certify.threat_model import Plan
 from specdef.certify.trials import original_cell, trying
-from specdef.tasks.base import make_task
 
 
 def control_task(study: Study, findings: Findings) -> Plan:
@@ -25,6 +24,6 @@ def control_task(study: Study, findings: Findings) -> Plan:
 
 def controlled(study: Study, control: str) -> Study:
     """The study with one of its task's controls to train on."""
+    task = study.task.control(control)
     spec = replace(study.spec, control=control)
-    task = make_task(spec)
     return replace(study, spec=spec, task=task, task_digest=digest_of(task.fingerprint()))

@@ -64,6 +64,9 @@ class ThreatModel(ABC):
     def cells(self, study: Study, findings: Findings) -> Plan:
         """What to run. It stops as soon as the lock is broken; what it would have tried next is noted as not tried.
 
+        A plan is followed many times, with guesses in place of results too (`specdef.certify.ahead`): it changes
+        nothing but `findings`.
+
         Args:
             study: the models, the task and the ordinary recipe.
             findings: what the undefended model and earlier threat models came to; the cells yielded here are noted in

@@ -50,6 +50,7 @@ class Watch:
         self.board.finish(cell.key, time.monotonic())
         if not self.quiet:
             left = "" if done == total else f" ({done} of {total} done{time_left(self.board.left(time.monotonic()))})"
+            left = left if total else " (run ahead)"
             self.say(f"{cell.attack.label}, seed {cell.attack.recipe.seed}: {sentence(cell)}{left}")
 
     def line(self) -> str:

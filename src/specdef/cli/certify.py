@@ -32,7 +32,9 @@ def certify(
     ] = False,
     also: Annotated[Path | None, option("YAML file of further attacks, as in a study's `attacks`.")] = None,
     effort: Annotated[str, option("How closely, widely and long is searched: quick, standard, thorough.")] = "standard",
-    minutes: Annotated[float | None, option("Begin no cell after so long; judge the threat models done.")] = None,
+    minutes: Annotated[
+        float | None, option("Begin no batch of cells after so long; judge the threat models done.")
+    ] = None,
     window: Annotated[str | None, option("Ordinary learning rates, such as 3e-5,1e-4,3e-4,1e-3.")] = None,
     steps: given.Steps = 60,
     batch_size: given.BatchSize = 8,

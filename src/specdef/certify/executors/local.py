@@ -81,11 +81,13 @@ class Pool:
         self._threads = ThreadPoolExecutor(executor.workers)
         self._futures: dict[Future[FinishedCell], Cell] = {}
         self._processes: set[Any] = set()
+        self._closing = threading.Event()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._closing.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
         for process in list(self._processes):
             process.kill()
@@ -104,29 +106,40 @@ class Pool:
     def begin(self, cell: Cell) -> None:
         """Run the cell as soon as a process is free for it."""
         self._context.set_forkserver_preload([*(PRELOADED if cell.device == "cpu" else _LIGHT)])
-        self._futures[self._threads.submit(_run_isolated, self._context, self.executor, cell, self._processes)] = cell
+        self._futures[self._threads.submit(self._run, cell)] = cell
 
-    def finished(self) -> list[Finished]:
+    def finished(self) -> Iterator[Finished]:
         """Wait until a cell is finished; it, and others that are. Nothing where nothing runs."""
         done, _ = wait(self._futures, return_when=FIRST_COMPLETED)
-        return [(self._futures.pop(future), future.result()) for future in done]
+        for future in done:
+            yield self._futures.pop(future), future.result()
 
-
-def _run_isolated(context: Any, executor: LocalExecutor, cell: Cell, processes: set[Any]) -> FinishedCell:
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(sender, executor.function, cell.to_json()))
-    process.start()
-    processes.add(process)
-    sender.close()
-    with closing(receiver):
+    def _run(self, cell: Cell) -> FinishedCell:
+        """In a thread: run the cell in a process of its own."""
+        executor = self.executor
+        receiver, sender = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_child, args=(sender, executor.function, cell.to_json()))
         try:
-            while (received := receiver.recv())[0] == EVENT:
-                tell(executor.listen, received[1])
-            kind, value = received
-        except EOFError:
-            kind, value = "died", None
-    process.join()
-    processes.discard(process)
+            process.start()
+        except OSError as error:
+            return crashed(describe(error))
+        self._processes.add(process)
+        if self._closing.is_set():  # it was not there when the others were killed
+            process.kill()
+        sender.close()
+        with closing(receiver):
+            try:
+                while (received := receiver.recv())[0] == EVENT:
+                    tell(executor.listen, received[1])
+                kind, value = received
+            except EOFError:
+                kind, value = "died", None
+        process.join()
+        self._processes.discard(process)
+        return _outcome(kind, value, process)
+
+
+def _outcome(kind: str, value: Any, process: Any) -> FinishedCell:
     if kind == "died":
         remove_scratch_of(process.pid)
     if kind == "refused":
