@@ -52,12 +52,13 @@ def test_the_unlocked_model_is_broken_under_every_threat_model(folders: dict[str
 
 
 def test_the_lock_is_compared_with_the_same_unlocked_cells(folders: dict[str, Path]) -> None:
-    """Shared cells: the second certificate attacked the original no second time, and is complete by itself."""
+    """Shared cells: the second certificate attacked the original no second time, and is complete by itself. What was
+    run ahead and not asked for lies among them."""
     unlocked, lock = read(folders["unlocked"]), read(folders["lock"])
     assert lock["subject"]["method"] == "fold"
     assert lock["multiplier"] == 2.0**30
     cells = {row["cell"] for row in unlocked["cells"] + lock["cells"]}
-    assert cells == {path.stem for path in folders["cells"].glob("*.json")}
+    assert cells <= {path.stem for path in folders["cells"].glob("*.json")}
     assert {row["cell"] for row in lock["cells"]} == {path.stem for path in (folders["lock"] / "cells").iterdir()}
     starts = {
         json.loads(path.read_text())["result"]["evaluations"][0]["utility"]
