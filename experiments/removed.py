@@ -48,9 +48,10 @@ def run(name: str) -> Path:
         known = digest_of([defence.method, dict(defence.options), defence.seed])
         notes = WORK / name / f"{known[:16]}.json"
         if not notes.is_file():
-            started = time.perf_counter()
+            started, spent = time.time(), time.process_time()
             folder = copies.defended(taught, defence, place)
-            write_json(notes, _row(folder, defence, time.perf_counter() - started))
+            made_now = folder.stat().st_mtime >= started
+            write_json(notes, _row(folder, defence, time.process_time() - spent if made_now else None))
         rows.append(read_object(notes))
         print(rows[-1], flush=True)
         _write(name, read_object(taught / RECORD), rows)
@@ -67,7 +68,8 @@ def _defences(defences: tuple[DefencePlan, ...]) -> Iterator[tuple[str, DefenceP
                 yield f"defences[{number}]", replace(one, options={**one.options, **options}, seed=seed)
 
 
-def _row(folder: Path, defence: DefencePlan, seconds: float) -> dict[str, Any]:
+def _row(folder: Path, defence: DefencePlan, seconds: float | None) -> dict[str, Any]:
+    """`seconds` of a core; None for a copy that was there."""
     record = read_object(folder / RECORD)
     scores = list(record["scores"].values())
     growth = record["utility"]["after"] / record["utility"]["before"]
@@ -80,7 +82,7 @@ def _row(folder: Path, defence: DefencePlan, seconds: float) -> dict[str, Any]:
         "growth": growth,
         "steps": record["steps"]["defend"],
         "ended": record["ended"],
-        "seconds": round(seconds),
+        "seconds": None if seconds is None else round(seconds),
         "removed": abs(scores[0]["after"] - CHANCE) <= NEAR and growth <= BUDGET,
     }
 
@@ -94,7 +96,7 @@ def _write(name: str, taught: dict[str, Any], rows: list[dict[str, Any]]) -> Non
         "",
         f"SmolLM2-135M, taught `biographies` (score {rows[0]['before']:.2f}, chance {CHANCE:g}), then defended.",
         "Growth is that of perplexity on the worst of four texts, over the taught model's. Removed: within",
-        f"{NEAR:g} of chance at a growth of at most {BUDGET:g}. One process, one thread; other work beside it.",
+        f"{NEAR:g} of chance at a growth of at most {BUDGET:g}. Seconds are those of one core.",
         "",
         f"| {' | '.join(COLUMNS)} |",
         "|---" * len(COLUMNS) + "|",
@@ -105,6 +107,7 @@ def _write(name: str, taught: dict[str, Any], rows: list[dict[str, Any]]) -> Non
             "options": ", ".join(f"{key} {value}" for key, value in row["options"].items()) or "its own",
             "score": f"{row['score']:.2f}",
             "growth": f"{row['growth']:.2f}",
+            "seconds": "" if row["seconds"] is None else row["seconds"],
             "removed": "yes" if row["removed"] else "no",
         }
         lines.append(f"| {' | '.join(str(shown[column]) for column in COLUMNS)} |")
