@@ -16,6 +16,7 @@ REASONS = (
     (STATISTICS, "range(31)", "one halving more than thirty"),
     (STATISTICS, ") > power else", "equality of two floating-point numbers"),
     ("certify/findings.py", "return (2.0,", "1.0 and 2.0 are both above the 0.0 of an attack that failed"),
+    ("certify/rates.py", "valid[0].lr >= reach.lowest", "a rate that was tried is not tried again"),
     ("attacks/rewrites/scales.py", "abs(apart) >= MOST_APART", "equality of two floating-point numbers"),
     ("attacks/rewrites/scales.py", "astype(None)", "numpy's own type is float64, the one that stands there"),
     ("locks/hub_card.py", "width=10001", "no name is as long as the line that would be folded"),

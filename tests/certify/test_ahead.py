@@ -197,6 +197,8 @@ def test_a_guess_is_a_run_of_the_same_model_that_counts(tmp_path: Path) -> None:
     seen.append(store.write(other, synthetic.result("broken 20", target=0.6)))
     found = ahead._guesses([study.cell(study.locked, lr=2e-4)], seen)
     assert [one.key for one in found] == [cells[0].key, cells[2].key], "one an outcome, the nearest rate first"
+    between = ahead._guesses([study.cell(study.locked, lr=2e-5)], seen)
+    assert [one.key for one in between] == [cells[1].key, cells[2].key]
 
 
 @pytest.mark.parametrize("minutes", range(6, 60, 3))
