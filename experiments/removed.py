@@ -1,7 +1,7 @@
 """Does each rival remove what SmolLM2-135M was taught, and what does it cost? Before anyone attacks it.
 
-The model, the defences and their options are those of `studies/table1.yaml`; `OTHERS` are options tried besides. Copies
-are made one after another, with the first seed first. A killed run goes on, and the page is written after every copy.
+The model, the defences and their options are those of `studies/table1.yaml`. Copies are made one after another, with
+the first seed first. A killed run goes on, and the page is written after every copy.
 """
 
 from __future__ import annotations
@@ -30,20 +30,17 @@ SEEDS = (0, 1, 2)
 NEAR, BUDGET = 0.1, 1.3
 """A method removes the facts where the score is so near chance, at so much growth of perplexity."""
 CHANCE = 0.25
-OTHERS: dict[str, tuple[dict[str, Any], ...]] = {}
-"""Method -> options in place of the study's, each tried with the first seed."""
 COLUMNS = ("method", "options", "seed", "score", "growth", "steps", "seconds", "removed", "ended")
 
 
 def run(name: str) -> Path:
     """Make every copy that is not there, and write results/NAME.json and .md."""
-    study = read_study(STUDIES / "table1.yaml")
-    plan = plan_study(study)
+    plan = plan_study(read_study(STUDIES / "table1.yaml"))
     (model,) = plan.models
     source = find_model(model.model)
     copies = Copies(MODELS, None, digest_of(utility_for(kind_of(source)).read(None)))
     taught, rows = copies.prepared(source, model, "models[0]"), list[dict[str, Any]]()
-    print(f"taught: {taught}", flush=True)
+    before = read_object(taught / RECORD)["scores"]
     for place, defence in _defences(plan.defences):
         known = digest_of([defence.method, dict(defence.options), defence.seed])
         notes = WORK / name / f"{known[:16]}.json"
@@ -54,7 +51,7 @@ def run(name: str) -> Path:
             write_json(notes, _row(folder, defence, time.process_time() - spent if made_now else None))
         rows.append(read_object(notes))
         print(rows[-1], flush=True)
-        _write(name, read_object(taught / RECORD), rows)
+        _write(name, before, rows)
     return HERE / "results" / f"{name}.md"
 
 
@@ -64,8 +61,6 @@ def _defences(defences: tuple[DefencePlan, ...]) -> Iterator[tuple[str, DefenceP
     for seed in SEEDS:
         for number, one in alone:
             yield f"defences[{number}]", replace(one, seed=seed)
-            for options in OTHERS.get(one.method or "", ()) if seed == SEEDS[0] else ():
-                yield f"defences[{number}]", replace(one, options={**one.options, **options}, seed=seed)
 
 
 def _row(folder: Path, defence: DefencePlan, seconds: float | None) -> dict[str, Any]:
@@ -89,7 +84,7 @@ def _row(folder: Path, defence: DefencePlan, seconds: float | None) -> dict[str,
 
 def _write(name: str, taught: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     command = f"make experiment NAME={name}"
-    content = {"command": command, "environment": plain(environment("cpu")), "taught": taught["scores"], "rows": rows}
+    content = {"command": command, "environment": plain(environment("cpu")), "taught": taught, "rows": rows}
     write_json(HERE / "results" / f"{name}.json", content)
     lines = [
         "# Does each rival remove the facts?",

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from specdef import lock
+from specdef.runtimes.base import RUNTIMES
 
 IDS = torch.tensor([[1, 5, 9, 33, 60, 71, 20, 4]])
 TEXT = "the quick brown fox jumps over it."
@@ -185,20 +186,8 @@ def mergekit(folder: Path, scratch: Path) -> Tensor:
 
 
 def onnx(folder: Path, scratch: Path) -> Tensor:
-    import onnxruntime
-
-    path = scratch / "model.onnx"
-    model = load(folder)
-
-    class Plain(torch.nn.Module):
-        def forward(self, ids: Tensor) -> Tensor:
-            return model(input_ids=ids, use_cache=False).logits  # type: ignore[no-any-return]
-
-    with torch.no_grad():
-        torch.onnx.export(Plain(), (IDS,), str(path), dynamo=True, verbose=False)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {session.get_inputs()[0].name: IDS.numpy()})
-    return torch.from_numpy(found)
+    with RUNTIMES.get("onnxruntime").open(folder, "f32", scratch) as running:
+        return running.logits(IDS[0].tolist())
 
 
 PROGRAMS = (

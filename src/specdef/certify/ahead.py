@@ -55,9 +55,9 @@ class Ahead:
             while queue and self.pool.free:
                 self.pool.begin(queue.pop(0))
             if self.pool.free:
-                for cell in self.likely([cell for cell in cells if cell.key in wanted] + self.pool.running):
-                    if self.pool.free:
-                        self.pool.begin(cell)
+                pending = [cell for cell in cells if cell.key in wanted] + self.pool.running
+                for cell in self.likely(pending)[: self.pool.free]:
+                    self.pool.begin(cell)
             for cell, finished in self.pool.finished():
                 wanted.discard(cell.key)
                 yield cell, finished

@@ -49,8 +49,9 @@ class Watch:
 
         self.board.finish(cell.key, time.monotonic())
         if not self.quiet:
-            left = "" if done == total else f" ({done} of {total} done{time_left(self.board.left(time.monotonic()))})"
-            left = left if total else " (run ahead)"
+            left = "" if total else " (run ahead)"
+            if done < total:
+                left = f" ({done} of {total} done{time_left(self.board.left(time.monotonic()))})"
             self.say(f"{cell.attack.label}, seed {cell.attack.recipe.seed}: {sentence(cell)}{left}")
 
     def line(self) -> str:
