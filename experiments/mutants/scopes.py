@@ -67,6 +67,7 @@ SCOPES = {
         tests=(
             "tests/certify/test_ahead.py",
             "tests/certify/test_minutes.py",
+            "tests/certify/test_replay.py",
             "tests/certify/test_search.py",
             "tests/certify/test_seeds.py",
             "tests/certify/test_task_controls.py",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import math
 import multiprocessing
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -289,3 +290,22 @@ def test_a_guess_that_no_plan_can_follow_is_no_guess(tmp_path: Path) -> None:
     found = ahead.asked_next(asks, lambda one: known.get(one.key), [cell], seen)
     assert [one.attack.recipe.lr for one in found] == [1e-6]
     assert ahead.asked_next(breaks, lambda one: known.get(one.key), [cell], seen) == []
+
+
+@pytest.mark.parametrize("rates", [(1e-6, 1e-5), (1e-5, 1e-6), (1e-2, 3e-5), (1e-5, 1e-2)], ids=str)
+def test_the_guess_is_the_finished_cell_at_the_nearest_rate(rates: tuple[float, float], tmp_path: Path) -> None:
+    """Both stall, with other scores; the plan asks for what the score says. On a logarithmic scale, 1e-4 is between."""
+    study, store, scores = synthetic.study(), Store(tmp_path), iter((0.3, 0.5))
+    near = min(rates, key=lambda lr: abs(math.log(lr / 1e-4)))
+    seen = [
+        store.write(cell, synthetic.result(f"stall {next(scores)}", target=0.6))
+        for cell in (study.cell(study.locked, lr=lr) for lr in rates)
+    ]
+
+    def asks(run: Any) -> None:
+        (found,) = run([study.cell(study.locked, lr=1e-4)])
+        assert found.result.best is not None
+        run([study.cell(study.locked, lr=found.result.best.score)])
+
+    found = ahead.asked_next(asks, lambda one: None, [study.cell(study.locked, lr=1e-4)], seen)
+    assert [one.attack.recipe.lr for one in found] == [(0.3, 0.5)[rates.index(near)]]

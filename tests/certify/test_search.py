@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,12 @@ from specdef.attacks.interventions.merge import Merge
 from specdef.certify.cell import Cell
 from specdef.certify.certify_study import RUINED, UNTRIED
 from specdef.certify.effort import EFFORTS, QUICK, STANDARD, THOROUGH, Effort, effort_of
-from specdef.certify.findings import is_broken, learning_rate
+from specdef.certify.findings import Findings, is_broken, learning_rate
 from specdef.certify.rates import Point, Reach, further_rates
+from specdef.certify.result import StoredCell
+from specdef.certify.search import search_rates
+from specdef.certify.threat_model import follow
+from specdef.certify.trials import trying
 from specdef.errors import SpecdefError
 from specdef.training.outcome import Outcome
 
@@ -112,6 +118,32 @@ def test_the_next_rates_follow_from_what_was_found(
     effort: Effort, tried: list[tuple[float, Outcome, float]], expected: list[float]
 ) -> None:
     assert further_rates(points(*tried), effort, REACH) == expected
+
+
+def test_a_search_that_stands_on_the_lowest_rate_in_reach_goes_no_lower() -> None:
+    """Rates are rounded to three digits; the end of the range may have more."""
+    assert further_rates(points((1.2345e-6, COLLAPSE, 0.3)), THOROUGH, replace(REACH, lowest=1.2345e-6)) == []
+
+
+def searched_from(*rates: float) -> list[float]:
+    """What a thorough search adds to these rates of one attack: everything stalls, far from the target."""
+    study, findings = synthetic.study(effort=THOROUGH), Findings()
+
+    def run(cells: Sequence[Cell]) -> list[StoredCell]:
+        found = [windows.finished(cell, lambda _: "stall 0.3") for cell in cells]
+        findings.results.setdefault("T2", []).extend(found)
+        return found
+
+    trials = trying(rates, optimizer="muon")
+    run([study.attacked(study.locked, trial.attack(study)) for trial in trials])
+    plan = search_rates(study, findings, ["T2"], trials[0], rates, lambda attack: study.attacked(study.locked, attack))
+    return [learning_rate(cell) for batch in follow(plan, run) for cell in batch]
+
+
+def test_an_attack_at_one_rate_is_searched_in_steps_of_ten_and_a_range_more_closely() -> None:
+    assert searched_from(1e-4) == [1e-3, 1e-2]
+    found = sorted([1e-4, 1e-3, *searched_from(1e-4, 1e-3)])
+    assert max(high / low for low, high in pairwise(found)) <= THOROUGH.spacing
 
 
 def below_what_the_manifest_claims(cell: Cell) -> str:

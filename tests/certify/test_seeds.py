@@ -57,3 +57,7 @@ def test_an_attack_that_got_nowhere_and_a_score_that_says_nothing_get_no_more() 
     assert asked(STANDARD, grouped(0.3, 0), lambda seed: 0.3) == []
     findings = Findings(results={"T1": [stall(0.58, seed=seed) for seed in range(3)]})
     assert list(other_seeds(synthetic.study(effort=STANDARD), findings, "T1", _attack)) == []
+
+
+def test_a_threat_model_without_any_cell_gets_no_seeds() -> None:
+    assert list(other_seeds(synthetic.study(effort=STANDARD), Findings(), "T1", _attack)) == []

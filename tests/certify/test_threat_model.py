@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import synthetic
 
-from specdef.certify.certify_study import check_threats
+from specdef.certify import certify_study as certify_file
+from specdef.certify.certify_study import certify_study, check_threats
+from specdef.certify.environment import Environment, environment
 from specdef.certify.findings import Findings
+from specdef.certify.resources import Resources
+from specdef.certify.store import Store
 from specdef.certify.threat_model import THREATS, Plan, ThreatModel, in_order, named_threats, ordinary_threats
 from specdef.certify.verdict_kinds import Broken
 from specdef.errors import SpecdefError
@@ -56,3 +63,17 @@ def test_a_model_that_ordinary_training_breaks_is_searched_no_further(
     assert not [row for row in certificate.cells if row.threat_model == threat]
     (reason,) = certificate.threat_models[threat].not_tried
     assert "break" in reason
+
+
+def test_a_certificate_names_the_device_its_cells_run_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def record(device: str) -> Environment:
+        asked.append(device)
+        return environment("cpu")
+
+    monkeypatch.setattr(certify_file, "environment", record)
+    for device in ("cuda", None):
+        study = replace(synthetic.study(), resources=Resources(device=device))
+        certify_study(study, Store(tmp_path / str(device)), synthetic.Pretended(synthetic.holds), threats=("T0",))
+    assert asked == ["cuda", "cpu"]

@@ -89,7 +89,7 @@ def run(searched: Searched, effort: Effort, behaviour: synthetic.Behaviour, stud
     study, findings = study or _study(effort), Findings()
 
     def stage(name: str, plan: Plan) -> None:
-        for found in follow(plan, lambda cells: [_finished(cell, behaviour) for cell in cells]):
+        for found in follow(plan, lambda cells: [finished(cell, behaviour) for cell in cells]):
             findings.results.setdefault(name, []).extend(found)
 
     stage(UNLOCKED, calibrate(study, findings))
@@ -103,7 +103,7 @@ def _study(effort: Effort) -> Study:
     return synthetic.study(multiplier=EXACT, effort=effort)
 
 
-def _finished(cell: Cell, behaviour: synthetic.Behaviour) -> StoredCell:
+def finished(cell: Cell, behaviour: synthetic.Behaviour) -> StoredCell:
     kind = behaviour(cell) if cell.subject.digest.startswith("b") else synthetic.unlocked(cell)
     return StoredCell(cell.key, cell.identity(), _result(kind, cell.attack.recipe.seed), NOT_MEASURED)
 
