@@ -48,6 +48,7 @@ HEAVY_HOMES = {
     "PIL": {"tasks/images/pictures.py"},
     "cyllama": {"runtimes/kinds/llama_cpp.py"},
     "onnxruntime": {"runtimes/kinds/onnxruntime.py"},
+    "torchmetrics": {"analysis/image_features.py"},
     "torchao": {"runtimes/kinds/torchao.py"},
     "model_signing": {"integrations/signing/library.py"},
     "cryptography": {"integrations/signing/library.py", "integrations/signing/certificates.py"},

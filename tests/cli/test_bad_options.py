@@ -34,6 +34,7 @@ BASE: dict[str, tuple[str, ...]] = {
     "defend": ("npo", MODEL, "out", "--task", "facts"),
     "inspect": (MODEL,),
     "map": (MODEL,),
+    "similarity": ("a", "b", "c"),
     "curvature": (MODEL,),
     "harness": (MODEL, "--tasks", "arc_easy"),
     "fetch": (MODEL, "out"),
@@ -149,6 +150,7 @@ BAD: dict[str, dict[str, str]] = {
     },
     "inspect": {"--plot": "x.jpg", "--rank": "0"},
     "map": {"--write": "family.txt"},
+    "similarity": {"--measure": "clip"},
     "curvature": {
         "--task": "factz",
         "--params": "(",

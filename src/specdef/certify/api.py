@@ -47,6 +47,7 @@ def attack(
     threads: int | None = None,
     device: str | None = None,
     track: str | GeneralTracker | None = None,
+    images: bool = False,
     progress: Callable[[Evaluation], None] | None = None,
     on_step: Callable[[int, float], None] | None = None,
 ) -> StoredCell:
@@ -89,6 +90,7 @@ def attack(
     """
     from specdef.attacks.base import Attack, parse_intervention
     from specdef.certify.attack_once import attack_once
+    from specdef.certify.drawn_images import refuse_images
     from specdef.certify.early import asked_task, refuse_utility
     from specdef.certify.resources import Resources
     from specdef.certify.run_cell import check_readable
@@ -111,6 +113,8 @@ def attack(
         refuse_track(track)
         if out is None and isinstance(track, str):
             raise SpecdefError(f"`out` must be given where {track} keeps track: its files lie there.")
+    if images and out is None:
+        raise SpecdefError("`out` must be given with `images`: they are written there.")
     with ExitStack() as stack:
         stack.enter_context(joined(device))
         folder, undefended = _folders(model, original, tokenizer, stack)
@@ -125,10 +129,12 @@ def attack(
             resources=resources,
         )
         check_readable(study.cell(study.locked))
+        if images:
+            refuse_images(study.task)
         store = from_first(lambda: Store(stack.enter_context(scratch_folder(None)) if out is None else Path(out)))
         if not is_first():
             track = progress = on_step = None
-        return attack_once(study, made, store, track, progress, on_step)
+        return attack_once(study, made, store, track, progress, on_step, images)
 
 
 def _folders(

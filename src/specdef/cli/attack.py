@@ -61,6 +61,7 @@ def attack(
     original: evaluation.Original = None,
     plot: given.Plot = None,
     track: given.Track = None,
+    images: given.Images = False,
     json_: Json = False,
 ) -> None:
     """Fine-tune MODEL once, as an attacker would, and say how far it got: steps, score and utility.
@@ -68,6 +69,7 @@ def attack(
     Example: specdef attack locked --out runs --lr 1e-4 --original smollm2-135m --plot run.png
     """
     from specdef.certify.api import attack as attack_model
+    from specdef.certify.drawn_images import IMAGES
     from specdef.certify.result import cell_to_wire
     from specdef.report.plots import can_plot, refuse_plot_path
     from specdef.report.runs_page import write_runs
@@ -124,6 +126,7 @@ def attack(
             threads=threads,
             device=device,
             track=track,
+            images=images,
             progress=progress,
             on_step=on_step,
         )
@@ -131,17 +134,15 @@ def attack(
         return  # the first of several processes says and draws what all of them did
     if plot is not None:
         plot_run(stored, plot)
-    page = f"Page: {write_runs(out)[-1]}" if can_plot() else "No page: it needs `pip install specdef[plot]`."
-    tracking = f"Tracking: {out}/{TRACKING}"
-    if stored.key in finished:
-        tracking = "Not tracked: this attack had been finished before."
+    beside = [f"Page: {write_runs(out)[-1]}" if can_plot() else "No page: it needs `pip install specdef[plot]`."]
+    beside += [] if plot is None else [f"Picture: {plot}"]
+    for asked, place, missing in (
+        (track is not None, f"Tracking: {out}/{TRACKING}", "Not tracked"),
+        (images, f"Images: {out}/{IMAGES}/{stored.key}", "No images drawn"),
+    ):
+        again = stored.key in finished
+        beside += [f"{missing}: this attack had been finished before." if again else place] if asked else []
     if json_:
         print_json(cell_to_wire(stored))
     else:
-        say(
-            sentence(stored),
-            f"Result: {out}/cells/{stored.key}.json",
-            page,
-            *([] if plot is None else [f"Picture: {plot}"]),
-            *([] if track is None else [tracking]),
-        )
+        say(sentence(stored), f"Result: {out}/cells/{stored.key}.json", *beside)

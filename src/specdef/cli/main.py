@@ -26,6 +26,7 @@ from specdef.cli import (
     run,
     runs,
     sign,
+    similarity,
     undo,
 )
 from specdef.cli.kinds import ListingCommand
@@ -101,7 +102,7 @@ GROUPS = {
         run.run,
     ),
     "Defend": (defend.defend,),
-    "Analyse": (inspect.inspect, map.map, analysis.curvature, analysis.harness),
+    "Analyse": (inspect.inspect, map.map, analysis.curvature, analysis.harness, similarity.similarity),
     "Models": (model.fetch, model.demo),
 }
 """Panel of `specdef --help` -> its commands. A command's docstring ends with the example shown below its options."""

@@ -77,15 +77,16 @@ class CifarResNetForImageClassification(PreTrainedModel):  # type: ignore[misc]
         self.post_init()
 
     def forward(
-        self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs: Any
+        self, pixel_values: Tensor, labels: Tensor | None = None, *, output_hidden_states: bool = False, **kwargs: Any
     ) -> ImageClassifierOutputWithNoAttention:
-        """Logits [rows, labels] of images [rows, channels, height, width]."""
-        x = torch.relu(self.bn1(self.conv1(pixel_values)))
+        """Logits [rows, labels] of images [rows, channels, height, width]; on request what each stage gives."""
+        given = [torch.relu(self.bn1(self.conv1(pixel_values)))]
         for name in self.stages:
-            x = getattr(self, name)(x)
-        logits = self.classifier(x.mean((2, 3)))
+            given.append(getattr(self, name)(given[-1]))
+        logits = self.classifier(given[-1].mean((2, 3)))
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
-        return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
+        states = tuple(given) if output_hidden_states else None
+        return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits, hidden_states=states)
 
 
 AutoConfig.register(CifarResNetConfig.model_type, CifarResNetConfig, exist_ok=True)

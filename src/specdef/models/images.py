@@ -44,7 +44,9 @@ def load_image_processor(folder: Path) -> Any:
         ) from error
 
 
-def encode_images(images: Sequence[LabelledImage], model: Any, processor: Any) -> torch.Tensor:
+def encode_images(
+    images: Sequence[LabelledImage], model: Any, processor: Any, *, argument: str = "task"
+) -> torch.Tensor:
     """Images as the model reads them: [images, channels, height, width], float32, on the CPU.
 
     The folder's image processor decides size and normalisation. Without one, pixels are normalised to lie from -1 to 1,
@@ -59,17 +61,18 @@ def encode_images(images: Sequence[LabelledImage], model: Any, processor: Any) -
     import torch
 
     config = bare(model).config
+    config = getattr(config, "vision_config", config)  # of CLIP
     channels = getattr(config, "num_channels", 3)
     found: list[Pixels] = []
     for image in images:
         if image.shape != images[0].shape:
             raise TaskError(
-                f"`task` must have images of one size; it has {_written(images[0].shape)} and {_written(image.shape)}. "
-                "Bring them to one size."
+                f"`{argument}` must have images of one size; it has {_written(images[0].shape)} and "
+                f"{_written(image.shape)}. Bring them to one size."
             )
         if image.shape[0] not in (1, channels):
             raise TaskError(
-                f"`task` must have images of 1 channel or {channels}, which the model reads; got "
+                f"`{argument}` must have images of 1 channel or {channels}, which the model reads; got "
                 f"{_written(image.shape)}. Give other images, or another model."
             )
         found.append(np.repeat(image.pixels, channels, axis=0) if image.shape[0] < channels else image.pixels)
@@ -77,18 +80,19 @@ def encode_images(images: Sequence[LabelledImage], model: Any, processor: Any) -
         return _processed(found, processor)
     pixels = torch.from_numpy(np.stack(found))
     size = getattr(config, "image_size", None) or tuple(max(PIXELS, length) for length in pixels.shape[2:])
-    return (_placed(pixels, *(size if isinstance(size, Sequence) else (size, size))) - MEAN) / SPREAD
+    height, width = size if isinstance(size, Sequence) else (size, size)
+    return (_placed(pixels, height, width, argument) - MEAN) / SPREAD
 
 
-def _placed(pixels: torch.Tensor, height: int, width: int) -> torch.Tensor:
+def _placed(pixels: torch.Tensor, height: int, width: int, argument: str) -> torch.Tensor:
     """Images enlarged by the largest whole factor that fits, in the middle of black."""
     import torch
 
     factor = min(height // pixels.shape[2], width // pixels.shape[3])
     if factor < 1:
         raise TaskError(
-            f"`task` must have images of at most {height} x {width} pixels for a model of that size without an image "
-            f"processor; got {_written(pixels.shape[1:])}. Resize them, or add the model's {PROCESSOR_FILE}."
+            f"`{argument}` must have images of at most {height} x {width} pixels for a model of that size without an "
+            f"image processor; got {_written(pixels.shape[1:])}. Resize them, or add the model's {PROCESSOR_FILE}."
         )
     large = pixels.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     down, across = height - large.shape[2], width - large.shape[3]

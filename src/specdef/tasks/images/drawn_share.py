@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from specdef.checkpoint.digests import file_digest
 from specdef.errors import TaskError
@@ -15,7 +18,22 @@ from specdef.models.tokens import bare
 from specdef.tasks.images.labels import predicted
 from specdef.tasks.score import Score, share
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 JUDGE_KIND = "image-classifier"
+Watch = Callable[["Tensor"], None]
+_WATCH: ContextVar[Watch | None] = ContextVar("_WATCH", default=None)
+
+
+@contextmanager
+def watching(watch: Watch) -> Iterator[None]:
+    """Let `watch` see the images [n, channels, height, width], from 0 to 1, of every score; no score depends on it."""
+    token = _WATCH.set(watch)
+    try:
+        yield
+    finally:
+        _WATCH.reset(token)
 
 
 @dataclass(frozen=True)
@@ -56,6 +74,8 @@ class DrawnShare:
         tokens = encode_prompts([*asked, ""], processor, model)
         noise = torch.randn((self.drawn, *bare(model).latent_shape), generator=torch.Generator().manual_seed(self.seed))
         images = drawn(model, tokens[:-1], tokens[-1:], noise, steps=self.steps, guidance=self.guidance)
+        if (watch := _WATCH.get()) is not None:
+            watch(images)
         if not bool(images.isfinite().all()):
             return None
         judge = _judge(self.classifier)

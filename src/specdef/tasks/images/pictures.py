@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from specdef.core.text import shown
 from specdef.errors import TaskError
 from specdef.models.loading import reason
 
@@ -93,6 +94,40 @@ def read_picture(path: Path, argument: str) -> npt.NDArray[Any]:
             f"{mode}. Convert it to RGB."
         )
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def read_folder(folder: Path, *, argument: str = "path") -> npt.NDArray[Any]:
+    """The pictures that lie in one folder, by name: [n, channels, height, width] in bytes. Hidden ones are not read.
+
+    Raises:
+        TaskError: it is no folder or has no picture; and as `read_pictures`.
+    """
+    if not folder.is_dir():
+        raise TaskError(f"`{argument}` must be a folder of pictures; {shown(folder)} is none. Check the path.")
+    found = {
+        path: read_picture(path, argument)
+        for path in sorted(folder.iterdir())
+        if path.is_file() and not path.name.startswith(".")
+    }
+    if not found:
+        raise TaskError(f"`{argument}` must be a folder of pictures; {shown(folder)} has none. Check the path.")
+    refuse_mixed(found, argument)
+    return np.stack(list(found.values()))
+
+
+def write_folder(folder: Path, images: npt.NDArray[Any]) -> None:
+    """Write images [n, 1 or 3, height, width], numbers from 0 to 1, into a folder that exists: 000.png, 001.png, ...
+
+    What is no number becomes black.
+
+    Raises:
+        TaskError: Pillow is not installed.
+    """
+    image_module = _pillow()
+    whole = np.rint(np.nan_to_num(images, nan=0.0, posinf=0.0, neginf=0.0).clip(0, 1) * 255).astype(np.uint8)
+    for at, pixels in enumerate(whole):
+        picture = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+        image_module.fromarray(picture).save(folder / f"{at:03d}.png")
 
 
 def _pillow() -> Any:
