@@ -21,6 +21,7 @@ from specdef.attacks.rewrites.channel_factors import Factors, Floats, channel_fa
 from specdef.attacks.rewrites.differences import Difference, in_words, numerical_rank, without_leading
 from specdef.attacks.wire import attack_from_wire, attack_to_wire
 from specdef.certify.cell import Cell, Subject, cell_from_json
+from specdef.checkpoint.reader import open_checkpoint
 from specdef.cli.main import app
 from specdef.errors import SpecdefError
 from specdef.tasks.base import TaskSpec
@@ -232,6 +233,7 @@ def test_leading_components_are_those_of_the_singular_value_decomposition(shape:
     u, s, vh = np.linalg.svd(matrix, full_matrices=False)
     for rank in range(7):
         np.testing.assert_allclose(without_leading(matrix, rank), (u[:, rank:] * s[rank:]) @ vh[rank:], atol=1e-12)
+    assert not without_leading(matrix, min(shape)).any(), "nothing is left, not even rounding"
     assert numerical_rank(matrix) == int(np.argmax(np.cumsum(s**2) >= 0.99 * np.sum(s**2))) + 1
 
 
@@ -242,6 +244,84 @@ def test_the_place_is_said_by_layers_and_kinds_of_matrices() -> None:
         "relative size 0.1, rank 1 to 3 (99% of the squared norm), in layers 0-2, 5 and outside the layers: "
         "mlp.up_proj 50%, lm_head 50%"
     )
+    outside = [Difference("lm_head.weight", rank, 1.0, 100.0) for rank in (2, 7, 4)]
+    assert in_words(outside).endswith("rank 2 to 7 (99% of the squared norm), in outside the layers: lm_head 100%")
+    shares = {"k_proj": 1.0, "q_proj": 5.0, "o_proj": 2.0, "v_proj": 12.0}
+    many = [Difference(f"model.layers.3.{part}.weight", 1, held, 80.0) for part, held in shares.items()]
+    assert in_words(many).endswith("in layer 3: v_proj 60%, q_proj 25%, o_proj 10%"), "the three that hold most"
+
+
+NORM = "model.layers.0.input_layernorm.weight"
+
+
+def pair_of(model: Path, base: Path) -> compared.Pair:
+    return compared.Pair.of(open_checkpoint(model), open_checkpoint(base))
+
+
+def test_a_vector_is_told_entry_by_entry(llama: Path, tmp_path: Path) -> None:
+    """A power of two is undone, what is none stays; a rank leaves nothing of a vector's difference."""
+
+    def scale(held: Tensors) -> None:
+        held[NORM][3] *= 4
+        held[NORM][5] *= 1.3
+
+    model = changed(llama, tmp_path / "model", scale)
+    ((name, found),) = pair_of(model, llama).compared().items()
+    ours, theirs = (tensors(folder)[NORM].double() for folder in (model, llama))
+    assert (name, found.taken.nonzero()[0].tolist(), found.channels) == (NORM, [3], 1)
+    assert (found.factors, found.merged) == ((), False)
+    assert found.left is not None
+    assert (found.left.tensor, found.left.rank) == (NORM, 1)
+    assert found.left.squared == pytest.approx(float((ours[5] - theirs[5]) ** 2), rel=1e-12)
+    assert found.left.base == pytest.approx(float(theirs.square().sum()), rel=1e-12)
+    anchored(model, llama, tmp_path / "out")
+    wanted = tensors(model)[NORM]
+    wanted[3] = theirs[3]
+    assert torch.equal(tensors(tmp_path / "out")[NORM], wanted)
+    anchored(model, llama, tmp_path / "one", "1")
+    assert equal(tmp_path / "one", llama)
+
+
+@pytest.mark.filterwarnings("error")
+def test_entries_that_a_matrix_was_divided_by_are_the_bases_and_zeros_have_no_factor(llama: Path) -> None:
+    pair = compared.Pair(open_checkpoint(llama), open_checkpoint(llama), {}, (), {})
+    base = np.linspace(1.0, 2.0, 12)
+    base[[9, 10]] = 0.0
+    ours, side = base.copy(), np.zeros(12)
+    odd = 1.3
+    ours[1], side[1] = base[1] * odd, np.log2(odd)
+    ours[2], side[2] = base[2] * odd, -np.log2(odd)
+    ours[3] = base[3] * odd
+    ours[4], side[4] = base[4] * odd, np.log2(1.4)
+    ours[5], side[5] = base[5] * 2 * (1 + 1e-12), 1.0
+    ours[6] = base[6] * 8
+    ours[10] = 0.5
+    found = pair._vector("v", ours, base, [np.full(5, np.log2(odd)), side])
+    assert found.taken.nonzero()[0].tolist() == [1, 2, 5, 6]
+    assert found.channels == 4
+    assert found.left == Difference("v", 1, pytest.approx(sum((ours - base)[[3, 4, 10]] ** 2)), np.sum(base**2))
+    ours[[3, 4, 10]] = base[[3, 4, 10]]
+    whole = pair._vector("v", ours, base, [side])
+    assert (whole.taken.nonzero()[0].tolist(), whole.channels, whole.left) == ([1, 2, 5, 6], 4, None)
+
+
+def test_a_vector_with_an_offset_is_compared_as_the_runtime_adds_it(llama: Path) -> None:
+    """Gemma's norms are 1 + weight in float32: factors that are exact there are not in float64."""
+    one = np.float32(1)
+    base = np.random.default_rng(0).uniform(-0.5, 0.5, 400).astype(np.float32)
+    ours = (one + base) * np.float32(4) - one
+    exact = (one + ours) == np.float32(4) * (one + base)
+    base, ours = base[exact], ours[exact]
+    assert len(base) > 100
+
+    def told(offset: float) -> compared.Compared:
+        pair = compared.Pair(open_checkpoint(llama), open_checkpoint(llama), {}, (), {"v": offset} if offset else {})
+        shift = 0.0 if offset else 1.0  # the wrong variant adds it in float64
+        return pair._vector("v", ours.astype(np.float64) + shift, base.astype(np.float64) + shift, [])
+
+    assert told(1.0).left is None
+    assert told(1.0).channels == len(base)
+    assert told(0.0).channels < len(base) / 2
 
 
 def _other_shape(held: Tensors) -> None:
