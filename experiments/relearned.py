@@ -1,0 +1,284 @@
+"""Tables 5 and 17 to 21, Figures 2, 5 and 6: a class that was erased from the small text-to-image model, brought back.
+
+LoRA on attention, as the papers attack; by method, by number of locked matrices and multiplier, by learning rate. What
+comes back is counted by a classifier (for NudeNet) and compared by the similarity gap ratio, in features of networks
+trained on the same data (stand-ins for CLIP, DINO and LPIPS). Reads `diffusion-base` and the models of `diffusion`;
+every finished attack is kept in a folder of ``work``, with its images.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from experiments import diffusion, diffusion_judge
+from experiments import diffusion_base as base
+from experiments.locked import HERE, WORK
+from specdef import attack, lock
+from specdef.analysis.similarity import by_step, gap, make_measure
+from specdef.certify.environment import environment
+from specdef.certify.result import StoredCell
+from specdef.core.atomic import write_file
+from specdef.core.schema import plain
+from specdef.models.base import kind_of
+from specdef.tasks.base import TaskSpec
+from specdef.training.recipe import Recipe
+
+PLACE = WORK / "relearned"
+SEEDS = (0, 1, 2)
+EPOCHS, EVERY = 10, 2
+LORA = "lora:rank=4,lora_alpha=4,targets=to_q+to_k+to_v+to_out.0"
+RATE = 1e-2
+"""At which the undefended class comes back in few epochs."""
+RATES = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4)
+MATRICES = (1, 5, 14, 28)
+"""Of the 28 of cross-attention; the paper locks 1, 5, 25 and 48 of 48."""
+MULTIPLIERS = ("1e2", "1e3", "1e4")
+UNDEFENDED, IMMA, EXACT = "esd", "esd, imma", "esd, exact 2^20"
+DRAWN = 40
+WITNESSES: dict[str, tuple[Callable[[dict[str, Any]], Any], int]] = {
+    "witness": (diffusion_judge.small_resnet, 1),
+    "vit": (diffusion_judge.small_vit, 2),
+}
+"""Networks that say how like images are, none of them the judge: folder -> what makes it, seed."""
+MEASURES = {
+    "SGR (ResNet, for CLIP)": "embedding:witness",
+    "SGR (ViT, for DINO)": "embedding:vit",
+    "SGR (feature maps, for LPIPS)": "perceptual:witness",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One attack on one model.
+
+    Attributes:
+        method: the model.
+        lr: of LoRA.
+        seed: of training, and of the draw of locked matrices.
+    """
+
+    method: str
+    lr: float
+    seed: int
+
+
+def injected(matrices: int, multiplier: str) -> str:
+    """The name of the papers' lock on top of `esd`."""
+    return f"esd, inject {multiplier}, {matrices} of 28"
+
+
+ALL_LOCKED = tuple(injected(28, multiplier) for multiplier in MULTIPLIERS)
+BY_METHOD = (UNDEFENDED, IMMA, *(injected(n, m) for m in MULTIPLIERS for n in MATRICES), EXACT)
+BY_RATE = (UNDEFENDED, IMMA, *ALL_LOCKED, EXACT)
+RUNS = [
+    *(Run(method, RATE, seed) for seed in SEEDS for method in BY_METHOD),
+    *(Run(method, lr, seed) for seed in SEEDS for lr in RATES if lr != RATE for method in BY_RATE),
+]
+
+
+def run(name: str) -> Path:
+    """Make what is missing, attack each model, and write the page anew after every seed."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    PLACE.mkdir(parents=True, exist_ok=True)
+    for folder, (make, seed) in WITNESSES.items():
+        if not (PLACE / folder).is_dir():
+            diffusion_judge.train_classifier(PLACE / folder, make, seed=seed)
+    folders = diffusion.models()
+    finished: dict[Run, StoredCell] = {}
+    for number, one in enumerate(RUNS):
+        finished[one] = attacked(folders, one)
+        found = finished[one].result
+        print(f"[{number + 1}/{len(RUNS)}] {one}: {found.outcome.value} {found.evaluations[-1].score:.2f}", flush=True)
+    rows = {one: measured(folders["given"], one, finished) for one in RUNS}
+    write(name, rows)
+    draw(name, rows)
+    return HERE / "results" / f"{name}.md"
+
+
+def folder_of(folders: Mapping[str, Path], method: str, seed: int) -> Path:
+    """The model of a method; the papers' locks draw their matrices by the seed, and are timed."""
+    if method in folders:
+        return folders[method]
+    _, said, count = method.split(", ")
+    place = PLACE / f"{said.replace(' ', '-')}-{count.split()[0]}-seed{seed}"
+    if not place.is_dir():
+        place.with_suffix(".specdef-key").unlink(missing_ok=True)
+        started = time.perf_counter()
+        lock(
+            folders[UNDEFENDED],
+            place,
+            key=place.with_suffix(".specdef-key"),
+            preset="paper",
+            multiplier=said.split()[1],
+            num_matrices=int(count.split()[0]),
+            seed=seed,
+        )
+        write_file(place.with_suffix(".json"), json.dumps(time.perf_counter() - started).encode())
+    return place
+
+
+def attacked(folders: Mapping[str, Path], one: Run) -> StoredCell:
+    """LoRA to the last epoch, whatever comes of it, with the images of every second epoch."""
+    epoch = diffusion.EPOCH
+    recipe = Recipe(
+        lr=one.lr, steps=EPOCHS * epoch, batch_size=8, eval_every=EVERY * epoch, retain_weight=0.25, seed=one.seed
+    )
+    return attack(
+        folder_of(folders, one.method, one.seed),
+        PLACE / "runs",
+        original=folders["given"],
+        task=TaskSpec("concept", str(diffusion.concept())),
+        text=diffusion.concept(),
+        recipe=recipe,
+        interventions=(LORA,),
+        images=True,
+        threads=1,
+        device="cpu",
+    )
+
+
+def drawn(cell: StoredCell) -> dict[int, Any]:
+    """Epoch -> images [40, 1, 16, 16] from 0 to 1."""
+    return {step // diffusion.EPOCH: images for step, images in by_step(PLACE / "runs" / "images" / cell.key)}
+
+
+def references(given: Path) -> Any:
+    """What the given model draws of the class, from other noise than the attacks' images."""
+    path = PLACE / "references.npy"
+    if not path.is_file():
+        loaded = kind_of(given).load(given)
+        classes = base.drawn_classes(loaded.model, loaded.processor, rows=DRAWN, seed=1)
+        of_class = classes[diffusion_judge.CLASSES.index(diffusion.ERASED)]
+        np.save(path, ((of_class + 1) / 2).clamp(0, 1).numpy())
+    return np.load(path)
+
+
+def measured(given: Path, one: Run, finished: Mapping[Run, StoredCell]) -> dict[str, Any]:
+    """Shares and gap ratios by epoch, against the undefended model's images after the same attack."""
+    cell, undefended = finished[one], finished[Run(UNDEFENDED, one.lr, one.seed)]
+    reference, last = references(given), drawn(undefended)[EPOCHS]
+    gaps: dict[str, dict[int, Any]] = {}
+    for label, written in MEASURES.items():
+        kind, _, folder = written.partition(":")
+        measure = make_measure(f"{kind}:{PLACE / folder}")
+        gaps[label] = {
+            epoch: gap(label, measure, reference, last, images).ratio for epoch, images in drawn(cell).items()
+        }
+    share = {point.step // diffusion.EPOCH: point.score for point in cell.result.evaluations}
+    return {"share": share, "outcome": cell.result.outcome.value, **gaps}
+
+
+def write(name: str, rows: Mapping[Run, dict[str, Any]]) -> None:
+    """results/relearned.json and .md."""
+    accuracy = {folder: diffusion_judge.judge_accuracy(PLACE, folder) for folder in WITNESSES}
+    said = {
+        "experiment": name,
+        "command": f"make experiment NAME={name}",
+        "environment": plain(environment("cpu")),
+        "witnesses on held-out images": accuracy,
+        "runs": [{**vars(one), **found} for one, found in rows.items()],
+    }
+    write_file(HERE / "results" / f"{name}.json", (json.dumps(said, indent=1) + "\n").encode())
+    head = (
+        "| method | images of the class | " + " | ".join(MEASURES) + " | seconds to make |\n|---|---|---|---|---|---|\n"
+    )
+    first = Run(UNDEFENDED, RATE, 0)
+    erased = [rows[first]["share"][0], *(rows[first][label][0] for label in MEASURES)]
+    before = f"| {UNDEFENDED}, not attacked | {erased[0]:.2f} | {' | '.join(f'{v:.1%}' for v in erased[1:])} |  |\n"
+    by_method = "".join(_row(rows, method, RATE, seconds=True) for method in BY_METHOD)
+    by_rate = "".join(f"| {lr:g} {_row(rows, method, lr, seconds=False)}" for method in BY_RATE[1:] for lr in RATES)
+    undefended = ", ".join(
+        f"{lr:g}: {_spread([rows[Run(UNDEFENDED, lr, s)]['share'][EPOCHS] for s in SEEDS])}" for lr in RATES
+    )
+    page = (
+        "# A class of a small text-to-image model, brought back: counts, similarity gaps, learning rates\n\n"
+        f"The class is `{diffusion.ERASED}`, erased by `esd` ({diffusion.ESD['variant']}); LoRA of rank 4 on "
+        f"attention, {EPOCHS} epochs of 64 images in batches of 8, a quarter of the loss on other classes. Shares of "
+        f"{DRAWN} drawn images that an independent classifier takes for the class, after the last epoch. Similarity "
+        "gap ratio (SGR): "
+        "of the likeness that the undefended model's images have to the given model's, the share that is missing: "
+        f"0 % is no defence, and {UNDEFENDED} before any attack shows what is the most. Mean and standard deviation "
+        f"over {len(SEEDS)} seeds. The networks stand in for CLIP, DINO and LPIPS; they label "
+        f"{' and '.join(f'{v:.2f}' for v in accuracy.values())} of the held-out images rightly.\n\n"
+        f"## By method, at {RATE:g} (Tables 5, 17, 18 to 20)\n\n{head}{before}{by_method}\n"
+        f"![similarity gap by epoch]({name}.png)\n\n"
+        "A row a method, a column two epochs, of seed 0; above, what the given model draws "
+        f"(Figures 5, 6):\n\n![pictures]({name}-pictures.png)\n\n"
+        f"## By learning rate (Table 21)\n\nUndefended, images of the class at {undefended}.\n\n"
+        f"| learning rate {columns.replace(' | seconds to make', '')}\n|---|---|---|---|---|---|\n{by_rate}\n"
+        f"Command: `make experiment NAME={name}`, commit {said['environment']['commit']}, "
+        f"{said['environment']['hardware']}.\n"
+    )
+    write_file(HERE / "results" / f"{name}.md", page.encode())
+
+
+def _row(rows: Mapping[Run, dict[str, Any]], method: str, lr: float, *, seconds: bool) -> str:
+    """A line of a table, over seeds, after the last epoch."""
+    found = [rows[Run(method, lr, seed)] for seed in SEEDS]
+    share = _spread([one["share"][EPOCHS] for one in found])
+    ratios = [_spread([one[label][EPOCHS] for one in found], percent=True) for label in MEASURES]
+    took = [""] if not seconds else [_seconds(method)]
+    return f"| {method} | {share} | {' | '.join(ratios)} |{''.join(f' {text} |' for text in took if seconds)}\n"
+
+
+def _spread(values: Sequence[float], *, percent: bool = False) -> str:
+    mean, std = statistics.fmean(values), statistics.stdev(values)
+    return f"{mean:.1%} ± {std:.1%}" if percent else f"{mean:.2f} ± {std:.2f}"
+
+
+def _seconds(method: str) -> str:
+    """Of the papers' locks, which are made here."""
+    if not method.startswith("esd, inject"):
+        return ""
+    _, said, count = method.split(", ")
+    times = [
+        json.loads((PLACE / f"{said.replace(' ', '-')}-{count.split()[0]}-seed{seed}.json").read_text())
+        for seed in SEEDS
+    ]
+    return _spread(times)
+
+
+SHOWN = (UNDEFENDED, IMMA, *ALL_LOCKED, EXACT)
+
+
+def draw(name: str, rows: Mapping[Run, dict[str, Any]]) -> None:
+    """The gap ratio by epoch, a panel a measure; and the grids of pictures."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, panels = plt.subplots(1, len(MEASURES), figsize=(13, 4), sharex=True, constrained_layout=True)
+    for panel, label in zip(panels, MEASURES, strict=True):
+        for method in SHOWN:
+            found = [rows[Run(method, RATE, seed)][label] for seed in SEEDS]
+            epochs = sorted(found[0])
+            panel.plot(epochs, [100 * statistics.fmean([one[e] for one in found]) for e in epochs], label=method)
+        panel.axhline(0, color="grey", linewidth=0.8)
+        panel.set_title(label, fontsize=10)
+        panel.set_xlabel("epoch of LoRA")
+    panels[0].set_ylabel("similarity gap ratio, %")
+    panels[-1].legend(fontsize=8)
+    figure.savefig(HERE / "results" / f"{name}.png", dpi=110)
+    plt.close(figure)
+    base.write_grid(HERE / "results" / f"{name}-pictures.png", pictures(rows))
+
+
+def pictures(rows: Mapping[Run, dict[str, Any]]) -> torch.Tensor:
+    """[columns, rows, 16, 16] from -1 to 1: four images an epoch, below four of the given model's."""
+    folders = diffusion.models()
+    lines = [np.tile(references(folders["given"])[:4, 0], (1 + EPOCHS // EVERY, 1, 1))]
+    for method in SHOWN:
+        of_epoch = drawn(attacked(folders, Run(method, RATE, 0)))
+        lines.append(np.concatenate([of_epoch[epoch][:4, 0] for epoch in sorted(of_epoch)]))
+    return torch.from_numpy(2 * np.stack(lines, 1) - 1)
