@@ -128,7 +128,7 @@ def folder_of(folders: Mapping[str, Path], method: str, seed: int) -> Path:
 
 
 def attacked(folders: Mapping[str, Path], one: Run) -> StoredCell:
-    """LoRA to the last epoch, whatever comes of it, with the images of every second epoch."""
+    """LoRA to the last epoch, or until every image is of the class, with the images of every second epoch."""
     epoch = diffusion.EPOCH
     recipe = Recipe(
         lr=one.lr, steps=EPOCHS * epoch, batch_size=8, eval_every=EVERY * epoch, retain_weight=0.25, seed=one.seed
@@ -137,7 +137,7 @@ def attacked(folders: Mapping[str, Path], one: Run) -> StoredCell:
         folder_of(folders, one.method, one.seed),
         PLACE / "runs",
         original=folders["given"],
-        task=TaskSpec("concept", str(diffusion.concept())),
+        task=TaskSpec("concept", str(diffusion.concept()), target=1.0),
         text=diffusion.concept(),
         recipe=recipe,
         interventions=(LORA,),
@@ -148,8 +148,14 @@ def attacked(folders: Mapping[str, Path], one: Run) -> StoredCell:
 
 
 def drawn(cell: StoredCell) -> dict[int, Any]:
-    """Epoch -> images [40, 1, 16, 16] from 0 to 1."""
-    return {step // diffusion.EPOCH: images for step, images in by_step(PLACE / "runs" / "images" / cell.key)}
+    """Epoch -> images [40, 1, 16, 16] from 0 to 1; the last stand for those after them."""
+    return _carried({step // diffusion.EPOCH: images for step, images in by_step(PLACE / "runs" / "images" / cell.key)})
+
+
+def _carried(found: dict[int, Any]) -> dict[int, Any]:
+    """Of every second epoch; an attack that ended before the last one is done there."""
+    last = found[0]
+    return {epoch: (last := found.get(epoch, last)) for epoch in range(0, EPOCHS + 1, EVERY)}
 
 
 def references(given: Path) -> Any:
@@ -174,7 +180,7 @@ def measured(given: Path, one: Run, finished: Mapping[Run, StoredCell]) -> dict[
         gaps[label] = {
             epoch: gap(label, measure, reference, last, images).ratio for epoch, images in drawn(cell).items()
         }
-    share = {point.step // diffusion.EPOCH: point.score for point in cell.result.evaluations}
+    share = _carried({point.step // diffusion.EPOCH: point.score for point in cell.result.evaluations})
     return {"share": share, "outcome": cell.result.outcome.value, **gaps}
 
 
@@ -204,8 +210,8 @@ def write(name: str, rows: Mapping[Run, dict[str, Any]]) -> None:
         "# A class of a small text-to-image model, brought back: counts, similarity gaps, learning rates\n\n"
         f"The class is `{diffusion.ERASED}`, erased by `esd` ({diffusion.ESD['variant']}); LoRA of rank 4 on "
         f"attention, {EPOCHS} epochs of 64 images in batches of 8, a quarter of the loss on other classes. Shares of "
-        f"{DRAWN} drawn images that an independent classifier takes for the class, after the last epoch. Similarity "
-        "gap ratio (SGR): "
+        f"{DRAWN} drawn images that an independent classifier takes for the class, after the last epoch (an attack ends "
+        "where all are). Similarity gap ratio (SGR): "
         "of the likeness that the undefended model's images have to the given model's, the share that is missing: "
         f"0 % is no defence, and {UNDEFENDED} before any attack shows what is the most. Mean and standard deviation "
         f"over {len(SEEDS)} seeds. The networks stand in for CLIP, DINO and LPIPS; they label "
