@@ -165,7 +165,7 @@ def references(given: Path) -> Any:
         loaded = kind_of(given).load(given)
         classes = base.drawn_classes(loaded.model, loaded.processor, rows=DRAWN, seed=1)
         of_class = classes[diffusion_judge.CLASSES.index(diffusion.ERASED)]
-        np.save(path, ((of_class + 1) / 2).clamp(0, 1).numpy())
+        np.save(path, ((of_class + 1) / 2).clamp(0, 1).unsqueeze(1).numpy())
     return np.load(path)
 
 
@@ -210,8 +210,8 @@ def write(name: str, rows: Mapping[Run, dict[str, Any]]) -> None:
         "# A class of a small text-to-image model, brought back: counts, similarity gaps, learning rates\n\n"
         f"The class is `{diffusion.ERASED}`, erased by `esd` ({diffusion.ESD['variant']}); LoRA of rank 4 on "
         f"attention, {EPOCHS} epochs of 64 images in batches of 8, a quarter of the loss on other classes. Shares of "
-        f"{DRAWN} drawn images that an independent classifier takes for the class, after the last epoch (an attack ends "
-        "where all are). Similarity gap ratio (SGR): "
+        f"{DRAWN} drawn images that an independent classifier takes for the class, after the last epoch (an attack "
+        "ends where all are). Similarity gap ratio (SGR): "
         "of the likeness that the undefended model's images have to the given model's, the share that is missing: "
         f"0 % is no defence, and {UNDEFENDED} before any attack shows what is the most. Mean and standard deviation "
         f"over {len(SEEDS)} seeds. The networks stand in for CLIP, DINO and LPIPS; they label "
