@@ -1,6 +1,7 @@
 """Certificates of the small text-to-image model: a class erased, immunised, and behind both locks. Small budgets.
 
-Of `esd` the undefended model is the given one; of what is made on top of it, `esd`'s.
+The undefended model is `esd`'s, from which the class has been taken: the given one draws it, and nothing could be
+learned. `esd` itself is certified beside itself, as the unlocked language model is.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from specdef.training.recipe import Recipe
 RESULTS = HERE / "results" / "diffusion"
 CELLS = WORK / "certificate-cells-diffusion"
 MODELS = {
-    "esd": ("esd", "given"),
+    "esd": ("esd", "esd"),
     "imma": ("esd, imma", "esd"),
     "exact": ("esd, exact 2^20", "esd"),
     "inject": ("esd, inject 1e4", "esd"),
