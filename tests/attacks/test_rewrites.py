@@ -235,6 +235,16 @@ def test_a_plan_of_heads_says_what_it_changes(folded: Path) -> None:
     assert 0 < max(plan.errors) < 1e-5
 
 
+def test_heads_are_compared_as_they_are_stored(tmp_path: Path) -> None:
+    """Rounding to bfloat16 is an error that counts; in float64 there would be none."""
+    lock(pico.build("llama", tmp_path / "model", torch.bfloat16), tmp_path / "locked", pairs=["vo"], channels=2)
+    plan = plan_heads(opened(tmp_path / "locked"))
+    (edits,) = plan.edits.values()
+    for tensor in edits.replaced.values():
+        tensor.data()
+    assert min(plan.errors) > 1e-4
+
+
 def test_heads_with_numbers_that_are_not_finite(folded: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(folded, tmp_path / "locked"))
     _weights(lambda tensors: tensors[f"{OUTPUT}.weight"][0, 0].fill_(math.nan) and None)(folder)

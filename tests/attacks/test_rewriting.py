@@ -156,6 +156,9 @@ def test_every_factor_has_the_root_of_the_norm(shape: tuple[int, int], factors: 
     for factor in literal[:-1]:
         assert torch.linalg.matrix_norm(factor, 2).item() == pytest.approx(norm ** (1 / (factors + 1)), rel=1e-9)
     chain = factor_chain(locked, tall, c, factors, "interleaved")
+    for damping in chain[1:-1:2]:
+        wanted = (u * scale.pow(-1 / (factors + 1))) @ u.T
+        assert torch.allclose(damping, wanted, atol=1e-9), "U diag((s/s~)^(1/n)) U^T"
     largest, x = 0.0, torch.eye(tall.shape[1], dtype=torch.float64)
     for matrix in chain:
         x = matrix @ x
@@ -167,6 +170,30 @@ def test_every_factor_has_the_root_of_the_norm(shape: tuple[int, int], factors: 
     assert max(torch.linalg.matrix_norm(p, 2).item() for p in partial) == pytest.approx(norm, rel=1e-9), (
         "factoring W~ alone leaves C in front of an activation as large as before"
     )
+
+
+@pytest.mark.parametrize("component", ["down_proj", "v_proj"])
+def test_the_literal_chain_keeps_the_defenders_compensation_in_its_dtype(
+    component: str, llama: Path, tmp_path: Path
+) -> None:
+    """It is the last to be applied where it stands on the output side, the first where it stands on the input's."""
+    lock(llama, tmp_path / "locked", preset="paper", rank=2, multiplier="2^6", layers=[0], components=[component])
+    rewrite(tmp_path / "locked", tmp_path / "out", "inject-layers:factors=2,order=literal,dtype=bf16")
+    ((module, entry),) = json.loads((tmp_path / "locked" / "config.json").read_text())["quantization_config"][
+        "modules"
+    ].items()
+    stored = load_file(tmp_path / "out" / "model.safetensors")
+    chain = [stored[f"{module}.weight"], *(stored[f"{module}.factors.{number}"] for number in range(3))]
+    kept = 3 if entry["side"] == "output" else 0
+    assert [matrix.dtype for matrix in chain] == [
+        torch.float32 if number == kept else torch.bfloat16 for number in range(4)
+    ]
+
+
+def test_a_convolution_is_no_chain(tmp_path: Path) -> None:
+    lock(pico.build("resnet", tmp_path / "resnet"), tmp_path / "locked", preset="paper", rank=2, num_matrices=1)
+    with pytest.raises(SpecdefError, match=r"`model` must hold linear layers .*; \S+ is a convolution\. Use merge\."):
+        rewrite(tmp_path / "locked", tmp_path / "out", "inject-layers")
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2"])
