@@ -130,5 +130,6 @@ def certify(name: str, folder: Path, original: Path, out: Path, cells: Path, **a
     )
     write_report(made)
     shutil.rmtree(out, ignore_errors=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(out) as place:
         shutil.copytree(made, place, dirs_exist_ok=True)

@@ -70,8 +70,8 @@ FAULTS = (
     Fault(
         "T4 without a scaled eps",
         T4,
-        '            Stage("eps scaled by the multiplier", [Trial({**at_best, "eps": 1e-8 * study.multiplier})]),\n',
-        "",
+        '{**at_best, **rated, "eps": 1e-8 * study.multiplier}',
+        "{**at_best, **rated}",
         CONTENTS,
     ),
     Fault(
@@ -98,7 +98,7 @@ FAULTS = (
     Fault(
         "the task's controls are left out",
         "certify/certify_study.py",
-        "    stage(TASK_CONTROLS, control_task(study, findings))\n",
+        "        stage(TASK_CONTROLS, control_task(study, findings))\n",
         "",
         ("tests/certify/test_task_controls.py",),
     ),
@@ -167,7 +167,7 @@ FAULTS = (
     ),
     Fault(
         "homogeneity ignored for consumers",
-        "locks/kinds/fold/choose.py",
+        "locks/scaling.py",
         "-sign * exponent * pair.degree",
         "-sign * exponent",
         ("tests/locks/kinds/test_fold.py",),
@@ -189,26 +189,100 @@ FAULTS = (
     Fault(
         "a target reached before training is not refused",
         "attacks/run.py",
-        "    if start.score >= task.target:",
+        "    if kept and start.score >= task.target:",
         "    if False:",
         ("tests/attacks/test_run.py", "tests/attacks/test_finetune.py"),
+    ),
+    Fault(
+        "T5 does not take the base weights back",
+        "certify/threats/t5.py",
+        '            Stage("the base weights taken back", [Trial(at_best, (Anchor(place, digest, "all"),))]),\n',
+        "",
+        ("tests/certify/test_t5.py",),
+    ),
+    Fault(
+        "T5 removes no low-rank difference",
+        "certify/threats/t5.py",
+        "for rank in RANKS",
+        "for rank in RANKS[:0]",
+        ("tests/certify/test_t5.py",),
+    ),
+    Fault(
+        "T6 without inputs of unit energy",
+        "certify/threats/t6.py",
+        '            Stage("LoRA with inputs of unit energy", trying(ADAPTER_LR, EnergyLora())),\n',
+        "",
+        ("tests/certify/test_t6.py",),
+    ),
+    Fault(
+        "T6 averages no gradients",
+        "certify/threats/t6.py",
+        '            Stage("gradients averaged over many samples", [Trial({**at_best, **OBFUSCATION})]),\n',
+        "",
+        ("tests/certify/test_t6.py",),
+    ),
+    Fault(
+        "a trained lock's spectra are not compared with the manifest",
+        "locks/kinds/trained/check.py",
+        "if not _is(value, claimed[name][1])]",
+        "if False]",
+        ("tests/locks/kinds",),
+    ),
+    Fault(
+        "a trained lock may claim a multiplier that its spectra do not bear out",
+        "locks/kinds/trained/check.py",
+        "multiplier > 1 and _is(min(after / before for before, after in pairs.values()), multiplier)",
+        "multiplier > 1",
+        ("tests/locks/kinds",),
+    ),
+    Fault(
+        "a ladder's rungs are counted and not compared",
+        "locks/kinds/ladder/check.py",
+        "abs(nearest - number) > tolerance",
+        "False",
+        ("tests/locks/kinds",),
+    ),
+    Fault(
+        "a convolution's compensation is checked on another reshaping",
+        "locks/kinds/inject/check.py",
+        "weight.reshape(matrix_shape(weight.shape))",
+        "weight.reshape(matrix_shape(weight.shape)[::-1])",
+        ("tests/locks/kinds",),
+    ),
+    Fault(
+        "a guess of what is asked next counts as a result",
+        "certify/ahead.py",
+        "        except _AskedError as asked:",
+        "        except KeyError as asked:",
+        ("tests/certify/test_ahead.py",),
+    ),
+    Fault(
+        "the gap ratio is of the defended model's likeness",
+        "analysis/similarity.py",
+        "return (self.undefended - self.defended) / self.undefended",
+        "return (self.undefended - self.defended) / self.defended",
+        ("tests/analysis/test_similarity.py",),
     ),
 )
 
 
-def source_with(fault: Fault, place: Path) -> Path:
-    """A copy of the source with the fault in it.
+def with_fault(fault: Fault) -> str:
+    """The file with the fault in it.
 
     Raises:
         ValueError: the text to replace does not stand there exactly once.
     """
-    copy = place / "src"
-    shutil.copytree(ROOT / "src", copy, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    path = copy / "specdef" / fault.file
-    text = path.read_text()
+    text = (ROOT / "src" / "specdef" / fault.file).read_text()
     if text.count(fault.old) != 1:
         raise ValueError(f"{fault.file} must hold {fault.old!r} once; it does {text.count(fault.old)} times.")
-    path.write_text(text.replace(fault.old, fault.new))
+    return text.replace(fault.old, fault.new)
+
+
+def source_with(fault: Fault, place: Path) -> Path:
+    """A copy of the source with the fault in it."""
+    copy = place / "src"
+    shutil.copytree(ROOT / "src", copy, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    (copy / "specdef" / fault.file).write_text(with_fault(fault))
     return copy
 
 

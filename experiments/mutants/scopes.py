@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SEARCH = ("ahead", "calibration", "certify_study", "rates", "search", "seeds", "stages", "sweep", "trials")
+SEARCH = (
+    "ahead",
+    "calibration",
+    "certify_study",
+    "rates",
+    "search",
+    "seeds",
+    "stages",
+    "sweep",
+    "timed_cells",
+    "trials",
+)
 VERIFY = ("locks/verify*.py", "models/equivalence.py", "locks/kinds/fold/check.py", "locks/kinds/inject/check.py")
 KILLS = "tests/locks/test_crash.py"
 """Ends processes at many instants; mutmut counts CPU time, and another process does not hold the fault."""

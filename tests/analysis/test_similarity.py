@@ -233,8 +233,8 @@ def test_an_attack_keeps_what_is_drawn_at_every_evaluation(tmp_path: Path) -> No
     with_images = attack(model, tmp_path / "with", images=True, **given)
     without = attack(model, tmp_path / "without", **given)
     assert (with_images.key, with_images.result) == (without.key, without.result)
-    assert not (tmp_path / "without" / "images").exists()
-    place = tmp_path / "with" / "images" / with_images.key
+    assert not (tmp_path / "without" / "drawn").exists()
+    place = tmp_path / "with" / "drawn" / with_images.key
     kept = dict(by_step(place))
     assert list(kept) == [point.step for point in without.result.evaluations] == [0, 2, 4]
     assert kept[0].shape[1:] == (1, pico_diffusion.SIZE, pico_diffusion.SIZE)

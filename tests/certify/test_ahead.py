@@ -19,7 +19,7 @@ import synthetic
 
 from specdef.attacks.base import Attack
 from specdef.certify import ahead
-from specdef.certify import certify_study as file
+from specdef.certify import timed_cells as file
 from specdef.certify.cell import Cell
 from specdef.certify.certificate import Certificate
 from specdef.certify.certify_study import certify_study
@@ -28,6 +28,7 @@ from specdef.certify.events import CellEvent
 from specdef.certify.executors.local import Finished, LocalExecutor, Pool
 from specdef.certify.store import Store
 from specdef.certify.sweep import sweep
+from specdef.certify.timed_cells import OutOfTimeError, TimedCells
 from specdef.errors import SpecdefError
 from specdef.training.outcome import Outcome
 
@@ -214,7 +215,7 @@ def test_after_the_minutes_what_is_under_way_is_finished_and_nothing_is_begun(
         def perf_counter(self) -> float:
             return executor.pools[0].now if executor.pools else 0.0
 
-    real = file._Cells.run
+    real = TimedCells.run
 
     def run(self: Any, working: Any, cells: Sequence[Cell]) -> Any:
         if executor.pools[0].now >= limit:
@@ -227,7 +228,7 @@ def test_after_the_minutes_what_is_under_way_is_finished_and_nothing_is_begun(
         return real(self, working, cells)
 
     monkeypatch.setattr(file, "time", Clock())
-    monkeypatch.setattr(file._Cells, "run", run)
+    monkeypatch.setattr(TimedCells, "run", run)
     with suppress(SpecdefError):
         certify_study(
             synthetic.study(effort=STANDARD), Store(tmp_path), executor, threats=("T0", "T1"), minutes=minutes
@@ -239,12 +240,12 @@ def test_after_the_minutes_what_is_under_way_is_finished_and_nothing_is_begun(
 def test_a_cell_whose_process_died_is_not_begun_again_after_the_minutes(tmp_path: Path) -> None:
     study = synthetic.study()
     cell = study.cell(study.locked)
-    cells = file._Cells(Store(tmp_path), 1.0, None, started=-1e9)
+    cells = TimedCells(Store(tmp_path), 1.0, None, started=-1e9)
     crashed = Store(tmp_path).write(cell, synthetic.result("crashed", target=0.6))
     cells.known[cell.key] = crashed
-    with pytest.raises(file._OutOfTime):
+    with pytest.raises(OutOfTimeError):
         cells.run(synthetic.Pretended(synthetic.holds), [cell])
-    assert cells.likely(study, ("T0",), [cell]) == []
+    assert cells.likely(lambda run: run([cell]), [cell]) == []
 
 
 def test_leaving_ends_a_process_that_is_just_being_started(toy_model: Path) -> None:

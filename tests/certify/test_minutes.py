@@ -11,10 +11,11 @@ import pytest
 import synthetic
 
 import specdef
-from specdef.certify import certify_study as file
+from specdef.certify import timed_cells as file
 from specdef.certify.cell import Cell
 from specdef.certify.cell_result import FinishedCell
 from specdef.certify.certificate import Certificate
+from specdef.certify.certify_study import certify_study
 from specdef.certify.store import Store
 from specdef.errors import SpecdefError
 
@@ -43,7 +44,7 @@ def certify(monkeypatch: pytest.MonkeyPatch) -> Any:
         clock = Clock()
         monkeypatch.setattr(file, "time", clock)
         study = synthetic.study(multiplier=2.0**20)
-        certificate = file.certify_study(study, Store(folder), clock, threats=THREATS, minutes=minutes)
+        certificate = certify_study(study, Store(folder), clock, threats=THREATS, minutes=minutes)
         return certificate, round(clock.now / 60, 3)
 
     return run

@@ -78,6 +78,7 @@ def attack(
         device: ``cpu`` or ``cuda``; the GPU where there is one when None.
         track: ``tensorboard`` or ``wandb``, with its files in ``tracking`` of `out`; or a tracker of accelerate's made
             in code. Told score, utility, loss and learning rate of every evaluation; no part of a cell's identity.
+        images: write what a pipeline draws at every evaluation into ``drawn`` of `out`, as PNG; no part of it either.
         progress: called after every evaluation.
         on_step: called after every step with the number of steps done and that step's loss.
 

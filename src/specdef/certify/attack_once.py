@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from specdef.attacks.base import Attack
-from specdef.certify.drawn_images import IMAGES, images_kept
+from specdef.certify.drawn_images import DRAWN, images_kept
 from specdef.certify.faults import machine_faults_said
 from specdef.certify.reference import kept_reference
 from specdef.certify.result import StoredCell
@@ -40,7 +40,7 @@ def attack_once(
         track: see `tracked`; its files lie beside the results.
         progress: called after every evaluation.
         on_step: called after every step with the number of steps done and that step's loss.
-        images: whether to keep what is drawn at every evaluation, in ``images`` beside the results.
+        images: whether to keep what is drawn at every evaluation, in ``drawn`` beside the results.
 
     Raises:
         SpecdefError: the attack cannot be made on this model, or the tracker does not start.
@@ -63,7 +63,7 @@ def attack_once(
         if (stored := from_first(lambda: store.read(cell))) is not None:
             return stored
         about = {"model": cell.subject.name, "task": cell.task.label, "attack": made.label, **asdict(made.recipe)}
-        kept = store.folder / IMAGES / cell.key if images and is_first() else None
+        kept = store.folder / DRAWN / cell.key if images and is_first() else None
         with (
             machine_faults_said(),
             tracked(track, store.folder / TRACKING, cell.key, about, made.recipe) as note,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
 from specdef.attacks.wire import recipe_to_wire
-from specdef.certify.ahead import asked_next, under_way, working_ahead
+from specdef.certify.ahead import working_ahead
 from specdef.certify.calibration import calibrate
 from specdef.certify.cell import Cell
 from specdef.certify.certificate import (
@@ -29,9 +28,10 @@ from specdef.certify.findings import TASK_CONTROLS, UNLOCKED, Findings
 from specdef.certify.result import StoredCell
 from specdef.certify.store import Store
 from specdef.certify.study import Study
-from specdef.certify.sweep import OnCell, sweep
+from specdef.certify.sweep import OnCell
 from specdef.certify.task_controls import control_task
 from specdef.certify.threat_model import THREATS, Plan, follow, in_order, named_threats, needing_base, ordinary_threats
+from specdef.certify.timed_cells import OutOfTimeError, TimedCells
 from specdef.certify.verdict import ThreatVerdict, judge_threat
 from specdef.core.schema import plain
 from specdef.errors import SpecdefError
@@ -86,8 +86,12 @@ def certify_study(
             f"`base` must be given with threat model {', '.join(needing)}: the public base weights. Only a lock's "
             "are known to be the undefended model's."
         )
-    findings, cells = Findings(), _Cells(store, minutes, on_cell, time.perf_counter())
-    with working_ahead(executor, lambda pending: cells.likely(study, threats, pending)) as working:
+    findings, cells = Findings(), TimedCells(store, minutes, on_cell)
+
+    def likely(pending: Sequence[Cell]) -> list[Cell]:
+        return cells.likely(partial(_follow_all, study, Findings(), threats), pending)
+
+    with working_ahead(executor, likely) as working:
         left = _follow_all(study, findings, threats, partial(cells.run, working), on_stage)
     judged = [name for name in threats if name not in left]
     if not judged:
@@ -102,65 +106,6 @@ def certify_study(
         store.keep(cell)
     write_certificate(certificate, store.folder)
     return certificate
-
-
-@dataclass
-class _Cells:
-    """Runs cells while there is time, and remembers what they came to."""
-
-    store: Store
-    minutes: float | None
-    on_cell: OnCell | None
-    started: float
-    known: dict[str, StoredCell] = field(default_factory=dict)
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self.started
-
-    @property
-    def is_over(self) -> bool:
-        return self.minutes is not None and self.seconds >= 60 * self.minutes
-
-    def run(self, executor: Executor, cells: Sequence[Cell]) -> list[StoredCell]:
-        """The results of a batch. Once the minutes are over, cells under way are finished and none is begun:
-        `_OutOfTime` where one would have to be."""
-        if not self.is_over:
-            return self._sweep(executor, cells)
-        found = {cell.key: self.store.read(cell) for cell in cells}
-        running = under_way(executor)
-        going = [cell for cell in cells if found[cell.key] is None and cell.key in running]
-        found |= {cell.key: cell for cell in self._sweep(executor, going)}
-        done = [found[cell.key] for cell in cells]
-        if None in done:
-            raise _OutOfTime
-        return [cell for cell in done if cell is not None]
-
-    def _sweep(self, executor: Executor, cells: Sequence[Cell]) -> list[StoredCell]:
-        found = sweep(cells, self.store, executor, on_cell=self._note)
-        self.known.update({cell.key: cell for cell in found})
-        return found
-
-    def find(self, cell: Cell) -> StoredCell | None:
-        """A finished cell."""
-        if cell.key not in self.known and (stored := self.store.read(cell)) is not None:
-            self.known[cell.key] = stored
-        return self.known.get(cell.key)
-
-    def likely(self, study: Study, threats: Sequence[str], pending: Sequence[Cell]) -> list[Cell]:
-        """What will probably be asked for next; nothing once the minutes are over."""
-        if self.is_over:
-            return []
-        return asked_next(partial(_follow_all, study, Findings(), threats), self.find, pending, [*self.known.values()])
-
-    def _note(self, cell: StoredCell, done: int, total: int) -> None:
-        self.known[cell.key] = cell
-        if self.on_cell is not None:
-            self.on_cell(cell, done, total)
-
-
-class _OutOfTime(Exception):
-    """The minutes are over and a cell would have to be begun."""
 
 
 def _follow_all(
@@ -182,7 +127,7 @@ def _follow_all(
         while left:
             stage(left[0].name, left[0].cells(study, findings))
             del left[0]
-    except _OutOfTime:
+    except OutOfTimeError:
         for threat in left:  # half a search is no verdict; its cells stay in the store
             findings.results.pop(threat.name, None)
     return [threat.name for threat in left]

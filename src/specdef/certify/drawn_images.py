@@ -17,7 +17,7 @@ from specdef.training.outcome import Evaluation
 if TYPE_CHECKING:
     from torch import Tensor
 
-IMAGES = "images"
+DRAWN = "drawn"
 """The folder beside the results: of every attack a folder, of every evaluation a folder ``step-00080``."""
 
 

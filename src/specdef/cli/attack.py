@@ -69,7 +69,7 @@ def attack(
     Example: specdef attack locked --out runs --lr 1e-4 --original smollm2-135m --plot run.png
     """
     from specdef.certify.api import attack as attack_model
-    from specdef.certify.drawn_images import IMAGES
+    from specdef.certify.drawn_images import DRAWN
     from specdef.certify.result import cell_to_wire
     from specdef.report.plots import can_plot, refuse_plot_path
     from specdef.report.runs_page import write_runs
@@ -138,7 +138,7 @@ def attack(
     beside += [] if plot is None else [f"Picture: {plot}"]
     for asked, place, missing in (
         (track is not None, f"Tracking: {out}/{TRACKING}", "Not tracked"),
-        (images, f"Images: {out}/{IMAGES}/{stored.key}", "No images drawn"),
+        (images, f"Images: {out}/{DRAWN}/{stored.key}", "No images drawn"),
     ):
         again = stored.key in finished
         beside += [f"{missing}: this attack had been finished before." if again else place] if asked else []

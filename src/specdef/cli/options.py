@@ -131,6 +131,6 @@ Track = Annotated[
     str | None, option("Note every evaluation in tracking of OUT too: tensorboard or wandb.", panel=OUTPUT)
 ]
 Images = Annotated[
-    bool, option("Keep what a pipeline draws at every evaluation, as PNG in images of OUT.", panel=OUTPUT)
+    bool, option("Keep what a pipeline draws at every evaluation, as PNG in drawn of OUT.", panel=OUTPUT)
 ]
 Formats = Annotated[str | None, option("Further forms: any of csv,tex (tables) and svg,pdf (pictures).", panel=OUTPUT)]

@@ -31,7 +31,7 @@ def similarity(
 ) -> None:
     """Say by pictures how much of a concept a defence kept away: the similarity gap ratio, 100 % for all of it.
 
-    Example: specdef similarity shoes runs/images/KEY1/step-00080 runs/images/KEY2/step-00080 --measure embedding:clip
+    Example: specdef similarity shoes runs/drawn/KEY1/step-00080 runs/drawn/KEY2/step-00080 --measure embedding:clip
     """
     from specdef.analysis.similarity import similarity_gap
 
