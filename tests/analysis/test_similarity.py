@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -208,8 +209,6 @@ def test_folders_that_do_not_fit(judge: Path, tmp_path: Path) -> None:
 
 
 def test_lpips_without_its_packages_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "torchmetrics.image.lpip", None)
     monkeypatch.setitem(sys.modules, "torchmetrics", None)
     with pytest.raises(SpecdefError, match=r"`measure` lpips must have torchmetrics, .* Run `pip install specdef\[lpi"):
@@ -242,6 +241,19 @@ def test_an_attack_keeps_what_is_drawn_at_every_evaluation(tmp_path: Path) -> No
     for step, point in zip(kept, without.result.evaluations, strict=True):
         bright = kept[step].mean((1, 2, 3)) > 0.5
         assert abs(min(bright.mean(), 1 - bright.mean()) - min(point.score, 1 - point.score)) < 0.2
+
+
+def test_without_pillow_images_are_refused_before_anything_is_attacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from specdef import attack
+    from specdef.tasks.base import TaskSpec
+
+    model, concept = pico_diffusion.build(tmp_path / "model", odd=False), pico_diffusion.write_concept(tmp_path)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(SpecdefError, match=r"Pictures need Pillow, .* Run `pip install specdef\[images\]`"):
+        attack(model, tmp_path / "out", images=True, task=TaskSpec("concept", str(concept)), text=concept)
+    assert not (tmp_path / "out").exists()
 
 
 def test_images_are_refused_where_nothing_is_drawn_or_nothing_is_kept(toy_model: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from specdef.core.folders import new_folder
 from specdef.errors import SpecdefError
 from specdef.tasks.base import Task
 from specdef.tasks.images.drawn_share import DrawnShare, watching
+from specdef.tasks.images.pictures import pillow, write_folder
 from specdef.training.outcome import Evaluation
 
 if TYPE_CHECKING:
@@ -22,9 +23,10 @@ DRAWN = "drawn"
 
 
 def refuse_images(task: Task) -> None:
-    """Raise SpecdefError unless scoring a task draws images."""
+    """Raise SpecdefError unless scoring a task draws images, and Pillow is there to write them."""
     if not isinstance(task.metric, DrawnShare):
         raise SpecdefError(f"`images` must be left out with task {task.name}: nothing is drawn to score it.")
+    pillow()
 
 
 @contextmanager
@@ -44,8 +46,6 @@ def images_kept(folder: Path | None) -> Iterator[Callable[[Evaluation], None]]:
         last[:] = [images]
 
     def write(point: Evaluation) -> None:
-        from specdef.tasks.images.pictures import write_folder
-
         folder.mkdir(parents=True, exist_ok=True)
         with new_folder(folder / f"step-{point.step:05d}") as unfinished:
             write_folder(unfinished, last[0].numpy())

@@ -71,7 +71,7 @@ def read_picture(path: Path, argument: str) -> npt.NDArray[Any]:
     Raises:
         TaskError: Pillow is not installed, or the file is no picture, is damaged, or is of another mode.
     """
-    image_module = _pillow()
+    image_module = pillow()
     if path.is_dir():
         raise TaskError(
             f"`{argument}` must be a folder of class folders that hold pictures; {path} is a folder. Name the folder "
@@ -123,14 +123,19 @@ def write_folder(folder: Path, images: npt.NDArray[Any]) -> None:
     Raises:
         TaskError: Pillow is not installed.
     """
-    image_module = _pillow()
+    image_module = pillow()
     whole = np.rint(np.nan_to_num(images, nan=0.0, posinf=0.0, neginf=0.0).clip(0, 1) * 255).astype(np.uint8)
     for at, pixels in enumerate(whole):
         picture = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
         image_module.fromarray(picture).save(folder / f"{at:03d}.png")
 
 
-def _pillow() -> Any:
+def pillow() -> Any:
+    """Pillow's module of images.
+
+    Raises:
+        TaskError: it is not installed.
+    """
     try:
         from PIL import Image
     except ImportError as error:
