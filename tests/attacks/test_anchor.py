@@ -140,6 +140,10 @@ def test_a_difference_of_rank_two_is_told_with_its_place_and_removed(llama: Path
     assert first.detail.endswith("1 leading component of each removed")
     left = tensors(tmp_path / "first")[QUERY].double() - tensors(llama)[QUERY]
     assert torch.linalg.matrix_rank(left, rtol=1e-3) == 1
+    whole = tensors(model)[QUERY].double() - tensors(llama)[QUERY]
+    assert torch.linalg.matrix_rank(whole - left, rtol=1e-3) == 1, (
+        "what is left is part of the difference, not its mirror"
+    )
     both = anchored(model, llama, tmp_path / "both", "2")
     assert both.tensors == 1
     torch.testing.assert_close(tensors(tmp_path / "both")[QUERY], tensors(llama)[QUERY], rtol=0, atol=1e-7)
