@@ -97,3 +97,36 @@ def test_bad_input_is_one_sentence(folders: Folders, tmp_path: Path) -> None:
     assert "images of 1 x 8 x 8, which the model draws; image 0 has 1 x 8 x 9" in said(f"concept:{wide}", *text)
     odd = pico_diffusion.write_concept(tmp_path / "wide", prompts=["a picture of a bar", "a picture of a boat"])
     assert "`task` must have prompts of words that the model's tokenizer knows" in said(f"concept:{odd}", *text)
+
+
+def test_images_from_the_command_line_are_named_where_they_lie(folders: Folders, tmp_path: Path) -> None:
+    """An attack that was finished without them draws none afterwards, and says so."""
+    pytest.importorskip("PIL.Image")
+
+    def said(out: Path, *more: str) -> str:
+        concept = folders.concept
+        arguments = ["attack", folders.original, "--out", out, "--task", f"concept:{concept}", "--text", concept]
+        steps = [
+            "--steps",
+            "1",
+            "--warmup",
+            "0",
+            "--eval-every",
+            "1",
+            "--target",
+            "0.9",
+            "--threads",
+            "1",
+            "--device",
+            "cpu",
+        ]
+        found = CliRunner().invoke(app, [*map(str, arguments), *steps, *more])
+        assert found.exit_code == 0, found.output
+        return " ".join(found.stdout.split())
+
+    assert "Images: " in said(tmp_path / "a", "--images")
+    (place,) = tmp_path.glob("a/drawn/*")
+    assert sorted(path.name for path in place.iterdir()) == ["step-00000", "step-00001"]
+    assert f"Images: {place}" in said(tmp_path / "a", "--images")
+    assert "drawn" not in said(tmp_path / "b")
+    assert "No images drawn: this attack had been finished before." in said(tmp_path / "b", "--images")

@@ -136,12 +136,11 @@ def attack(
         plot_run(stored, plot)
     beside = [f"Page: {write_runs(out)[-1]}" if can_plot() else "No page: it needs `pip install specdef[plot]`."]
     beside += [] if plot is None else [f"Picture: {plot}"]
-    for asked, place, missing in (
-        (track is not None, f"Tracking: {out}/{TRACKING}", "Not tracked"),
-        (images, f"Images: {out}/{DRAWN}/{stored.key}", "No images drawn"),
-    ):
-        again = stored.key in finished
-        beside += [f"{missing}: this attack had been finished before." if again else place] if asked else []
+    drawn, before = out / DRAWN / stored.key, "this attack had been finished before."
+    if track is not None:
+        beside += [f"Not tracked: {before}" if stored.key in finished else f"Tracking: {out}/{TRACKING}"]
+    if images:
+        beside += [f"Images: {drawn}" if drawn.is_dir() else f"No images drawn: {before}"]
     if json_:
         print_json(cell_to_wire(stored))
     else:
