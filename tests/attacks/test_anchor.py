@@ -17,7 +17,7 @@ from specdef import lock
 from specdef.attacks.base import Attack, RewriteReport, parse_intervention
 from specdef.attacks.interventions.anchor import Anchor
 from specdef.attacks.rewrites import compared
-from specdef.attacks.rewrites.channel_factors import Factors, Floats, channel_factors, powers_of_two
+from specdef.attacks.rewrites.channel_factors import Factors, Floats, _median, _sample, channel_factors, powers_of_two
 from specdef.attacks.rewrites.differences import Difference, in_words, numerical_rank, without_leading
 from specdef.attacks.wire import attack_from_wire, attack_to_wire
 from specdef.certify.cell import Cell, Subject, cell_from_json
@@ -151,6 +151,21 @@ def test_a_difference_of_rank_two_is_told_with_its_place_and_removed(llama: Path
     assert equal(tmp_path / "all", llama)
 
 
+def test_several_differences_are_counted_and_what_is_removed_is_said(llama: Path, tmp_path: Path) -> None:
+    def change(held: Tensors) -> None:
+        low_rank(2)(held)
+        other = QUERY.replace("layers.1", "layers.0")
+        held[other] = held[other] + 0.05 * held[QUERY]
+
+    model = changed(llama, tmp_path / "model", change)
+    told = {rank: anchored(model, llama, tmp_path / f"rank-{rank}", rank).detail for rank in ("0", "2", "all")}
+    start = "2 of 21 tensors differ from the base, 0 by a change of variables alone; 2 differ by more: relative size "
+    assert all(detail.startswith(start) for detail in told.values())
+    assert told["0"].endswith("%")
+    assert told["2"] == told["0"] + "; 2 leading components of each removed"
+    assert told["all"] == told["0"] + "; the base weights taken back"
+
+
 def test_a_lock_over_a_difference_hides_its_rank_only_where_the_factors_stay(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +225,7 @@ def test_rows_and_columns_scaled_at_once_under_noise_are_told_apart() -> None:
     assert factors.count == 5
 
 
+@pytest.mark.filterwarnings("error")
 def test_zeros_have_no_factor() -> None:
     base = np.random.default_rng(2).standard_normal((6, 5))
     base[2] = 0
@@ -217,6 +233,21 @@ def test_zeros_have_no_factor() -> None:
     found[4] *= 8
     assert channel_factors(found, base).rows.tolist() == [0, 0, 0, 0, 3, 0]
     assert channel_factors(np.zeros((2, 3)), np.zeros((2, 3))).count == 0
+
+
+def test_the_lower_median_is_one_of_the_numbers_and_passes_by_what_is_none() -> None:
+    nan = np.nan
+    assert _median(np.array([[4.0, 1.0, 3.0, 2.0], [8.0, 5.0, 6.0, 7.0]])).tolist() == [2.0, 6.0]
+    assert _median(np.array([[5.0, 9.0, 7.0], [3.0, 1.0, 2.0]])).tolist() == [7.0, 2.0]
+    rows = [[nan, 4.0, 1.0, 3.0, 2.0], [nan, nan, 9.0, 5.0, 7.0], [nan, 1.0, nan, nan, nan], [nan] * 5]
+    assert _median(np.array(rows)).tolist() == [2.0, 7.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(("size", "taken"), [(1, 1), (7, 7), (256, 256), (1000, 256)])
+def test_a_factor_is_estimated_from_entries_of_the_whole_channel(size: int, taken: int) -> None:
+    found = _sample(size)
+    assert (found[0], found[-1], len(found)) == (0, size - 1, taken)
+    assert not len(found) > 2 or np.ptp(np.diff(found)) <= 1, "evenly"
 
 
 def test_powers_of_two_are_exact() -> None:

@@ -209,14 +209,15 @@ def test_what_is_computed_together_is_computed_once_and_let_go() -> None:
 
     def make() -> dict[str, torch.Tensor]:
         calls.append(1)
-        return {"a": torch.tensor([[1.0, 2.0]]).T, "b": torch.tensor([3.0], dtype=torch.float64)}
+        left = torch.zeros(1)  # which nobody asks for
+        return {"a": torch.tensor([[1.0, 2.0]]).T, "b": torch.tensor([3.0], dtype=torch.float64), "left": left}
 
     together = Together(make, ["a", "b"])
     first, second = together.writer("a", "F32"), together.writer("b", "BF16")
     assert calls == []
     assert first() == np.array([1.0, 2.0], np.float32).tobytes()
     assert together._tensors is not None
-    assert together._tensors.keys() == {"b"}
+    assert together._tensors.keys() == {"b", "left"}
     assert second() == tensor_bytes(torch.tensor([3.0], dtype=torch.bfloat16)) == b"\x40\x40"
     assert (calls, together._tensors) == ([1], {})
 
