@@ -146,6 +146,14 @@ def test_an_unlocked_model_and_no_measurement_are_called_so(copy: Path) -> None:
         assert said.startswith("Nothing can be said about this lock")
 
 
+def test_a_folder_without_a_locks_manifest_is_called_a_defence(opened: Path) -> None:
+    certificate = read_certificate(opened)
+    other = replace(certificate, subject=replace(certificate.subject, method="unknown"))
+    assert headline(other).startswith("This defence does NOT hold: under T1")
+    nothing = replace(other, threat_models={})
+    assert headline(nothing).startswith("Nothing can be said about this defence")
+
+
 def _printed(certificate: Certificate) -> str:
     console = Console(width=400, file=io.StringIO(), record=True)
     console.print(verdict_table(certificate))

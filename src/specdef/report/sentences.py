@@ -26,11 +26,11 @@ def headline(certificate: Certificate) -> str:
         return f"This model carries no lock: it is the undefended model itself.{_unlocked_cost(certificate)}"
     opened = [name for name, verdict in verdicts.items() if is_open(verdict)]
     if opened:
-        return f"This lock does NOT hold: {_opened(certificate, opened[0])}"
+        return f"This {_defence(certificate)} does NOT hold: {_opened(certificate, opened[0])}"
     held = [name for name, verdict in verdicts.items() if holds(verdict)]
     missing = [name for name in ordinary_threats() if name not in held]
     if not held:
-        return "Nothing can be said about this lock: no cell that counts was measured."
+        return f"Nothing can be said about this {_defence(certificate)}: no cell that counts was measured."
     others = (
         f"threat models {listed(missing)}, " if len(missing) > 1 else f"threat model {missing[0]}, " if missing else ""
     )
@@ -38,6 +38,11 @@ def headline(certificate: Certificate) -> str:
         f"Held under {listed(held)} within {counted(certificate.ordinary.steps, 'step')}; that says nothing about "
         f"{others}longer training, or anything else under “What was not tried”."
     )
+
+
+def _defence(certificate: Certificate) -> str:
+    """What is certified: a folder without the manifest of a lock may be any defence's."""
+    return "defence" if certificate.subject.method == "unknown" else "lock"
 
 
 def _opened(certificate: Certificate, name: str) -> str:
