@@ -6,6 +6,7 @@ Reads what `diffusion-base` made. One seed; every model and finished attack is k
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from experiments.locked import HERE, WORK
 from specdef import attack, defend, lock, verify
 from specdef.certify.environment import environment
 from specdef.core.atomic import write_file
+from specdef.core.folders import scratch_folder
 from specdef.core.schema import digest, plain
 from specdef.models.base import kind_of
 from specdef.tasks.base import TaskSpec
@@ -87,10 +89,8 @@ def models() -> dict[str, Path]:
     """The given model, and what was made of it."""
     found = {"given": SOURCE / "model", "esd": PLACE / "esd", "esd, imma": PLACE / "imma"}
     for method, source, options in (("esd", "given", ESD), ("imma", "esd", IMMA)):
-        out = PLACE / method
-        if not out.is_dir():
-            data = {"task": f"concept:{concept()}"}
-            report = defend(method, found[source], out, options=options, text=concept(), device="cpu", data=data)
+        if not (PLACE / method).is_dir():
+            report = _defend(method, found[source], PLACE / method, options)
             print(method, report.scores, report.utility, report.applied.ended, flush=True)
     for label, name, options in (
         ("esd, exact 2^20", "exact", {"multiplier": "2^20"}),
@@ -102,6 +102,23 @@ def models() -> dict[str, Path]:
             lock(PLACE / "esd", found[label], **options)
             assert verify(found[label], original=PLACE / "esd").passed
     return found
+
+
+def _defend(method: str, source: Path, out: Path, options: dict[str, Any]) -> Any:
+    data = {"task": f"concept:{concept()}"}
+    return defend(method, source, out, options=options, text=concept(), device="cpu", data=data)
+
+
+def imma_seconds() -> float:
+    """How long `imma` takes, made once more."""
+
+    def measured() -> float:
+        with scratch_folder(PLACE) as scratch:
+            started = time.perf_counter()
+            _defend("imma", PLACE / "esd", scratch / "imma", IMMA)
+            return time.perf_counter() - started
+
+    return float(kept("seconds of imma", measured))
 
 
 def kept(name: str, make: Any) -> Any:

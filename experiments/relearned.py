@@ -243,15 +243,14 @@ def _spread(values: Sequence[float], *, percent: bool = False) -> str:
 
 
 def _seconds(method: str) -> str:
-    """Of the papers' locks, which are made here."""
+    """Of the papers' locks, over seeds, and of `imma`, made once more to be timed."""
+    if method == IMMA:
+        return f"{diffusion.imma_seconds():.0f}"
     if not method.startswith("esd, inject"):
         return ""
     _, said, count = method.split(", ")
-    times = [
-        json.loads((PLACE / f"{said.replace(' ', '-')}-{count.split()[0]}-seed{seed}.json").read_text())
-        for seed in SEEDS
-    ]
-    return _spread(times)
+    places = [PLACE / f"{said.replace(' ', '-')}-{count.split()[0]}-seed{seed}.json" for seed in SEEDS]
+    return _spread([json.loads(place.read_text()) for place in places])
 
 
 SHOWN = (UNDEFENDED, IMMA, *ALL_LOCKED, EXACT)
