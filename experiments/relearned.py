@@ -9,6 +9,7 @@ every finished attack is kept in a folder of ``work``, with its images.
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,11 +24,13 @@ from experiments import diffusion, diffusion_judge
 from experiments import diffusion_base as base
 from experiments.locked import HERE, WORK
 from specdef import attack, lock
+from specdef.analysis.image_features import Measure
 from specdef.analysis.similarity import by_step, gap, make_measure
 from specdef.certify.environment import environment
 from specdef.certify.result import StoredCell
 from specdef.core.atomic import write_file
 from specdef.core.schema import plain
+from specdef.errors import SpecdefError
 from specdef.models.base import kind_of
 from specdef.tasks.base import TaskSpec
 from specdef.training.recipe import Recipe
@@ -86,7 +89,7 @@ RUNS = [
 
 
 def run(name: str) -> Path:
-    """Make what is missing, attack each model, and write the page anew after every seed."""
+    """Make what is missing, attack each model, then write the page and the pictures."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     PLACE.mkdir(parents=True, exist_ok=True)
@@ -177,11 +180,17 @@ def measured(given: Path, one: Run, finished: Mapping[Run, StoredCell]) -> dict[
     for label, written in MEASURES.items():
         kind, _, folder = written.partition(":")
         measure = make_measure(f"{kind}:{PLACE / folder}")
-        gaps[label] = {
-            epoch: gap(label, measure, reference, last, images).ratio for epoch, images in drawn(cell).items()
-        }
+        gaps[label] = {epoch: _ratio(label, measure, reference, last, images) for epoch, images in drawn(cell).items()}
     share = _carried({point.step // diffusion.EPOCH: point.score for point in cell.result.evaluations})
     return {"share": share, "outcome": cell.result.outcome.value, **gaps}
+
+
+def _ratio(label: str, measure: Measure, reference: Any, undefended: Any, images: Any) -> float | None:
+    """None where the undefended model's own images are not like the references."""
+    try:
+        return gap(label, measure, reference, undefended, images).ratio
+    except SpecdefError:
+        return None
 
 
 def write(name: str, rows: Mapping[Run, dict[str, Any]]) -> None:
@@ -195,12 +204,11 @@ def write(name: str, rows: Mapping[Run, dict[str, Any]]) -> None:
         "runs": [{**vars(one), **found} for one, found in rows.items()],
     }
     write_file(HERE / "results" / f"{name}.json", (json.dumps(said, indent=1) + "\n").encode())
-    head = (
-        "| method | images of the class | " + " | ".join(MEASURES) + " | seconds to make |\n|---|---|---|---|---|---|\n"
-    )
+    columns = f"| method | images of the class | {' | '.join(MEASURES)} |"
+    line = "|---|---|---|---|---|"
     first = Run(UNDEFENDED, RATE, 0)
     erased = [rows[first]["share"][0], *(rows[first][label][0] for label in MEASURES)]
-    before = f"| {UNDEFENDED}, not attacked | {erased[0]:.2f} | {' | '.join(f'{v:.1%}' for v in erased[1:])} |  |\n"
+    before = f"| {UNDEFENDED}, not attacked | {erased[0]:.2f} | {' | '.join(map(_share, erased[1:]))} |  |\n"
     by_method = "".join(_row(rows, method, RATE, seconds=True) for method in BY_METHOD)
     by_rate = "".join(f"| {lr:g} {_row(rows, method, lr, seconds=False)}" for method in BY_RATE[1:] for lr in RATES)
     undefended = ", ".join(
@@ -216,12 +224,13 @@ def write(name: str, rows: Mapping[Run, dict[str, Any]]) -> None:
         f"0 % is no defence, and {UNDEFENDED} before any attack shows what is the most. Mean and standard deviation "
         f"over {len(SEEDS)} seeds. The networks stand in for CLIP, DINO and LPIPS; they label "
         f"{' and '.join(f'{v:.2f}' for v in accuracy.values())} of the held-out images rightly.\n\n"
-        f"## By method, at {RATE:g} (Tables 5, 17, 18 to 20)\n\n{head}{before}{by_method}\n"
+        f"## By method, at {RATE:g} (Tables 5, 17, 18 to 20)\n\n{columns} seconds to make |\n{line}---|\n{before}"
+        f"{by_method}\n"
         f"![similarity gap by epoch]({name}.png)\n\n"
         "A row a method, a column two epochs, of seed 0; above, what the given model draws "
         f"(Figures 5, 6):\n\n![pictures]({name}-pictures.png)\n\n"
         f"## By learning rate (Table 21)\n\nUndefended, images of the class at {undefended}.\n\n"
-        f"| learning rate {columns.replace(' | seconds to make', '')}\n|---|---|---|---|---|---|\n{by_rate}\n"
+        f"| learning rate {columns}\n{line}---|\n{by_rate}\n"
         f"Command: `make experiment NAME={name}`, commit {said['environment']['commit']}, "
         f"{said['environment']['hardware']}.\n"
     )
@@ -233,13 +242,20 @@ def _row(rows: Mapping[Run, dict[str, Any]], method: str, lr: float, *, seconds:
     found = [rows[Run(method, lr, seed)] for seed in SEEDS]
     share = _spread([one["share"][EPOCHS] for one in found])
     ratios = [_spread([one[label][EPOCHS] for one in found], percent=True) for label in MEASURES]
-    took = [""] if not seconds else [_seconds(method)]
-    return f"| {method} | {share} | {' | '.join(ratios)} |{''.join(f' {text} |' for text in took if seconds)}\n"
+    took = f" {_seconds(method)} |" if seconds else ""
+    return f"| {method} | {share} | {' | '.join(ratios)} |{took}\n"
 
 
-def _spread(values: Sequence[float], *, percent: bool = False) -> str:
-    mean, std = statistics.fmean(values), statistics.stdev(values)
+def _spread(values: Sequence[float | None], *, percent: bool = False) -> str:
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return "not defined"
+    mean, std = statistics.fmean(known), statistics.stdev(known)
     return f"{mean:.1%} ± {std:.1%}" if percent else f"{mean:.2f} ± {std:.2f}"
+
+
+def _share(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.1%}"
 
 
 def _seconds(method: str) -> str:
@@ -253,9 +269,6 @@ def _seconds(method: str) -> str:
     return _spread([json.loads(place.read_text()) for place in places])
 
 
-SHOWN = (UNDEFENDED, IMMA, *ALL_LOCKED, EXACT)
-
-
 def draw(name: str, rows: Mapping[Run, dict[str, Any]]) -> None:
     """The gap ratio by epoch, a panel a measure; and the grids of pictures."""
     import matplotlib
@@ -265,10 +278,11 @@ def draw(name: str, rows: Mapping[Run, dict[str, Any]]) -> None:
 
     figure, panels = plt.subplots(1, len(MEASURES), figsize=(13, 4), sharex=True, constrained_layout=True)
     for panel, label in zip(panels, MEASURES, strict=True):
-        for method in SHOWN:
+        for method in BY_RATE:
             found = [rows[Run(method, RATE, seed)][label] for seed in SEEDS]
             epochs = sorted(found[0])
-            panel.plot(epochs, [100 * statistics.fmean([one[e] for one in found]) for e in epochs], label=method)
+            means = [[one[epoch] for one in found if one[epoch] is not None] for epoch in epochs]
+            panel.plot(epochs, [100 * statistics.fmean(m) if m else math.nan for m in means], label=method)
         panel.axhline(0, color="grey", linewidth=0.8)
         panel.set_title(label, fontsize=10)
         panel.set_xlabel("epoch of LoRA")
@@ -283,7 +297,7 @@ def pictures(rows: Mapping[Run, dict[str, Any]]) -> torch.Tensor:
     """[columns, rows, 16, 16] from -1 to 1: four images an epoch, below four of the given model's."""
     folders = diffusion.models()
     lines = [np.tile(references(folders["given"])[:4, 0], (1 + EPOCHS // EVERY, 1, 1))]
-    for method in SHOWN:
+    for method in BY_RATE:
         of_epoch = drawn(attacked(folders, Run(method, RATE, 0)))
         lines.append(np.concatenate([of_epoch[epoch][:4, 0] for epoch in sorted(of_epoch)]))
     return torch.from_numpy(2 * np.stack(lines, 1) - 1)

@@ -131,7 +131,7 @@ def attack(
         )
         check_readable(study.cell(study.locked))
         if images:
-            refuse_images(study.task)
+            refuse_images(study.task, Path(out or ""))
         store = from_first(lambda: Store(stack.enter_context(scratch_folder(None)) if out is None else Path(out)))
         if not is_first():
             track = progress = on_step = None

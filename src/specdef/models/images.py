@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
 
 PROCESSOR_FILE = "preprocessor_config.json"
+PROCESSOR_FILES = (PROCESSOR_FILE, "processor_config.json")
+"""The second is what transformers 5 writes for a processor of images and text."""
 MEAN, SPREAD = 0.5, 0.5
 """Without an image processor: pixels from 0 to 1 become (pixel - MEAN) / SPREAD, from -1 to 1, as ViT's own does."""
 
@@ -28,7 +30,7 @@ def load_image_processor(folder: Path) -> Any:
     Raises:
         CheckpointError: it has one that transformers cannot load.
     """
-    if not (folder / PROCESSOR_FILE).exists():
+    if not any((folder / name).exists() for name in PROCESSOR_FILES):
         return None
     from transformers import AutoImageProcessor
 
@@ -77,7 +79,7 @@ def encode_images(
             )
         found.append(np.repeat(image.pixels, channels, axis=0) if image.shape[0] < channels else image.pixels)
     if processor is not None:
-        return _processed(found, processor)
+        return _processed(found, processor, argument)
     pixels = torch.from_numpy(np.stack(found))
     size = getattr(config, "image_size", None) or tuple(max(PIXELS, length) for length in pixels.shape[2:])
     height, width = size if isinstance(size, Sequence) else (size, size)
@@ -119,9 +121,10 @@ def image_logits(
     return torch.cat(found)
 
 
-def _processed(images: Sequence[Pixels], processor: Any) -> torch.Tensor:
+def _processed(images: Sequence[Pixels], processor: Any, argument: str) -> torch.Tensor:
     import torch
 
+    model = "model" if argument == "task" else argument
     whole = [np.rint(pixels * 255).astype(np.uint8) for pixels in images]
     try:
         found = processor(whole, return_tensors="pt", input_data_format="channels_first")["pixel_values"]
@@ -129,7 +132,7 @@ def _processed(images: Sequence[Pixels], processor: Any) -> torch.Tensor:
         if not is_fault(error):
             raise
         raise CheckpointError(
-            f"`model` must have an image processor that reads arrays of bytes; its {type(processor).__name__} fails "
+            f"`{model}` must have an image processor that reads arrays of bytes; its {type(processor).__name__} fails "
             f"({reason(error)}). Repair or remove its {PROCESSOR_FILE}."
         ) from error
     return torch.as_tensor(found, dtype=torch.float32)

@@ -51,13 +51,34 @@ def load(folder: Path, *, dtype: torch.dtype | None = None) -> nn.Module:
     Raises:
         CheckpointError: the config names no class of transformers, or loading fails.
     """
+    return _read(folder, dtype)[0]
+
+
+def load_whole(folder: Path, *, dtype: torch.dtype | None = None) -> nn.Module:
+    """The same of a folder that must hold every weight: what is missing would be drawn at random.
+
+    Raises:
+        CheckpointError: as `load`, or a tensor is missing.
+    """
+    model, missing = _read(folder, dtype)
+    if missing:
+        raise CheckpointError(
+            f"Model {folder} must hold every weight of its class; {len(missing)} are missing, {missing[0]} first. "
+            "Copy them from the original."
+        )
+    return model
+
+
+def _read(folder: Path, dtype: torch.dtype | None) -> tuple[nn.Module, list[str]]:
+    """The model in evaluation mode, and the names of weights that the folder lacks."""
     found = model_class(folder)
+    kind: Any = "auto" if dtype is None else dtype
     try:
         with quiet():
-            model = found.from_pretrained(folder, dtype="auto" if dtype is None else dtype, local_files_only=True)
+            model, told = found.from_pretrained(folder, dtype=kind, local_files_only=True, output_loading_info=True)
     except Exception as error:  # whatever a stranger's config makes transformers raise
         raise unusable(folder, error) from error
-    return model.eval()  # type: ignore[no-any-return]
+    return model.eval(), sorted(told["missing_keys"])
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -97,22 +97,28 @@ def read_picture(path: Path, argument: str) -> npt.NDArray[Any]:
 
 
 def read_folder(folder: Path, *, argument: str = "path") -> npt.NDArray[Any]:
-    """The pictures that lie in one folder, by name: [n, channels, height, width] in bytes. Hidden ones are not read.
+    """The pictures that lie in one folder, by name: [n, channels, height, width] in bytes.
 
     Raises:
-        TaskError: it is no folder or has no picture; and as `read_pictures`.
+        TaskError: as `read_each`, or pictures differ in size or in colour.
+    """
+    found = read_each(folder, argument=argument)
+    refuse_mixed(found, argument)
+    return np.stack(list(found.values()))
+
+
+def read_each(folder: Path, *, argument: str = "path") -> dict[Path, npt.NDArray[Any]]:
+    """The same, each as it is: file -> [channels, height, width] in bytes. Hidden files are not read.
+
+    Raises:
+        TaskError: it is no folder or has no picture; and as `read_picture`.
     """
     if not folder.is_dir():
         raise TaskError(f"`{argument}` must be a folder of pictures; {shown(folder)} is none. Check the path.")
-    found = {
-        path: read_picture(path, argument)
-        for path in sorted(folder.iterdir())
-        if path.is_file() and not path.name.startswith(".")
-    }
-    if not found:
+    paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    if not paths:
         raise TaskError(f"`{argument}` must be a folder of pictures; {shown(folder)} has none. Check the path.")
-    refuse_mixed(found, argument)
-    return np.stack(list(found.values()))
+    return {path: read_picture(path, argument) for path in paths}
 
 
 def write_folder(folder: Path, images: npt.NDArray[Any]) -> None:
@@ -125,9 +131,10 @@ def write_folder(folder: Path, images: npt.NDArray[Any]) -> None:
     """
     image_module = pillow()
     whole = np.rint(np.nan_to_num(images, nan=0.0, posinf=0.0, neginf=0.0).clip(0, 1) * 255).astype(np.uint8)
+    digits = max(3, len(str(len(whole) - 1)))
     for at, pixels in enumerate(whole):
         picture = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
-        image_module.fromarray(picture).save(folder / f"{at:03d}.png")
+        image_module.fromarray(picture).save(folder / f"{at:0{digits}d}.png")
 
 
 def pillow() -> Any:
