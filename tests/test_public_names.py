@@ -26,6 +26,7 @@ IN_PYTHON = {
     "report": "write_reports",
     "run": "run_study",
     "runs": "stored_cells",
+    "similarity": "similarity_gap",
 }
 """Verb of the command line -> its function."""
 ONLY_COMMANDS = {"demo", "harness"}

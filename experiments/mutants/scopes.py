@@ -85,6 +85,7 @@ SCOPES = {
             "tests/certify/test_threat_contents.py",
             "tests/certify/test_threat_model.py",
             "tests/certify/test_threats.py",
+            "tests/certify/test_timed_cells.py",
         ),
         page="mutants-search.md",
         sample=120,

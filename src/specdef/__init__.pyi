@@ -4,6 +4,8 @@ from specdef.analysis.curvature.measure import CurvatureReport as CurvatureRepor
 from specdef.analysis.curvature.measure import measure_curvature as measure_curvature
 from specdef.analysis.inspect import InspectReport as InspectReport
 from specdef.analysis.inspect import inspect_model as inspect_model
+from specdef.analysis.similarity import SimilarityGap as SimilarityGap
+from specdef.analysis.similarity import similarity_gap as similarity_gap
 from specdef.attacks.base import Intervention as Intervention
 from specdef.attacks.base import RewriteReport as RewriteReport
 from specdef.attacks.base import parse_intervention as parse_intervention

@@ -129,4 +129,6 @@ def test_images_from_the_command_line_are_named_where_they_lie(folders: Folders,
     assert sorted(path.name for path in place.iterdir()) == ["step-00000", "step-00001"]
     assert f"Images: {place}" in said(tmp_path / "a", "--images")
     assert "drawn" not in said(tmp_path / "b")
-    assert "No images drawn: this attack had been finished before." in said(tmp_path / "b", "--images")
+    assert "No images drawn: this attack had been finished before. Name another OUT." in said(
+        tmp_path / "b", "--images"
+    )

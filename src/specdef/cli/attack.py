@@ -140,7 +140,7 @@ def attack(
     if track is not None:
         beside += [f"Not tracked: {before}" if stored.key in finished else f"Tracking: {out}/{TRACKING}"]
     if images:
-        beside += [f"Images: {drawn}" if drawn.is_dir() else f"No images drawn: {before}"]
+        beside += [f"Images: {drawn}" if drawn.is_dir() else f"No images drawn: {before} Name another OUT."]
     if json_:
         print_json(cell_to_wire(stored))
     else:

@@ -29,7 +29,7 @@ def similarity(
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Say by pictures how much of a concept a defence kept away: the similarity gap ratio, 100 % for all of it.
+    """Say by pictures how much of a concept a defence kept away: the similarity gap ratio, 0 % for nothing.
 
     Example: specdef similarity shoes runs/drawn/KEY1/step-00080 runs/drawn/KEY2/step-00080 --measure embedding:clip
     """
