@@ -231,6 +231,11 @@ def write(name: str, rows: Mapping[Run, dict[str, Any]]) -> None:
         f"(Figures 5, 6):\n\n![pictures]({name}-pictures.png)\n\n"
         f"## By learning rate (Table 21)\n\nUndefended, images of the class at {undefended}.\n\n"
         f"| learning rate {columns}\n{line}---|\n{by_rate}\n"
+        "An attacker chooses where adapters stand. Here they stand beside each locked layer as a whole, and the papers' "
+        "lock changes nothing for them: what trains is as it was. The paper reports divergence for 25 and 48 locked "
+        "matrices at 1e3 and 1e4; adapters on the compensations, whose inputs are that much larger, would see it, and "
+        "so do all weights (`diffusion`). The exact lock scales the inputs of other layers, so adapters feel it at these "
+        "rates, and its image of a ruined model is no defence's merit: lower rates and `rebalance` undo it.\n\n"
         f"Command: `make experiment NAME={name}`, commit {said['environment']['commit']}, "
         f"{said['environment']['hardware']}.\n"
     )
@@ -251,7 +256,7 @@ def _spread(values: Sequence[float | None], *, percent: bool = False) -> str:
     if len(known) < len(values):
         return "not defined"
     mean, std = statistics.fmean(known), statistics.stdev(known)
-    return f"{mean:.1%} ± {std:.1%}" if percent else f"{mean:.2f} ± {std:.2f}"
+    return f"{mean:.1%} ± {std:.1%}".replace("-0.0%", "0.0%") if percent else f"{mean:.2f} ± {std:.2f}"
 
 
 def _share(value: float | None) -> str:
