@@ -155,10 +155,13 @@ def drawn(cell: StoredCell) -> dict[int, Any]:
     return _carried({step // diffusion.EPOCH: images for step, images in by_step(PLACE / "runs" / "drawn" / cell.key)})
 
 
-def _carried(found: dict[int, Any]) -> dict[int, Any]:
-    """Of every second epoch; an attack that ended before the last one is done there."""
-    last = found[0]
-    return {epoch: (last := found.get(epoch, last)) for epoch in range(0, EPOCHS + 1, EVERY)}
+def _by_epoch(found: Mapping[int, Any]) -> dict[int, Any]:
+    """By step -> of every second epoch, what was there last; an attack may end anywhere, ruined or done."""
+    last, every = {}, EVERY * diffusion.EPOCH
+    for step, value in sorted(found.items()):
+        last[math.ceil(step / every) * EVERY] = value
+    value = last[0]
+    return {epoch: (value := last.get(epoch, value)) for epoch in range(0, EPOCHS + 1, EVERY)}
 
 
 def references(given: Path) -> Any:
@@ -181,7 +184,7 @@ def measured(given: Path, one: Run, finished: Mapping[Run, StoredCell]) -> dict[
         kind, _, folder = written.partition(":")
         measure = make_measure(f"{kind}:{PLACE / folder}")
         gaps[label] = {epoch: _ratio(label, measure, reference, last, images) for epoch, images in drawn(cell).items()}
-    share = _carried({point.step // diffusion.EPOCH: point.score for point in cell.result.evaluations})
+    share = _by_epoch({point.step: point.score for point in cell.result.evaluations})
     return {"share": share, "outcome": cell.result.outcome.value, **gaps}
 
 
@@ -231,11 +234,11 @@ def write(name: str, rows: Mapping[Run, dict[str, Any]]) -> None:
         f"(Figures 5, 6):\n\n![pictures]({name}-pictures.png)\n\n"
         f"## By learning rate (Table 21)\n\nUndefended, images of the class at {undefended}.\n\n"
         f"| learning rate {columns}\n{line}---|\n{by_rate}\n"
-        "An attacker chooses where adapters stand. Here they stand beside each locked layer as a whole, and the papers' "
-        "lock changes nothing for them: what trains is as it was. The paper reports divergence for 25 and 48 locked "
-        "matrices at 1e3 and 1e4; adapters on the compensations, whose inputs are that much larger, would see it, and "
-        "so do all weights (`diffusion`). The exact lock scales the inputs of other layers, so adapters feel it at these "
-        "rates, and its image of a ruined model is no defence's merit: lower rates and `rebalance` undo it.\n\n"
+        "An attacker chooses where adapters stand. Here they stand beside each locked layer as a whole, and the "
+        "papers' lock changes nothing for them: what trains is as it was. The paper reports divergence for 25 and 48 "
+        "locked matrices at 1e3 and 1e4; adapters on the compensations, whose inputs are that much larger, would see "
+        "it, and so do all weights (`diffusion`). The exact lock scales the inputs of other layers, so adapters feel "
+        "it at these rates and ruin the model, whose images are black: lower rates and `rebalance` undo it.\n\n"
         f"Command: `make experiment NAME={name}`, commit {said['environment']['commit']}, "
         f"{said['environment']['hardware']}.\n"
     )
@@ -283,11 +286,11 @@ def draw(name: str, rows: Mapping[Run, dict[str, Any]]) -> None:
 
     figure, panels = plt.subplots(1, len(MEASURES), figsize=(13, 4), sharex=True, constrained_layout=True)
     for panel, label in zip(panels, MEASURES, strict=True):
-        for method in BY_RATE:
+        for style, method in zip(("-", "-", ":", "-.", "--", "-"), BY_RATE, strict=True):  # several lie on each other
             found = [rows[Run(method, RATE, seed)][label] for seed in SEEDS]
             epochs = sorted(found[0])
             means = [[one[epoch] for one in found if one[epoch] is not None] for epoch in epochs]
-            panel.plot(epochs, [100 * statistics.fmean(m) if m else math.nan for m in means], label=method)
+            panel.plot(epochs, [100 * statistics.fmean(m) if m else math.nan for m in means], style, label=method)
         panel.axhline(0, color="grey", linewidth=0.8)
         panel.set_title(label, fontsize=10)
         panel.set_xlabel("epoch of LoRA")
