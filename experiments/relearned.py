@@ -152,7 +152,7 @@ def attacked(folders: Mapping[str, Path], one: Run) -> StoredCell:
 
 def drawn(cell: StoredCell) -> dict[int, Any]:
     """Epoch -> images [40, 1, 16, 16] from 0 to 1; the last stand for those after them."""
-    return _carried({step // diffusion.EPOCH: images for step, images in by_step(PLACE / "runs" / "drawn" / cell.key)})
+    return _by_epoch(dict(by_step(PLACE / "runs" / "drawn" / cell.key)))
 
 
 def _by_epoch(found: Mapping[int, Any]) -> dict[int, Any]:
