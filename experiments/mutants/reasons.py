@@ -8,6 +8,7 @@ SAME_TENSORS = "both lists are made of the same tensors: their lengths never dif
 LEFT_OUT = "the same: what is left out is what holds anyway"
 FLOATS = "equality of two floating-point numbers"
 WIDE = "numpy's own type is float64, the one that stands there"
+PAIRED = ("compared", "factor_chain", "heads", "scales")
 NO_EQUALITY = "a lower end is the target in no case but 0, and targets lie above chance"
 REASONS = (
     (OUTCOME, "strict=", SAME_LENGTH),
