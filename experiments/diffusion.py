@@ -1,12 +1,13 @@
 """A class erased from the small text-to-image model, immunised, locked, and brought back by those who want it.
 
-Reads what `diffusion-base` made. One seed; every model and finished attack is kept in a folder of ``work``.
+Reads what `diffusion-base` made. Three seeds; every model and finished attack is kept in a folder of ``work``.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from specdef.training.recipe import Recipe
 
 SOURCE = WORK / "diffusion-base"
 ERASED = "sneaker"
+SEEDS = (0, 1, 2)
 EPOCH = 8
 """Steps of 8 images in which 64 are seen."""
 ESD = {"variant": "x-strict", "lr": 2e-3, "steps": 40, "batch_size": 4, "denoising_steps": 20, "eval_every": 10}
@@ -71,12 +73,11 @@ def run(name: str) -> Path:
     PLACE.mkdir(parents=True, exist_ok=True)
     folders = models()
     shares = {label: class_shares(label, folder) for label, folder in folders.items()}
-    rows = []
-    for label, tried in TRIED.items():
-        for chosen in tried:
-            rows.append(attacked(label, folders, chosen))
-            print(label, rows[-1], flush=True)
-            write(name, shares, rows)
+    rows: list[dict[str, Any]] = []
+    for label, chosen in ((label, chosen) for label, tried in TRIED.items() for chosen in tried):
+        rows += [attacked(label, folders, chosen, seed) for seed in SEEDS]
+        print(label, rows[-1], flush=True)
+        write(name, shares, rows)
     return HERE / "results" / f"{name}.md"
 
 
@@ -142,12 +143,12 @@ def class_shares(label: str, folder: Path) -> dict[str, Any]:
     return found
 
 
-def attacked(label: str, folders: dict[str, Path], chosen: str) -> dict[str, Any]:
+def attacked(label: str, folders: dict[str, Path], chosen: str, seed: int) -> dict[str, Any]:
     """One attack of at most ten epochs; it ends when the class is drawn in 0.6 of the images."""
 
     def measured() -> dict[str, Any]:
         lr, interventions = ATTACKS[chosen]
-        recipe = Recipe(lr=lr, steps=10 * EPOCH, batch_size=8, eval_every=2 * EPOCH, retain_weight=0.25)
+        recipe = Recipe(lr=lr, steps=10 * EPOCH, batch_size=8, eval_every=2 * EPOCH, retain_weight=0.25, seed=seed)
         found = attack(
             folders[label],
             PLACE / "runs",
@@ -168,8 +169,8 @@ def attacked(label: str, folders: dict[str, Path], chosen: str) -> dict[str, Any
             "note": found.note,
         }
 
-    found: dict[str, Any] = kept(f"{label} {chosen}", measured)
-    return found
+    found: dict[str, Any] = kept(f"{label} {chosen}{f' seed {seed}' if seed else ''}", measured)
+    return {**found, "seed": seed}
 
 
 def fallen(before: dict[str, float], after: dict[str, float]) -> str:
@@ -177,6 +178,16 @@ def fallen(before: dict[str, float], after: dict[str, float]) -> str:
     lost = {label: before[label] - after[label] for label in judge.CLASSES if label != ERASED}
     worst = max(lost, key=lambda label: lost[label])
     return f"{worst}, by {lost[worst]:.2f}" if lost[worst] > 0 else "none"
+
+
+def _line(seeds: list[dict[str, Any]]) -> str:
+    """One attack, over its seeds."""
+    first = seeds[0]
+    outcomes = Counter(one["outcome"] for one in seeds)
+    ended = ", ".join(outcome if count == len(seeds) else f"{outcome} ({count})" for outcome, count in outcomes.items())
+    epochs = [str(one["by epoch"][-1][0]) if one["outcome"] == "broken" else "—" for one in seeds]
+    scores = ", ".join(f"{score:.2f} ({utility:.3f})" for _, score, utility in first["by epoch"])
+    return f"| {first['model']} | {first['attack']} | {ended} | {', '.join(epochs)} | {scores} |\n"
 
 
 def write(name: str, shares: dict[str, Any], rows: list[dict[str, Any]]) -> None:
@@ -190,22 +201,19 @@ def write(name: str, shares: dict[str, Any], rows: list[dict[str, Any]]) -> None
         f"{fallen(shares['given']['by class'], found['by class'])} |\n"
         for label, found in shares.items()
     )
-    after = "".join(
-        f"| {row['model']} | {row['attack']} | {row['outcome']} | "
-        f"{', '.join(f'{score:.2f} ({utility:.3f})' for _, score, utility in row['by epoch'])} |\n"
-        for row in rows
-    )
+    after = "".join(_line(rows[first : first + len(SEEDS)]) for first in range(0, len(rows), len(SEEDS)))
     page = (
         f"# A class of a small text-to-image model: erased, immunised, locked, relearned\n\n"
         f"The class is `{ERASED}`; shares of {ROWS} samples of each class that an independent classifier takes for "
         "it.\n\n"
         f"| model | {ERASED} | the others | of them fell most |\n|---|---|---|---|\n{before}\n"
         "Attacks: 64 held-out images of the class in batches of 8, a quarter of the loss on other classes; score (and "
-        "utility, the denoising loss) at epoch 0, 2, 4, ...; broken is 0.6 within twice the given model's loss. One "
-        "seed.\n\n"
-        f"| model | attack | outcome | score (utility) |\n|---|---|---|---|\n{after}\n"
+        "utility, the denoising loss) at epoch 0, 2, 4, ...; broken is 0.6 within twice the given model's loss. "
+        f"{len(SEEDS)} seeds.\n\n"
+        "| model | attack | outcome | epochs to 0.6, by seed | score (utility) of the first |\n|---|---|---|---|---|\n"
+        f"{after}\n"
         f"Before and after `esd`, a column a class:\n\n![before]({name}-given.png)\n\n![after]({name}-esd.png)\n\n"
-        f"Command: `make experiment NAME={name}`.\n"
+        f"Command: `make experiment NAME={name}`, {said['environment']['hardware']}.\n"
     )
     for label, picture in (("given", "model"), ("esd", "esd")):
         write_file(HERE / "results" / f"{name}-{label}.png", (PLACE / f"{picture}.png").read_bytes())
