@@ -137,7 +137,12 @@ def test_the_certificates_of_the_stricter_rules_come_out_the_same(
     new = certify_study(study_of(old, STANDARD, "cuda"), store, Refusing(), threats=list(old.threat_models))
     assert list(new.verdicts.values()) == list(old.verdicts.values()) == LATER_VERDICTS[name]
     assert (new.threat_models, new.controls, new.cells) == (old.threat_models, old.controls, old.cells)
-    assert (new.unlocked, new.seeds, new.not_tried) == (old.unlocked, old.seeds, old.not_tried)
+    assert (new.unlocked, new.seeds, new.not_tried, new.utility) == (
+        old.unlocked,
+        old.seeds,
+        old.not_tried,
+        old.utility,
+    )
     assert {path.stem for path in (LATER / name / "cells").iterdir()} == {row.cell for row in old.cells}
 
 
@@ -152,7 +157,12 @@ def test_where_ruined_runs_are_ended_the_verdicts_come_out_the_same(name: str, t
     new = certify_study(study, store, Refusing(), threats=list(old.threat_models))
     assert list(new.verdicts.values()) == list(old.verdicts.values()) == ENDED[name]
     assert (new.threat_models, new.controls, new.cells) == (old.threat_models, old.controls, old.cells)
-    assert (new.unlocked, new.seeds, new.not_tried) == (old.unlocked, old.seeds, old.not_tried)
+    assert (new.unlocked, new.seeds, new.not_tried, new.utility) == (
+        old.unlocked,
+        old.seeds,
+        old.not_tried,
+        old.utility,
+    )
     assert {path.stem for path in (folder / "cells").iterdir()} == {row.cell for row in old.cells}
     ended = [cell for cell in read_cells(folder, old) if cell.result.reason is StopReason.RUINED]
     assert ended
