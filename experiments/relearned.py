@@ -79,8 +79,12 @@ def injected(matrices: int, multiplier: str) -> str:
     return f"esd, inject {multiplier}, {matrices} of 28"
 
 
+INJECTED = {
+    injected(matrices, multiplier): (matrices, multiplier) for multiplier in MULTIPLIERS for matrices in MATRICES
+}
+"""Method -> how many matrices are locked, and how strongly."""
 ALL_LOCKED = tuple(injected(28, multiplier) for multiplier in MULTIPLIERS)
-BY_METHOD = (UNDEFENDED, IMMA, *(injected(n, m) for m in MULTIPLIERS for n in MATRICES), EXACT)
+BY_METHOD = (UNDEFENDED, IMMA, *INJECTED, EXACT)
 BY_RATE = (UNDEFENDED, IMMA, *ALL_LOCKED, EXACT)
 RUNS = [
     *(Run(method, RATE, seed) for seed in SEEDS for method in BY_METHOD),
@@ -102,9 +106,13 @@ def run(name: str) -> Path:
         finished[one] = attacked(folders, one)
         found = finished[one].result
         print(f"[{number + 1}/{len(RUNS)}] {one}: {found.outcome.value} {found.evaluations[-1].score:.2f}", flush=True)
-    rows = {one: measured(folders["given"], one, finished) for one in RUNS}
+    reference = references(folders["given"])
+    measures = {label: _measure(written) for label, written in MEASURES.items()}
+    rows = {one: measured(reference, measures, one, finished) for one in RUNS}
     write(name, rows)
     draw(name, rows)
+    shown = [drawn(finished[Run(method, RATE, 0)]) for method in BY_RATE]
+    base.write_grid(HERE / "results" / f"{name}-pictures.png", pictures(reference, shown))
     return HERE / "results" / f"{name}.md"
 
 
@@ -112,8 +120,8 @@ def folder_of(folders: Mapping[str, Path], method: str, seed: int) -> Path:
     """The model of a method; the papers' locks draw their matrices by the seed, and are timed."""
     if method in folders:
         return folders[method]
-    _, said, count = method.split(", ")
-    place = PLACE / f"{said.replace(' ', '-')}-{count.split()[0]}-seed{seed}"
+    matrices, multiplier = INJECTED[method]
+    place = _place(method, seed)
     if not place.is_dir():
         place.with_suffix(".specdef-key").unlink(missing_ok=True)
         started = time.perf_counter()
@@ -122,12 +130,18 @@ def folder_of(folders: Mapping[str, Path], method: str, seed: int) -> Path:
             place,
             key=place.with_suffix(".specdef-key"),
             preset="paper",
-            multiplier=said.split()[1],
-            num_matrices=int(count.split()[0]),
+            multiplier=multiplier,
+            num_matrices=matrices,
             seed=seed,
         )
         write_file(place.with_suffix(".json"), json.dumps(time.perf_counter() - started).encode())
     return place
+
+
+def _place(method: str, seed: int) -> Path:
+    """Of a papers' lock; its key and the seconds it took lie beside it."""
+    matrices, multiplier = INJECTED[method]
+    return PLACE / f"inject-{multiplier}-{matrices}-seed{seed}"
 
 
 def attacked(folders: Mapping[str, Path], one: Run) -> StoredCell:
@@ -175,17 +189,24 @@ def references(given: Path) -> Any:
     return np.load(path)
 
 
-def measured(given: Path, one: Run, finished: Mapping[Run, StoredCell]) -> dict[str, Any]:
+def _measure(written: str) -> Measure:
+    """One of `MEASURES`, whose network lies among ours."""
+    kind, _, folder = written.partition(":")
+    return make_measure(f"{kind}:{PLACE / folder}")
+
+
+def measured(
+    reference: Any, measures: Mapping[str, Measure], one: Run, finished: Mapping[Run, StoredCell]
+) -> dict[str, Any]:
     """Shares and gap ratios by epoch, against the undefended model's images after the same attack."""
-    cell, undefended = finished[one], finished[Run(UNDEFENDED, one.lr, one.seed)]
-    reference, last = references(given), drawn(undefended)[EPOCHS]
-    gaps: dict[str, dict[int, Any]] = {}
-    for label, written in MEASURES.items():
-        kind, _, folder = written.partition(":")
-        measure = make_measure(f"{kind}:{PLACE / folder}")
-        gaps[label] = {epoch: _ratio(label, measure, reference, last, images) for epoch, images in drawn(cell).items()}
-    share = _by_epoch({point.step: point.score for point in cell.result.evaluations})
-    return {"share": share, "outcome": cell.result.outcome.value, **gaps}
+    cell, undefended = drawn(finished[one]), drawn(finished[Run(UNDEFENDED, one.lr, one.seed)])[EPOCHS]
+    gaps = {
+        label: {epoch: _ratio(label, measure, reference, undefended, images) for epoch, images in cell.items()}
+        for label, measure in measures.items()
+    }
+    found = finished[one].result
+    share = _by_epoch({point.step: point.score for point in found.evaluations})
+    return {"share": share, "outcome": found.outcome.value, **gaps}
 
 
 def _ratio(label: str, measure: Measure, reference: Any, undefended: Any, images: Any) -> float | None:
@@ -270,15 +291,13 @@ def _seconds(method: str) -> str:
     """Of the papers' locks, over seeds, and of `imma`, made once more to be timed."""
     if method == IMMA:
         return f"{diffusion.imma_seconds():.0f}"
-    if not method.startswith("esd, inject"):
+    if method not in INJECTED:
         return ""
-    _, said, count = method.split(", ")
-    places = [PLACE / f"{said.replace(' ', '-')}-{count.split()[0]}-seed{seed}.json" for seed in SEEDS]
-    return _spread([json.loads(place.read_text()) for place in places])
+    return _spread([json.loads(_place(method, seed).with_suffix(".json").read_text()) for seed in SEEDS])
 
 
 def draw(name: str, rows: Mapping[Run, dict[str, Any]]) -> None:
-    """The gap ratio by epoch, a panel a measure; and the grids of pictures."""
+    """The gap ratio by epoch, a panel a measure."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -298,14 +317,10 @@ def draw(name: str, rows: Mapping[Run, dict[str, Any]]) -> None:
     panels[-1].legend(fontsize=8)
     figure.savefig(HERE / "results" / f"{name}.png", dpi=110)
     plt.close(figure)
-    base.write_grid(HERE / "results" / f"{name}-pictures.png", pictures(rows))
 
 
-def pictures(rows: Mapping[Run, dict[str, Any]]) -> torch.Tensor:
-    """[columns, rows, 16, 16] from -1 to 1: four images an epoch, below four of the given model's."""
-    folders = diffusion.models()
-    lines = [np.tile(references(folders["given"])[:4, 0], (1 + EPOCHS // EVERY, 1, 1))]
-    for method in BY_RATE:
-        of_epoch = drawn(attacked(folders, Run(method, RATE, 0)))
-        lines.append(np.concatenate([of_epoch[epoch][:4, 0] for epoch in sorted(of_epoch)]))
+def pictures(reference: Any, shown: Sequence[Mapping[int, Any]]) -> torch.Tensor:
+    """[columns, rows, 16, 16] from -1 to 1: four of the given model's images, repeated; below four of every epoch."""
+    lines = [np.tile(reference[:4, 0], (1 + EPOCHS // EVERY, 1, 1))]
+    lines += [np.concatenate([of_epoch[epoch][:4, 0] for epoch in sorted(of_epoch)]) for of_epoch in shown]
     return torch.from_numpy(2 * np.stack(lines, 1) - 1)

@@ -130,8 +130,8 @@ def attack(
             resources=resources,
         )
         check_readable(study.cell(study.locked))
-        if images:
-            refuse_images(study.task, Path(out or ""))
+        if images and out is not None:
+            refuse_images(study.task, Path(out))
         store = from_first(lambda: Store(stack.enter_context(scratch_folder(None)) if out is None else Path(out)))
         if not is_first():
             track = progress = on_step = None
