@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pico_diffusion
@@ -14,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from specdef import lock
 from specdef.checkpoint.edits import NewTensor, ShardEdits
-from specdef.checkpoint.layout import config_files, load_config
+from specdef.checkpoint.layout import component_configs, config_files, load_config
 from specdef.checkpoint.reader import open_checkpoint
 from specdef.checkpoint.writer import write_shards
 from specdef.errors import CheckpointError
@@ -77,6 +78,61 @@ def test_shards_of_a_component(folder: Path, made: Path) -> None:
     index.write_text(json.dumps({"weight_map": {**weight_map, names[0]: "b.safetensors"}}))
     with pytest.raises(CheckpointError, match=rf"Tensor {names[0]} is in only one of .* and shard b.safetensors of"):
         open_checkpoint(folder)
+
+
+def _declare(folder: Path, declared: Mapping[str, object]) -> None:
+    for name, entry in declared.items():
+        path = folder / name / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": entry}))
+
+
+OWN: dict[str, dict[str, Any]] = {
+    "text_encoder": {"quant_method": "specdef", "modules": {"a.q": 1, "a.k": 2}, "factored": {}, "note": {"a": 0}},
+    "unet": {"quant_method": "specdef", "modules": {"a.q": 3}, "factored": {"b": 4}, "note": {"a": 0}},
+}
+TOGETHER = {
+    "quant_method": "specdef",
+    "modules": {"text_encoder.a.q": 1, "text_encoder.a.k": 2, "unet.a.q": 3},
+    "factored": {"unet.b": 4},
+    "note": {"a": 0},
+}
+
+
+def test_layers_that_components_declare_are_declared_by_the_names_of_tensors(folder: Path) -> None:
+    assert "quantization_config" not in load_config(folder)
+    _declare(folder, OWN)
+    config = load_config(folder)
+    assert config["quantization_config"] == TOGETHER
+    assert component_configs(folder, config) == {}, "as the files are"
+    changed = {**config, "quantization_config": {**TOGETHER, "modules": {"unet.a.q": 3}, "factored": {"unet.b": 5}}}
+    before = {name: json.loads((folder / name / "config.json").read_text()) for name in OWN}
+    assert component_configs(folder, changed) == {
+        "text_encoder/config.json": {k: v for k, v in before["text_encoder"].items() if k != "quantization_config"},
+        "unet/config.json": {**before["unet"], "quantization_config": {**OWN["unet"], "factored": {"b": 5}}},
+    }
+    nothing = {key: value for key, value in config.items() if key != "quantization_config"}
+    assert sorted(component_configs(folder, nothing)) == ["text_encoder/config.json", "unet/config.json"]
+    assert all("quantization_config" not in after for after in component_configs(folder, nothing).values())
+
+
+def test_one_component_may_declare_layers_and_the_others_none(folder: Path) -> None:
+    for name in ("text_encoder", "unet"):
+        _declare(folder, {"text_encoder": None, "unet": None, name: OWN[name]})
+        declared = load_config(folder)["quantization_config"]
+        assert declared["modules"] == {f"{name}.{module}": value for module, value in OWN[name]["modules"].items()}
+
+
+def test_the_configuration_of_a_model_is_one_file(tmp_path: Path) -> None:
+    assert component_configs(tmp_path, {"model_type": "llama"}) == {"config.json": {"model_type": "llama"}}
+
+
+def test_a_component_of_transformers_in_shards_has_its_index(folder: Path, made: Path) -> None:
+    tensors = load_file(folder / TEXT)
+    (folder / TEXT).rename(folder / "text_encoder" / "a.safetensors")
+    index = folder / "text_encoder" / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(tensors, "a.safetensors")}))
+    assert list(open_checkpoint(folder).shards) == ["text_encoder/a.safetensors", UNET]
+    assert open_checkpoint(folder).shapes == open_checkpoint(made).shapes
 
 
 def _without(name: str) -> Callable[[Path], None]:
