@@ -124,7 +124,8 @@ def measure(
 ) -> Evaluation:
     """Score and utility of a model in evaluation mode."""
     score = as_score(task.metric(model, processor))
-    return Evaluation(step, score.value, general.measure(model), loss, score.by_group)
+    value, utility_by_class = general.measure_by_class(model)
+    return Evaluation(step, score.value, value, loss, score.by_group, score.by_class, utility_by_class)
 
 
 def judge(

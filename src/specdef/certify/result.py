@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
+import msgspec
+
 from specdef.attacks.base import Attack
 from specdef.attacks.wire import attack_from_wire
 from specdef.certify.cell_result import CellResult, Measured, RewriteFacts
@@ -82,7 +84,7 @@ class _Point1:
 class Point:
     """An evaluation in a file: a utility or loss that was no finite number is None.
 
-    Attributes: as those of `Evaluation`.
+    Attributes: as those of `Evaluation`; shares by class are left out where there are none.
     """
 
     step: int
@@ -90,17 +92,23 @@ class Point:
     utility: float | None
     loss: float | None = None
     by_group: tuple[float, ...] | None = None
+    by_class: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
+    utility_by_class: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
 
     def typed(self) -> Evaluation:
         """The evaluation."""
         utility = math.inf if self.utility is None else self.utility
-        return Evaluation(self.step, self.score, utility, self.loss, self.by_group)
+        by_class, of_utility = self.by_class or None, self.utility_by_class or None
+        return Evaluation(self.step, self.score, utility, self.loss, self.by_group, by_class, of_utility)
 
 
 def point_of(found: Evaluation) -> Point:
     """An evaluation as it stands in files."""
     utility = found.utility if math.isfinite(found.utility) else None
-    return Point(found.step, found.score, utility, found.loss, found.by_group)
+    by_class, of_utility = (
+        msgspec.UNSET if shares is None else dict(shares) for shares in (found.by_class, found.utility_by_class)
+    )
+    return Point(found.step, found.score, utility, found.loss, found.by_group, by_class, of_utility)
 
 
 PointT = TypeVar("PointT", _Point1, Point)

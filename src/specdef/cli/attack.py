@@ -71,6 +71,7 @@ def attack(
     from specdef.certify.api import attack as attack_model
     from specdef.certify.drawn_images import DRAWN
     from specdef.certify.result import cell_to_wire
+    from specdef.report.classes import class_shares
     from specdef.report.plots import can_plot, refuse_plot_path
     from specdef.report.runs_page import write_runs
     from specdef.tasks.base import given_task
@@ -144,4 +145,5 @@ def attack(
     if json_:
         print_json(cell_to_wire(stored))
     else:
-        say(sentence(stored), f"Result: {out}/cells/{stored.key}.json", *beside)
+        by_class = [found.sentence for found in class_shares(stored)]
+        say(sentence(stored), *by_class, f"Result: {out}/cells/{stored.key}.json", *beside)

@@ -10,6 +10,7 @@ from specdef.certify.certified_cell import CertifiedCell
 from specdef.certify.result import StoredCell
 from specdef.core.text import counted
 from specdef.report import phrases
+from specdef.report.classes import class_tables
 from specdef.report.entries import Entry, slowed_from
 from specdef.report.form import number, plain, seconds
 from specdef.report.html import linked, table, text
@@ -93,4 +94,5 @@ def _evaluations(certificate: Certificate, cell: StoredCell) -> str:
         )
         for point in cell.result.evaluations
     ]
-    return table(("step", "score", certificate.utility.name, "loss of the step"), rows, "Evaluations")
+    found = table(("step", "score", certificate.utility.name, "loss of the step"), rows, "Evaluations")
+    return "\n".join(part for part in (found, class_tables(cell)) if part)

@@ -8,6 +8,7 @@ from pathlib import Path
 from specdef.certify.result import StoredCell
 from specdef.certify.store import stored_cells
 from specdef.core.folders import scratch_folder
+from specdef.report.classes import class_tables
 from specdef.report.files import write_bytes
 from specdef.report.html import document, figure, grid, linked, row, section, text
 from specdef.report.run_table import look_of, run_texts
@@ -73,7 +74,15 @@ def runs_page(cells: Sequence[StoredCell], picture: bytes) -> str:
         section("Score against step", figure(picture, "Score on the task by step", drawn)),
         section("Every run", _table(cells)),
     ]
+    by_class = [(cell, found) for cell in cells if (found := class_tables(cell))]
+    if by_class:
+        sections.append(section("By class", "\n".join(_details(cell, found) for cell, found in by_class)))
     return document("Attacks", about, sections)
+
+
+def _details(cell: StoredCell, content: str) -> str:
+    name = f"{cell.attack.label}, seed {cell.attack.recipe.seed}, cell {cell.key[:8]}"
+    return f"<details><summary>{text(name)}</summary>\n{content}</details>"
 
 
 def _table(cells: Sequence[StoredCell]) -> str:

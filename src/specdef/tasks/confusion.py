@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from specdef.tasks.labelled import by_class
 from specdef.tasks.score import Score
 
 Counts = npt.NDArray[np.float64]
@@ -35,7 +36,7 @@ class Scorer:
 
 
 def label_score(measure: Measure, found: Sequence[int], wanted: Sequence[int], groups: Sequence[Hashable]) -> Score:
-    """The score, never below zero, and what every group of rows adds to it.
+    """The score, never below zero, what every group of rows adds to it, and every label's share of its rows.
 
     Args:
         measure: that of one of `SCORERS`, or `mean_f1`.
@@ -56,7 +57,8 @@ def label_score(measure: Measure, found: Sequence[int], wanted: Sequence[int], g
     for a, b, group in zip(wanted, found, groups, strict=True):
         sums[group] = sums.get(group, 0.0) + float(slopes[a, b])
     shown = max(value, 0.0)
-    return Score(shown, tuple(round(shown + len(sums) * added, 4) for added in sums.values()))
+    by_group = tuple(round(shown + len(sums) * added, 4) for added in sums.values())
+    return Score(shown, by_group, by_class(found, wanted))
 
 
 def _accuracy(counts: Counts) -> tuple[float, Counts]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -15,10 +15,12 @@ class Score:
         value: the share.
         by_group: the share of every group of questions that stand or fall together, such as one fact asked in several
             wordings, in a fixed order; None where that is not known.
+        by_class: of a classifier, label -> the share of its rows that got it; None where there are no labels.
     """
 
     value: float
     by_group: tuple[float, ...] | None = None
+    by_class: Mapping[str, float] | None = field(default=None, repr=False)
 
     def __float__(self) -> float:
         return self.value

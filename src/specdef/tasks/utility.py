@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -40,6 +40,10 @@ class UtilityData:
     def measure(self, model: Any) -> float:
         """The model's utility on it."""
         return self.utility.measure(model, self)
+
+    def measure_by_class(self, model: Any) -> tuple[float, Mapping[str, float] | None]:
+        """The model's utility on it, and of every class; see `Utility.measure_by_class`."""
+        return self.utility.measure_by_class(model, self)
 
 
 class Utility(ABC):
@@ -98,6 +102,10 @@ class Utility(ABC):
     @abstractmethod
     def measure(self, model: Any, data: UtilityData) -> float:
         """The utility of a model in evaluation mode; not finite when the model's numbers are not."""
+
+    def measure_by_class(self, model: Any, data: UtilityData) -> tuple[float, Mapping[str, float] | None]:
+        """The same utility and, where it is one of labels, label -> the share of its rows that got it; else None."""
+        return self.measure(model, data), None
 
     @abstractmethod
     def limit(self, start: float, budget: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal
@@ -60,6 +60,8 @@ class Evaluation:
             accuracy); infinite where it was no finite number.
         loss: of the last step on the task's samples; None at step 0 and where it was no finite number.
         by_group: the score of every group of questions that stand or fall together; None where that is not known.
+        by_class: of a classifier, label -> the share of the task's rows that got it; None where there are no labels.
+        utility_by_class: the same of the general data's rows.
     """
 
     step: int
@@ -67,6 +69,8 @@ class Evaluation:
     utility: float
     loss: float | None = None
     by_group: tuple[float, ...] | None = None
+    by_class: Mapping[str, float] | None = None
+    utility_by_class: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.utility):  # one spelling, so that equal runs compare equal

@@ -16,10 +16,10 @@ from typing import Any
 from specdef.models.samples import LabelledImage
 from specdef.tasks.base import Task, TaskError, TaskKind, TaskSpec
 from specdef.tasks.images.digits import digits
-from specdef.tasks.images.labels import predicted
+from specdef.tasks.images.labels import image_share
 from specdef.tasks.images.read import read_images
 from specdef.tasks.kinds.images import MODEL_KIND, MOST_ASKED, MOST_TRAINED
-from specdef.tasks.score import Score, share
+from specdef.tasks.score import Score
 
 NAME = "unlearned-class"
 TARGET = 0.8
@@ -43,11 +43,9 @@ class ClassKnown:
 
     def __call__(self, model: Any, processor: Any) -> Score:
         """Score a model; 0 when any logit is not finite."""
-        found = predicted(model, processor, self.rows)
-        if found is None:
-            return share([False] * len(self.rows), range(len(self.rows)))
-        right = [(f == self.label) == (r.label == self.label) for f, r in zip(found, self.rows, strict=True)]
-        return share(right, range(len(right)))
+        return image_share(
+            model, processor, self.rows, lambda given, label: (given == self.label) == (label == self.label)
+        )
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from specdef.errors import TaskError
 from specdef.models.base import Batch, LoadedModel
 from specdef.models.samples import Labelled
-from specdef.tasks.labelled import balanced
+from specdef.tasks.labelled import balanced, by_class
 from specdef.tasks.text.everyday import everyday
 from specdef.tasks.text.labels import labelled_record, predicted
 from specdef.tasks.text.records import read_records, text_field
@@ -85,9 +85,16 @@ class Accuracy(Utility):
 
     def measure(self, model: Any, data: UtilityData) -> float:
         """The share; not a number when a logit is not finite."""
+        return self.measure_by_class(model, data)[0]
+
+    def measure_by_class(self, model: Any, data: UtilityData) -> tuple[float, dict[str, float] | None]:
+        """See `Utility`: the share of every label, whose mean is the utility."""
         rows = data.measured.rows
         found = self.predicted(model, data.measured.processor, rows)
-        return math.nan if found is None else balanced(found, [row.label for row in rows])
+        if found is None:
+            return math.nan, None
+        wanted = [row.label for row in rows]
+        return balanced(found, wanted), by_class(found, wanted)
 
     def parse(self, line: str) -> Any:
         """A row of what `read` gave; its label is `UNKNOWN` where it has none."""
