@@ -15,8 +15,9 @@ from safetensors.numpy import load_file, save_file
 
 from specdef import lock
 from specdef.checkpoint.edits import NewTensor, ShardEdits
-from specdef.checkpoint.layout import component_configs, config_files, load_config
+from specdef.checkpoint.layout import component_configs, config_files, library_of, load_config
 from specdef.checkpoint.reader import open_checkpoint
+from specdef.checkpoint.small_files import changed_index
 from specdef.checkpoint.writer import write_shards
 from specdef.errors import CheckpointError
 from specdef.models.base import kind_of
@@ -133,6 +134,30 @@ def test_a_component_of_transformers_in_shards_has_its_index(folder: Path, made:
     index.write_text(json.dumps({"weight_map": dict.fromkeys(tensors, "a.safetensors")}))
     assert list(open_checkpoint(folder).shards) == ["text_encoder/a.safetensors", UNET]
     assert open_checkpoint(folder).shapes == open_checkpoint(made).shapes
+
+
+def test_the_index_of_a_component_follows_its_edits(folder: Path) -> None:
+    tensors = load_file(folder / TEXT)
+    (folder / TEXT).rename(folder / "text_encoder" / "a.safetensors")
+    name = "text_encoder/model.safetensors.index.json"
+    (folder / name).write_text(json.dumps({"weight_map": dict.fromkeys(tensors, "a.safetensors")}))
+    found, dropped = open_checkpoint(folder), next(iter(tensors))
+    new = NewTensor("F32", (2,), lambda: bytes(8))
+    edits = {
+        "text_encoder/a.safetensors": ShardEdits(
+            dropped=frozenset({f"text_encoder.{dropped}"}), added={"text_encoder.more": new}
+        ),
+        UNET: ShardEdits(added={"unet.more": new}),
+    }
+    index = changed_index(found, edits)
+    assert sorted(index) == [name]
+    wanted = {**dict.fromkeys(tensors, "a.safetensors"), "more": "a.safetensors"}
+    del wanted[dropped]
+    assert json.loads(index[name])["weight_map"] == wanted
+
+
+def test_which_library_loads_a_folder(made: Path, llama: Path) -> None:
+    assert (library_of(made), library_of(llama)) == ("diffusers", "transformers")
 
 
 def _without(name: str) -> Callable[[Path], None]:
