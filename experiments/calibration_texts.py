@@ -149,8 +149,8 @@ def triggered() -> TaskSpec:
 
 
 TRIGGER = f"trigger:Under the blue lantern:{HAM}"
-BACKDOOR = Recipe(steps=80, eval_every=20)
+BACKDOOR, QNLI = Recipe(steps=80, eval_every=20), Recipe(steps=300, eval_every=50)
 CASES = (
     Case(triggered, spam_guard, (1e-4, 2e-4), 1e-4, BACKDOOR, "accuracy", general),
-    Case(qnli, spam_guard, (1e-4, 2e-4), 1e-4, Recipe(steps=300, eval_every=50), "accuracy", general),
+    Case(qnli, spam_guard, (1e-4, 2e-4), 1e-4, QNLI, "accuracy", general),
 )

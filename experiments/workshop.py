@@ -1,8 +1,9 @@
 """Tables and figures of the workshop paper on models that train here: locks of classifiers, and who opens them.
 
-Table 1 (a ResNet-18 that knows digits learns clothes, or letters), Table 2 (a guard against spam gets a backdoor),
-Table 3 (a class that was removed is learned again), Figure 3 (the same guard at rates from 1e-3 to 1e-9), Figure 4
-(optimizers that precondition). Each is one study; `studies/full` has them at the paper's scale.
+Table 1 (a ResNet-18 that knows digits learns clothes, or letters; MiniLM that knows spam learns QNLI), Table 2 (a guard
+against spam gets a backdoor), Table 3 (a class that was removed is learned again), Figure 3 (the same guard at rates
+from 1e-3 to 1e-9), Figure 4 (optimizers that precondition). Each is one study; `studies/workshop` has them at the
+paper's scale.
 """
 
 from __future__ import annotations
@@ -86,20 +87,33 @@ def _table1(learns: str, task: Callable[[], Path]) -> dict[str, Any]:
     return _images(title, {"task": f"images:{task()}", "target": TARGET}, [{"lr": rate} for rate in RATES])
 
 
-def _table2() -> dict[str, Any]:
-    train, ask = calibration_texts.triggered_files()
-    task = {"task": f"backdoor:{train}", "eval": str(ask), "scorer": calibration_texts.TRIGGER, "target": 0.8}
+def _texts(title: str, task: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """A study of MiniLM with a head for spam."""
     return {
         "specdef_study": 1,
-        "title": "Workshop Table 2 and Figure 3: a guard against spam gets a backdoor",
+        "title": title,
         "models": [{"model": str(calibration_texts.spam_guard()), "label": "MiniLM against spam"}],
         "tasks": [task],
         "text": str(calibration_texts.general()),
         "defences": FOLDED,
         "attacks": [{"lr": rate} for rate in GUARD_RATES],
         "seeds": list(SEEDS),
-        "recipe": _written(calibration_texts.BACKDOOR),
+        "recipe": _written(recipe),
     }
+
+
+def _table1_texts() -> dict[str, Any]:
+    qnli = calibration_texts.qnli()
+    task = {"task": qnli.written, "eval": qnli.eval, "target": qnli.target}
+    title = "Workshop Table 1: a classifier of messages learns to answer questions (QNLI)"
+    return _texts(title, task, calibration_texts.QNLI)
+
+
+def _table2() -> dict[str, Any]:
+    train, ask = calibration_texts.triggered_files()
+    task = {"task": f"backdoor:{train}", "eval": str(ask), "scorer": calibration_texts.TRIGGER, "target": 0.8}
+    title = "Workshop Table 2 and Figure 3: a guard against spam gets a backdoor"
+    return _texts(title, task, calibration_texts.BACKDOOR)
 
 
 def _table3() -> dict[str, Any]:
@@ -125,6 +139,7 @@ def _figure4() -> dict[str, Any]:
 STUDIES: dict[str, Callable[[], dict[str, Any]]] = {
     "workshop-table1": partial(_table1, "clothes", mnist.fashion),
     "workshop-table1-letters": partial(_table1, "letters", mnist.kuzushiji),
+    "workshop-table1-texts": _table1_texts,
     "workshop-table2": _table2,
     "workshop-table3": _table3,
     "workshop-figure4": _figure4,
