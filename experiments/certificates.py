@@ -74,7 +74,7 @@ BENCHES = {
     ),
     "certificates-texts": Bench(
         calibration_texts.spam_guard,
-        {"unlocked": None, "exact": EXACT, "paper": PAPER},
+        {"unlocked": None, "exact": EXACT, "paper": PAPER, "ladder": LADDER},
         "texts",
         "certificate-cells-texts",
         _texts,

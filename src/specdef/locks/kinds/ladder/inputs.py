@@ -57,7 +57,7 @@ def folder_inputs(folder: Path, model: nn.Module, config: Mapping[str, Any], cal
                 f"`calibration` must be left out for {folder}, which has no tokenizer to read a text with."
             ) from None
         return probes(model, config)
-    ids = torch.tensor(token_ids(tokenizer, text)[: TEXTS * TOKENS])
+    ids = torch.tensor(token_ids(tokenizer, text, truncation=False, verbose=False)[: TEXTS * TOKENS])
     width = min(len(ids), TOKENS, positions(model))
     if width < 2 and calibration is None:  # a tokenizer without a vocabulary
         return probes(model, config)
