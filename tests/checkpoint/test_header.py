@@ -185,6 +185,8 @@ def test_what_hugging_face_writes_is_read(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="must exist; it was not found"):
         load_json_object(tmp_path / "config.json")
-    for reader in (read_header, load_json_object):
-        with pytest.raises(CheckpointError, match=r"cannot be read|is not a plain file"):
-            reader(tmp_path)
+    with pytest.raises(CheckpointError) as caught:
+        read_header(tmp_path)
+    assert str(caught.value) == f"File {tmp_path} cannot be read (Is a directory). Check the path and permissions."
+    with pytest.raises(CheckpointError, match=r"cannot be read|is not a plain file"):
+        load_json_object(tmp_path)
