@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specdef.errors import PlanError
-from specdef.linalg.exponent import all_finite, scale, scale_offset, to_float
-from specdef.linalg.multiplier import exponent_of, parse_multiplier
+from specdef.linalg.exponent import _round_to, all_finite, scale, scale_offset, to_float
+from specdef.linalg.multiplier import exponent_of, format_multiplier, parse_multiplier
 
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
 
@@ -94,3 +94,36 @@ def test_other_multipliers_are_refused(text: str) -> None:
 def test_a_multiplier_between_powers_of_two_names_both_neighbours() -> None:
     with pytest.raises(PlanError, match=r"2\^13 \(= 8,192\) and 2\^14 \(= 16,384\) fit"):
         exponent_of(1e4)
+
+
+@pytest.mark.parametrize("power", [1, 2, 10, 20, 60, 1000])
+def test_a_power_of_two_is_its_exponent(power: int) -> None:
+    assert exponent_of(2.0**power) == power
+    with pytest.raises(PlanError, match="must be a power of two"):
+        exponent_of(1.5 * 2.0**power)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1e4, "10000"), (1.5, "1.5"), (123456.0, "123456"), (1e20, "1e+20"), (1 / 3 + 1, "1.3333333333333333")],
+)
+def test_a_multiplier_is_written_as_short_as_it_can_be_read_back(value: float, text: str) -> None:
+    assert format_multiplier(value) == text
+    assert parse_multiplier(text) == value
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rounding_is_to_the_nearest_and_halves_to_even(dtype: str) -> None:
+    kind = DTYPES[dtype]
+    grid = torch.arange(1.0, 1.0 + 9 * torch.finfo(kind).eps, torch.finfo(kind).eps, dtype=torch.float64)
+    halves = (grid[1:] + grid[:-1]) / 2 if dtype != "F64" else grid
+    near = torch.cat([grid, halves, halves * (1 + 2.0**-20), halves * (1 - 2.0**-20), -halves])
+    found = _round_to(near.numpy(), dtype)
+    assert found.dtype == _stored(torch.zeros(1, dtype=kind)).dtype
+    assert np.array_equal(found, _stored(near.to(kind)))
+
+
+def test_finiteness_of_float32_is_read_without_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(np, "isfinite", lambda _: pytest.fail("a boolean copy of gigabytes"))
+    assert all_finite(np.ones(8, np.float32), "F32")
+    assert all_finite(np.ones(8, np.uint16), "BF16")

@@ -71,3 +71,22 @@ def test_a_huge_row_buries_no_direction() -> None:
     w[3] *= 1e8
     assert numerical_rank(w, 5, torch.float32) == 5
     assert torch.linalg.matrix_rank(w) == 1  # the usual rule takes the rest for noise
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-3, 1e3, 1e30])
+def test_the_rank_does_not_depend_on_the_size(size: float) -> None:
+    w = torch.zeros(12, 9, dtype=torch.float64)
+    for at in range(4):
+        w[at, at] = size * 10.0 ** (-3 * at)
+    assert numerical_rank(w, 6, torch.float32) == 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_an_entry_at_the_smallest_number_may_be_all_rounding(dtype: torch.dtype) -> None:
+    """Half of the smallest number was rounded up to it: the second direction is no more than that."""
+    smallest = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    w = torch.full((6, 5), 100 * smallest, dtype=torch.float64)
+    w[0, 0] += smallest
+    assert numerical_rank(w, 3, dtype) == 1
+    w[0, 0] += 5 * smallest
+    assert numerical_rank(w, 3, dtype) == 2
