@@ -217,3 +217,32 @@ def test_values_keep_the_dtype_and_refuse_what_the_decomposition_refuses() -> No
     assert svd.top_k_values(torch.eye(3, dtype=torch.bfloat16), 2).dtype == torch.bfloat16
     with pytest.raises(SpecdefError, match="`k` must be between 1 and 3"):
         svd.top_k_values(torch.eye(3), 4)
+
+
+@pytest.mark.parametrize("power", [-30, 30])
+def test_a_power_of_two_changes_the_values_and_nothing_else(power: int) -> None:
+    """Every threshold is relative: not a pass more, not a bit of the vectors otherwise."""
+    a = with_spectrum(420, 900, slow(420))
+    first, scaled = top_k_svd(a, 9), top_k_svd(torch.ldexp(a, torch.tensor(power)), 9)
+    assert torch.equal(scaled.s, torch.ldexp(first.s, torch.tensor(power)))
+    assert torch.equal(scaled.vh, first.vh)
+    assert (scaled.iterations, scaled.residual, scaled.method) == (first.iterations, first.residual, "lanczos")
+
+
+def test_a_rough_subspace_is_widened_by_its_residual_until_it_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    a = with_spectrum(420, 900, 10 * SPECTRA["outliers"], torch.float64)
+    vh = torch.linalg.svd(a, full_matrices=False)[2]
+    noise = torch.randn(900, 13, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    rough = vh[:13].T + 1e-4 * noise
+    found = [svd._rayleigh_ritz(a, rough, 5, 1e-14, 0)]
+    for refinements in (2, 1, 0):
+        monkeypatch.setattr(svd, "REFINEMENTS", refinements)
+        found.append(svd._rayleigh_ritz(a, rough, 5, 1e-14, 0))
+    best, two, one, none = (one.residual for one in found)
+    assert none > 1e-4
+    assert one < 0.1 * none
+    assert two < 0.1 * one
+    assert best < 0.1 * two
+    assert [one.iterations for one in found] == [4, 2, 1, 0]
+    monkeypatch.setattr(svd, "REFINEMENTS", 4)
+    assert svd._rayleigh_ritz(a, rough, 5, 2 * two, 0).iterations == 2, "no further than it must"
