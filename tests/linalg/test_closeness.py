@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from specdef.errors import PlanError
-from specdef.linalg.closeness import Closeness, StoredLock, compare, default_tolerance, probe_inputs
+from specdef.linalg.closeness import (
+    Closeness,
+    StoredLock,
+    compare,
+    default_tolerance,
+    probe_inputs,
+    relative_error,
+)
 from specdef.linalg.deform import deform
 
 U32 = torch.finfo(torch.float32).eps / 2
@@ -132,3 +139,11 @@ def test_a_lock_is_refused_on_the_inputs_it_fails_on() -> None:
     assert deform(w, 4, 100.0, form="low_rank").closeness.worst.value < default_tolerance(torch.float32)
     with pytest.raises(PlanError, match=r"error of every output within 9.8e-04 .* on the given activations"):
         deform(w, 4, 100.0, form="low_rank", activations=real)
+
+
+def test_the_relative_error_of_nothing_is_none_and_of_something_beside_nothing_infinite() -> None:
+    zero, one = torch.zeros(3), torch.ones(3)
+    assert relative_error(zero, zero) == 0.0
+    assert relative_error(one, zero) == math.inf
+    assert relative_error(zero, one) == 1.0
+    assert relative_error(one * math.nan, one) == math.inf
