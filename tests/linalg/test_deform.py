@@ -238,7 +238,7 @@ def test_k_out_of_range(k: int, basis: str, most: int) -> None:
 def test_non_finite_weights(bad: float, basis: str) -> None:
     w = random_weight((40, 24))
     w[3, 4] = bad
-    with pytest.raises(PlanError, match=r"^`weight` must hold finite numbers; got NaN or inf\. Check the checkpoint it"):
+    with pytest.raises(PlanError, match=r"^`weight` must hold finite numbers; got NaN or inf\. Check the checkpoint"):
         deform(w, 5, 1e3, basis=basis)  # type: ignore[arg-type]
 
 
