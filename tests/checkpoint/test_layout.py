@@ -156,6 +156,14 @@ def test_the_index_of_a_component_follows_its_edits(folder: Path) -> None:
     assert json.loads(index[name])["weight_map"] == wanted
 
 
+def test_what_is_missing_is_missing_of_the_model_unless_it_was_called_otherwise(folder: Path) -> None:
+    shutil.rmtree(folder / "unet")
+    with pytest.raises(CheckpointError, match="`model` must hold every component"):
+        load_config(folder)
+    with pytest.raises(CheckpointError, match="`original` must hold every component"):
+        load_config(folder, argument="original")
+
+
 def test_which_library_loads_a_folder(made: Path, llama: Path) -> None:
     assert (library_of(made), library_of(llama)) == ("diffusers", "transformers")
 
