@@ -276,9 +276,9 @@ def test_measured_strength_of_an_unlocked_weight_is_one() -> None:
 
 def test_columns_of_zeros_at_the_end_of_a_wide_matrix_are_no_trouble() -> None:
     """As many living columns as rows: a triangle whose pivots are sound, and which is not square."""
-    w = random_weight((10, 16))
+    w = random_weight((10, 16), torch.float32)
     w[:, 10:] = 0
     d = deform(w, 3, 1e3)
     assert d.function_error <= d.tolerance
     x = torch.randn(50, 16, generator=torch.Generator().manual_seed(1))
-    assert relative(compensate(x.double() @ d.weight.double().T, d.tensors), x.double() @ w.double().T) < 1e-6
+    assert relative(compensate(x.double() @ d.weight.double().T, d.tensors), x.double() @ w.double().T) < 1e-4
