@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -246,3 +247,65 @@ def test_a_rough_subspace_is_widened_by_its_residual_until_it_is_good(monkeypatc
     assert [one.iterations for one in found] == [4, 2, 1, 0]
     monkeypatch.setattr(svd, "REFINEMENTS", 4)
     assert svd._rayleigh_ritz(a, rough, 5, 2 * two, 0).iterations == 2, "no further than it must"
+
+
+@pytest.fixture
+def iterations(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Every iteration that is begun: matrix, start block, and the passes of each cycle it was asked for."""
+    real, found = svd._lanczos, list[dict[str, Any]]()
+
+    def recorded(a: Tensor, k: int, start: Tensor, generator: torch.Generator) -> Iterator[tuple[Tensor, float, int]]:
+        found.append({"a": a, "start": start, "cycles": []})
+        for basis, bound, done in real(a, k, start, generator):
+            found[-1]["cycles"].append(done)
+            yield basis, bound, done
+
+    monkeypatch.setattr(svd, "_lanczos", recorded)
+    return found
+
+
+def test_it_iterates_in_float32_where_that_is_enough(iterations: list[dict[str, Any]]) -> None:
+    a = with_spectrum(420, 900, slow(420))
+    top_k_svd(a, 3)
+    top_k_svd(a, 3, tol=1e-5)
+    top_k_svd(a, 3, tol=9e-7)
+    assert [one["a"].dtype for one in iterations] == [torch.float32, torch.float32, torch.float64]
+    assert all(one["start"].shape == (420, 0) for one in iterations)
+
+
+def test_what_is_not_good_enough_is_where_the_next_iteration_starts(
+    iterations: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, real, found = with_spectrum(420, 900, slow(420)), svd._rayleigh_ritz, []
+
+    def rough_at_first(*arguments: Any) -> svd.TopK:
+        result = real(*arguments)
+        found.append(result if found else dataclasses.replace(result, residual=1e-3))
+        return found[-1]
+
+    monkeypatch.setattr(svd, "_rayleigh_ritz", rough_at_first)
+    top = top_k_svd(a, 5)
+    assert top.residual <= 1e-6
+    assert [tuple(one["start"].shape) for one in iterations] == [(420, 0), (420, 5)]
+    assert torch.equal(iterations[1]["start"], found[0].u.float())
+    assert top.iterations >= sum(sum(one["cycles"]) for one in iterations)
+
+
+def test_no_cycle_is_begun_when_the_passes_are_spent(iterations: list[dict[str, Any]]) -> None:
+    a = with_spectrum(420, 900, slow(420))
+    top_k_svd(a, 25)
+    ((first, *rest),) = (one["cycles"] for one in iterations)
+    assert rest, "more than one cycle is needed"
+    top_k_svd(a, 25, max_iterations=first)
+    assert iterations[1]["cycles"] == [first]
+    top_k_svd(a, 25, max_iterations=first + 1)
+    assert iterations[2]["cycles"] == [first, rest[0]]
+
+
+@pytest.mark.parametrize("power", [0, 100])
+def test_the_start_is_drawn_from_the_generator_that_was_given(power: int) -> None:
+    a = torch.ldexp(with_spectrum(420, 900, slow(420)), torch.tensor(power))
+    one, same, other = (top_k_svd(a, 3, generator=torch.Generator().manual_seed(seed)) for seed in (5, 5, 6))
+    assert torch.equal(one.vh, same.vh)
+    assert not torch.equal(one.vh, other.vh)
+    assert torch.equal(top_k_svd(a, 3).vh, top_k_svd(a, 3, generator=torch.Generator().manual_seed(0)).vh)
