@@ -81,6 +81,7 @@ REASONS = (
     ("linalg/svd.py", "dtype=torch.float64, )", ON_CPU),
     ("linalg/svd.py", "left.split(rows), )", "a matrix and its left vectors have as many rows"),
     ("linalg/svd.py", "torch.empty(short, 0,", "an empty matrix of any type joins to the other's type"),
+    ("linalg/multiplier.py", "range(7, 18)", "six digits or seven write a short number alike"),
     ("linalg/closeness.py", "manual_seed(1)", "other probes tell as well how far two layers are apart"),
     ("linalg/closeness.py", "OutputError(-1.0, 1", "the first output that is compared is worse than no output"),
     ("linalg/constructions.py", "torch.linalg.pinv(locked, )", "torch's own cut lies where ours does"),

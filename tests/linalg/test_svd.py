@@ -81,9 +81,12 @@ def test_residual_sees_a_wrong_subspace() -> None:
     assert residual_of(a, u[:, :5], s[:5], rotated) > 1e-4
 
 
-def test_the_guard_finds_a_larger_value_the_iteration_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    a = with_spectrum(420, 900, slow(420), torch.float64)
-    _, s, vh = torch.linalg.svd(a, full_matrices=False)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_guard_finds_a_larger_value_the_iteration_missed(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = with_spectrum(420, 900, slow(420), dtype)
+    _, s, vh = torch.linalg.svd(a.double(), full_matrices=False)
     real, calls = svd._lanczos, []
 
     def misses_the_largest_once(*arguments: Any) -> Iterator[tuple[Tensor, float, int]]:
