@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from specdef.checkpoint.header import load_json_object, num_bytes, read_header, read_header_bytes, write_header
 from specdef.core.dtypes import BITS
+from specdef.core.text import shown
 from specdef.errors import CheckpointError
 
 
@@ -190,3 +191,9 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert str(caught.value) == f"File {tmp_path} cannot be read (Is a directory). Check the path and permissions."
     with pytest.raises(CheckpointError, match=r"cannot be read|is not a plain file"):
         load_json_object(tmp_path)
+    long = tmp_path / ("a" * 300)
+    with pytest.raises(CheckpointError) as caught:
+        load_json_object(long)
+    assert (
+        str(caught.value) == f"File {shown(long)} cannot be read (File name too long). Check the path and permissions."
+    )
