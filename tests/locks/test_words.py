@@ -117,6 +117,22 @@ def test_of_an_inject_lock(llama: Path, tmp_path: Path) -> None:
         assert (sign.tensors, sign.layers) == ((f"{module}.weight",), (1,))
 
 
+def test_a_fold_lock_of_every_pair_says_who_trains_it_and_what_lasts_longer(llama: Path, tmp_path: Path) -> None:
+    """A weak one has worse to say, and one planned for runtimes has no ladder that would run there."""
+    stronger = (
+        "Whoever lowers the learning rate far enough trains this lock. Preset `ladder` held at every rate tried on a "
+        "language model (docs/results.md); to plan, it runs the model once."
+    )
+    assert lock(llama, tmp_path / "a", dry_run=True).remarks[-1] == stronger
+    for options in (
+        {"pairs": ["vo"]},
+        {"runtimes": ["f16-cache"]},
+        {"preset": "ladder"},
+        {"preset": "paper", "rank": 2},
+    ):
+        assert stronger not in lock(llama, tmp_path / "a", dry_run=True, **options).remarks
+
+
 def test_a_family_with_one_kind_of_pair_says_why_there_is_no_other(tmp_path: Path) -> None:
     model = pico.build("bert", tmp_path / "model")
     assert lock(model, tmp_path / "locked").remarks[:2] == (

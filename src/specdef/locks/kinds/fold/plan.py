@@ -28,6 +28,10 @@ from specdef.locks.selection import select_layers, select_pairs
 FP16_ACTIVATION_EXPONENT = 10
 """Assumed bound 2^10 on unscaled activations; float16 ends at 2^16, so `up` may add at most 2^5."""
 FP16_MAX_EXPONENT = 15 - FP16_ACTIVATION_EXPONENT
+STRONGER = (
+    "Whoever lowers the learning rate far enough trains this lock. Preset `ladder` held at every rate tried on a "
+    "language model (docs/results.md); to plan, it runs the model once."
+)
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,8 @@ def prepare(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions) 
     plan = plan_fold(checkpoint, model, options)
     strength, exactness = _describe(plan, model)
     weakness = (*_remarks(strength["pairs"], model, options), *model.architecture.remarks)
-    remarks = (*weakness, *runtime_remarks(exactness["runtimes"]))
+    stronger = () if weakness or options.runtimes or not exactness["bit_exact"] else (STRONGER,)
+    remarks = (*weakness, *runtime_remarks(exactness["runtimes"]), *stronger)
     return scaling_lock(checkpoint, plan.edits, strength, exactness, left_out=plan.left_out, remarks=remarks)
 
 
