@@ -46,6 +46,8 @@ REASONS = (
     ("attacks/rewrites/factor_chain.py", "clamp(None, 1)", "no ratio of a real layer is as small as 1e-12"),
     ("attacks/rewrites/factor_chain.py", "rtol=None", "torch's own cut lies where ours does"),
     ("attacks/rewrites/heads.py", "probe = ", "other probes tell as well how far two products are apart"),
+    ("locks/kinds/fold/check.py", "most_common(", "the first of one, of two and of all is the same"),
+    ("locks/kinds/fold/check.py", "/ np.sign(", "a sign divides as it multiplies"),
     ("locks/hub_card.py", "width=10001", "no name is as long as the line that would be folded"),
     ("locks/lock.py", "spool = None", "a kind that spools gets a folder below, no other kind looks"),
     ("locks/model_tensors.py", "count < 2**32", "a parameter of two billion numbers is too large for a test"),

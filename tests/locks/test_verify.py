@@ -19,6 +19,8 @@ from specdef.locks.base import LOCKS, Check
 from specdef.locks.manifest import MANIFEST, read_manifest
 from specdef.locks.verify import VerifyReport, integrity
 from specdef.models.equivalence import Equivalence
+from specdef.models.loading import load
+from specdef.runtimes.compare import InRuntime
 
 WEIGHTS = "model.safetensors"
 NORM = "model.norm.weight"
@@ -139,6 +141,47 @@ def test_stages_are_said_as_they_start(place: Path) -> None:
     assert report.checks[1].detail == "channels equal the original's times 2^20 in 2/2 vo pairs"
     without = verify(str(place / "locked"))
     assert (len(without.checks), without.equivalence) == (2, None)
+
+
+def test_runtimes_are_asked_about_the_folders_and_what_they_say_is_a_check(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, said = [], list[str]()
+
+    def answer(*given: Any) -> list[InRuntime]:
+        asked.append(given)
+        given[-1]("running")
+        return [InRuntime(named.name, format, "1.0", None, None, "refused") for named, (format,) in given[2]]
+
+    monkeypatch.setattr("specdef.runtimes.compare.in_runtimes", answer)
+    named = ["transformers-bf16", "transformers-f16"]
+    for original in (place / "model", None):
+        report = verify(place / "locked", original=original, runtimes=named, progress=said.append)
+        assert [(check.name, check.passed, check.detail) for check in report.checks[-2:]] == [
+            ("transformers-bf16 bf16", False, "refused"),
+            ("transformers-f16 f16", False, "refused"),
+        ]
+        assert [one.runtime for one in report.runtimes] == named
+        assert (said[-1], report.passed) == ("running", False)
+    assert [given[:2] for given in asked] == [(place / "locked", place / "model"), (place / "locked", None)]
+    assert [[runtime.name for runtime, _ in given[2]] for given in asked] == [named, named]
+    with pytest.raises(SpecdefError, match=r"^`runtime` must "):
+        verify(place / "locked", runtimes=["nothing"])
+
+
+@pytest.mark.parametrize("argument", ["locked", "original"])
+def test_a_model_in_memory_runs_in_no_other_program(argument: str, place: Path) -> None:
+    folders: dict[str, Any] = {"locked": place / "locked", "original": place / "model"}
+    folders[argument] = load(place / "model")
+    with pytest.raises(SpecdefError, match=rf"^`{argument}` must be a folder with `runtimes`, which read files. Save"):
+        verify(folders["locked"], original=folders["original"], runtimes=["transformers-bf16"])
+
+
+def test_an_original_with_other_weights_beside_it_is_read_as_it_is(place: Path, tmp_path: Path) -> None:
+    """Only what is published must hold no other weights."""
+    original = Path(shutil.copytree(place / "model", tmp_path / "model"))
+    (original / "pytorch_model.onnx").write_bytes(b"x")
+    assert verify(place / "locked", original=original).passed
 
 
 def _reshape(tensors: dict[str, torch.Tensor]) -> None:
