@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from specdef.errors import CheckpointError
 from specdef.models.equivalence import Equivalence, _outputs, _Place, compare
+from specdef.models.loading import load
 from specdef.models.probing import Probing, kl_divergence
 
 
@@ -82,8 +84,6 @@ def test_a_model_fifty_times_its_noise_away_is_another_function(tmp_path: Path) 
 
 
 def test_two_models_in_memory_must_stand_alike(llama: Path) -> None:
-    from specdef.models.loading import load
-
     wide, narrow = load(llama), load(llama).double()
     with pytest.raises(CheckpointError) as caught:
         compare(wide, narrow)
@@ -94,8 +94,6 @@ def test_two_models_in_memory_must_stand_alike(llama: Path) -> None:
 
 
 def test_a_folder_is_loaded_as_the_model_in_memory_stands(llama: Path) -> None:
-    from specdef.models.loading import load
-
     model = load(llama, dtype=torch.bfloat16)
     model.train()
     model.lm_head.eval()
@@ -134,3 +132,46 @@ def test_pixels_are_given_in_the_models_own_dtype_and_tokens_in_theirs() -> None
     inputs = {"pixel_values": torch.zeros(1, 3), "input_ids": torch.zeros(1, 3, dtype=torch.int64)}
     _outputs(torch.nn.Linear(3, 3).bfloat16(), inputs, _Place(torch.bfloat16, "cpu"), Seeing())
     assert given == [torch.bfloat16, torch.int64]
+
+
+def test_a_model_that_does_not_run_is_named_and_left_as_it_was(llama: Path) -> None:
+    model = load(llama).train()
+    model.lm_head.eval()
+    before = {name: part.training for name, part in model.named_modules()}
+
+    def fails(*_: object, **__: object) -> None:
+        raise ValueError("no such luck")
+
+    model.model.forward = fails
+    with pytest.raises(CheckpointError) as caught:
+        compare(model, model)
+    assert str(caught.value).startswith("Model LlamaForCausalLM cannot be loaded and run by transformers (")
+    assert {name: part.training for name, part in model.named_modules()} == before
+
+
+def test_a_folder_that_does_not_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = pico.build("llama", tmp_path / "model")
+
+    def fails(*_: object, **__: object) -> None:
+        raise ValueError("no such luck")
+
+    monkeypatch.setattr("transformers.LlamaForCausalLM.forward", fails)
+    with pytest.raises(CheckpointError) as caught:
+        compare(folder, folder)
+    assert str(caught.value).startswith(f"Model {folder} cannot be loaded and run by transformers (")
+
+
+def test_modules_put_in_place_while_a_model_runs_do_not_train(llama: Path) -> None:
+    """As BigBird does; nobody knows how they stood before."""
+    model = load(llama).train()
+    real = model.model.forward
+
+    def swaps(*given: object, **named: object) -> object:
+        model.model.norm = copy.deepcopy(model.model.norm)
+        model.model.extra = torch.nn.Identity().train()
+        return real(*given, **named)
+
+    model.model.forward = swaps
+    assert compare(model, model, num_probes=2).bit_identical
+    assert model.model.norm.training, "one by that name trained before"
+    assert not model.model.extra.training
