@@ -99,6 +99,13 @@ def test_they_are_said_and_shown(run: StoredCell) -> None:
     short = dataclasses.replace(task, before={"a": 0.5, "b": 1.0}, best=None, end={"a": 0.25, "b": 1.0})
     assert short.rows == [("a", "0.5", "—", "0.25"), ("b", "1", "—", "1")]
     assert short.sentence == "By class of the task, before -> at the end: a: 0.5 -> 0.25, b: 1 -> 1."
+    assert (short.changed_most, short.caption) == (short.rows, "Share of each class of the task that got its label")
+    labels = [str(label) for label in range(60)]
+    shares = {label: 0.01 * int(label) for label in labels}
+    large = dataclasses.replace(task, before=dict.fromkeys(labels, 0.0), best=None, end=shares)
+    assert [row[0] for row in large.changed_most] == labels[:9:-1]
+    assert large.caption.endswith(": the 50 of 60 that changed most")
+    assert dataclasses.replace(short, end={"a": 0.25}).rows[1] == ("b", "1", "—", "—"), "a file that was edited"
     many = dataclasses.replace(task, before=dict.fromkeys(map(str, range(MOST + 1)), 0.5))
     assert many.sentence == f"By class of the task: {MOST + 1} classes, see the page."
 

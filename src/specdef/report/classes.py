@@ -10,8 +10,8 @@ from specdef.report.form import number
 from specdef.report.html import table
 from specdef.training.outcome import Evaluation
 
-MOST = 12
-"""Classes that a line of text names."""
+MOST, MOST_ROWS = 12, 50
+"""Classes that a line of text names, and a table."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,22 @@ class ClassShares:
         ]
 
     @property
+    def changed_most(self) -> list[tuple[str, str, str, str]]:
+        """The first `MOST_ROWS` of `rows`, those that changed most first where there are more."""
+        if len(self.before) <= MOST_ROWS:
+            return self.rows
+        end = self.end or {}
+        order = sorted(self.rows, key=lambda row: -abs(end.get(row[0], 0.0) - self.before[row[0]]))
+        return order[:MOST_ROWS]
+
+    @property
+    def caption(self) -> str:
+        """What a table of `changed_most` holds."""
+        found = f"Share of each class of {self.of} that got its label"
+        left_out = len(self.before) > MOST_ROWS
+        return found + (f": the {MOST_ROWS} of {len(self.before)} that changed most" if left_out else "")
+
+    @property
     def sentence(self) -> str:
         """One line, however many classes there are."""
         if len(self.before) > MOST:
@@ -64,10 +80,7 @@ def class_shares(cell: StoredCell) -> list[ClassShares]:
 def class_tables(cell: StoredCell) -> str:
     """The same as tables of a page; empty where there are no classes."""
     names = ("class", "before", "at the best score", "at the end")
-    return "\n".join(
-        table(names, found.rows, f"Share of each class of {found.of} that got its label")
-        for found in class_shares(cell)
-    )
+    return "\n".join(table(names, found.changed_most, found.caption) for found in class_shares(cell))
 
 
 def _shares(point: Evaluation | None, name: str) -> Mapping[str, float] | None:
@@ -75,4 +88,4 @@ def _shares(point: Evaluation | None, name: str) -> Mapping[str, float] | None:
 
 
 def _shown(found: Mapping[str, float] | None, label: str) -> str:
-    return "—" if found is None else number(found[label])
+    return "—" if found is None or label not in found else number(found[label])
