@@ -38,7 +38,12 @@ ABOUT = """# The tasks, calibrated on the undefended model
 
 SmolLM2-135M: the bundled model for `biographies` and `mcqa`, a defended one for `unlearned` and `guard`. `mcqa` reads
 the facts of `biographies` from a file. Growth is that of perplexity on the worst of four general texts; the budget is
-2. A run on the task ends where the target is reached within it."""
+2. A run on the task ends where the target is reached within it.
+
+`unlearned` trains on and asks what `biographies` does, of a model that was taught the facts and had them removed. The
+control that tells whether its questions can be guessed is therefore that of `biographies`, on a model that never had
+the facts; what `unlearned`, shuffled, is above it comes back from the removal: other facts about the same people bring
+some of it up."""
 
 
 @dataclass(frozen=True)
