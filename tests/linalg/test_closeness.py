@@ -147,3 +147,11 @@ def test_the_relative_error_of_nothing_is_none_and_of_something_beside_nothing_i
     assert relative_error(one, zero) == math.inf
     assert relative_error(zero, one) == 1.0
     assert relative_error(one * math.nan, one) == math.inf
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_scaling_a_whole_layer_leaves_every_error(factor: float) -> None:
+    w, noise = random_weight((32, 24)), torch.randn(32, 24, dtype=torch.float64) * 1e-3
+    plain, scaled = of(w, w + noise), of(factor * w, factor * (w + noise))
+    assert scaled.worst.value == pytest.approx(plain.worst.value, rel=1e-6)
+    assert scaled.whole == pytest.approx(plain.whole, rel=1e-6)

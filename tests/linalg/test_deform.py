@@ -282,3 +282,14 @@ def test_columns_of_zeros_at_the_end_of_a_wide_matrix_are_no_trouble() -> None:
     assert d.function_error <= d.tolerance
     x = torch.randn(50, 16, generator=torch.Generator().manual_seed(1))
     assert relative(compensate(x.double() @ d.weight.double().T, d.tensors), x.double() @ w.double().T) < 1e-4
+
+
+def test_the_multiplier_that_fits_the_dtype_works() -> None:
+    w = random_weight((40, 24), torch.float16)
+    with pytest.raises(PlanError, match="Use at most about") as caught:
+        deform(w, 5, 1e9)
+    offered = float(str(caught.value).split("at most about ")[1].rstrip("."))
+    assert offered > 100
+    assert deform(w, 5, offered, tolerance=math.inf).weight.isfinite().all()
+    with pytest.raises(PlanError, match="must keep W~ inside float16"):
+        deform(w, 5, 4 * offered, tolerance=math.inf)
