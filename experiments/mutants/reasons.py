@@ -83,7 +83,7 @@ REASONS = (
     ("linalg/svd.py", "a.shape[1] > a.shape[1]", "a tall matrix is iterated as it is, at another cost"),
     ("linalg/svd.py", "basis.shape[1] - k > ", "a basis that is full has nothing left to be widened by"),
     ("linalg/svd.py", "basis.shape[1] + k >= ", "a basis that is nearly full is as good"),
-    ("linalg/svd.py", "generator=generator, dtype=None", "torch's own type is the one most matrices have"),
+    ("linalg/svd.py", "generator=generator, dtype=None", "drawn in float32 and widened, it starts as well"),
     ("linalg/svd.py", "dtype=a.dtype, device=None", ON_CPU),
     ("linalg/svd.py", "BLOCK, dtype=a.dtype, device=a.device", "any start finds what was missed"),
     ("linalg/svd.py", "tol / found.s[0]", "a bound for rounding: too small a one costs an iteration"),
