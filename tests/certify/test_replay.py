@@ -45,7 +45,7 @@ LATER_VERDICTS: dict[str, list[Verdict]] = {
 
 ENDED: dict[str, list[Verdict]] = {
     "cpu/paper": LATER_VERDICTS["paper"],
-    "ladder": [Held(HeldBy.COLLAPSE), Held(HeldBy.STALL), Undone(2.408)],
+    "ladder": [Held(HeldBy.COLLAPSE), Held(HeldBy.STALL), Held(HeldBy.STALL), Undone(2.408)],
 }
 
 
