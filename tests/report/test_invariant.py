@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from specdef.attacks.base import Attack
 from specdef.attacks.wire import attack_to_wire
 from specdef.certify.certificate import Certificate
 from specdef.certify.certificate_file import read_certificate
 from specdef.certify.certified_cell import CertifiedCell
-from specdef.certify.findings import UNLOCKED
+from specdef.certify.findings import CONTROLS, UNCOUNTED, UNLOCKED
 from specdef.certify.result import Point
 from specdef.report.invariant import INVARIANT, invariant_attackers
+from specdef.report.kind import Kind
 from specdef.report.markdown import markdown
 from specdef.report.page import page
+from specdef.report.phrases import mark_title
+from specdef.report.trajectories import trajectories
 from specdef.training.optimizers import OPTIMIZERS
 from specdef.training.outcome import Outcome
 from specdef.training.recipe import Recipe
@@ -44,6 +50,7 @@ def test_each_says_what_it_came_to(opened: Path) -> None:
         *(row("adahessian", 0.1, 0.7, step=40), row("adahessian", 0.01, 0.8, step=20)),
         row("kron", 1e-4, None),
         row("kfac", 1e-4, 0.9, threat=UNLOCKED),
+        row("kfac", 1e-4, 0.9, step=10, threat=CONTROLS),
         row("muon", 1e-4, 0.9),
     )
     certificate = others(opened)
@@ -58,6 +65,25 @@ def test_each_says_what_it_came_to(opened: Path) -> None:
     ]
     said = (markdown(certificate, []), page(certificate, [], {}))
     assert all("Invariant attackers" in text and INVARIANT in text and "best 0.45 at kfac" in text for text in said)
+
+
+def test_what_was_run_on_the_undefended_model_is_drawn_as_its_own(
+    opened: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Controls of a threat model reach the target without a lock: they say nothing against it."""
+    names = (UNLOCKED, CONTROLS, "T2", UNCOUNTED)
+    rows = [replace(row("adamw", 1e-4, 0.9, step=10, threat=name), cell=f"{at:016}") for at, name in enumerate(names)]
+    assert [one.undefended for one in rows] == [True, True, False, False]
+    assert ["reached" in mark_title(one, Kind.BROKEN) for one in rows] == [True, True, False, False]
+    panels = list[list[str]]()
+    monkeypatch.setattr(
+        "specdef.report.trajectories._draw",
+        lambda _axes, _certificate, pairs: panels.append([one.threat_model for one, _ in pairs]) or [],
+    )
+    certificate = replace(read_certificate(opened), cells=tuple(rows))
+    cells: list[Any] = [SimpleNamespace(key=one.cell) for one in rows]
+    trajectories(certificate, cells, tmp_path / "picture.png")
+    assert panels == [[UNLOCKED, CONTROLS], ["T2", UNCOUNTED]]
 
 
 def test_without_one_there_is_no_such_section(opened: Path) -> None:

@@ -11,7 +11,7 @@ from specdef.attacks.base import Attack
 from specdef.attacks.wire import attack_from_wire
 from specdef.certify.cell_result import RewriteFacts
 from specdef.certify.environment import Environment
-from specdef.certify.findings import TASK_CONTROLS, UNLOCKED
+from specdef.certify.findings import CONTROLS, TASK_CONTROLS, UNLOCKED
 from specdef.certify.result import Point, StoredCell, point_of
 from specdef.certify.statistics import Interval, score_interval
 from specdef.tasks.score import Score
@@ -90,8 +90,8 @@ class CertifiedCell:
 
     @property
     def undefended(self) -> bool:
-        """Whether it is an ordinary attack on the undefended model."""
-        return self.threat_model == UNLOCKED
+        """Whether it is an attack on the undefended model: an ordinary one, or the control of a threat model's."""
+        return self.threat_model in (UNLOCKED, CONTROLS)
 
 
 def certified(threat_model: str, cell: StoredCell) -> CertifiedCell:
