@@ -53,6 +53,9 @@ def test_an_automatic_map_is_never_silent(locked: Path) -> None:
     manifest = read_manifest(locked)
     assert manifest.map is not None
     assert "automatic map of gemma" in manifest.exactness["map"]
+    assert manifest.checked[-1] == (
+        "the automatic map's pairs hold to the bit in a small random model, and this model's outputs are compared"
+    )
     for name in ("SPECDEF_LOCK.md", "README.md"):
         assert "automatic map of gemma" in (locked / name).read_text()
         assert "No person reviewed it" in (locked / name).read_text()

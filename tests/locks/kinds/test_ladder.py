@@ -298,8 +298,12 @@ def test_a_model_whose_gradients_are_not_finite_is_refused(tmp_path: Path) -> No
     checkpoint = open_checkpoint(model)
     pairs = resolve(checkpoint.config, checkpoint.shapes).pairs
     broken = dataclasses.replace(_measured(model), total=float("nan"))
-    with pytest.raises(PlanError, match="finite outputs and gradients"):
+    with pytest.raises(PlanError) as caught:
         plan_ladder(checkpoint, pairs, broken, LadderOptions())
+    assert str(caught.value) == (
+        "`model` must have finite outputs and gradients on the calibration text; their sum is nan. Repair its weights, "
+        "or give another `calibration`."
+    )
 
 
 def test_a_channel_that_teaches_nothing_is_no_rung(tmp_path: Path) -> None:
@@ -311,3 +315,13 @@ def test_a_channel_that_teaches_nothing_is_no_rung(tmp_path: Path) -> None:
     sums[7] = 1.0
     measured = Measured({"updown.0": PairMeasure(None, sums, sums)}, 1.0)
     assert [c.channel for c in plan_ladder(checkpoint, pairs, measured, LadderOptions()).channels] == [7]
+
+
+def test_remarks_are_how_hot_how_constant_where_it_runs_and_what_is_not_covered(tmp_path: Path) -> None:
+    model = pico.build("llama", tmp_path / "model")
+    said = lock(model, tmp_path / "locked", preset="ladder", dry_run=True).remarks
+    assert [part.split()[0] for part in said] == [said[0].split()[0], "What", "By", "Parameters"]
+    assert "powers of two above the level at which the whole model trains; measured on" in said[0]
+    assert said[1].startswith("What the hot channels carry is constant: mean over standard deviation ")
+    assert said[2].endswith(" For a runtime that it damages, use preset exact with `--runtimes`.")
+    assert said[3] == "Parameters in no pair, such as the embeddings, train as before: no exact lock covers them."

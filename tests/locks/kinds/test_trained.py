@@ -22,6 +22,7 @@ from specdef.certify.study_models import DefencePlan
 from specdef.cli.main import app
 from specdef.defences.card import RECORD
 from specdef.errors import PlanError, SpecdefError
+from specdef.locks.base import LOCKS
 from specdef.locks.kinds.trained.metric import DAMPING, SMALLEST, metrics, patches
 from specdef.locks.kinds.trained.train import ABOVE
 from specdef.locks.lock import LockReport
@@ -100,6 +101,9 @@ def test_what_it_says_is_never_exact(toy_model: Path, locked: tuple[Path, LockRe
         text = (folder / name).read_text()
         assert "Its function is **not** the original's: training moved it. Measured on what ships with the" in text
         assert "Function claimed in" not in text
+    size = sum(load_file(toy_model / WEIGHTS)[name].nbytes for name in report.strength["sigma_1"])
+    assert report.remarks[-1] == f"The key holds the original bytes of what was raised ({size / 1e6:.1f} MB)."
+    assert LOCKS.get("trained").facts(report.strength).multiplier == float(report.strength["multiplier"])
     alone = {check.name: check for check in verify(folder).checks}
     assert alone["lock"].passed is None
     assert alone["lock"].detail.endswith("how far it was raised only the original shows")
