@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pico
 import pytest
 import torch
+from pico_judge import Says
 from typer.testing import CliRunner
 
 from specdef import attack
@@ -24,21 +24,6 @@ from specdef.tasks.confusion import SCORERS, label_score
 from specdef.tasks.utilities.accuracy import KIND as ACCURACY
 from specdef.training.outcome import Evaluation
 from specdef.training.recipe import Recipe
-
-
-class Says(torch.nn.Module):
-    """Gives every image in turn a label by its own; label 3 is never given."""
-
-    def __init__(self, labels: Sequence[int], rule: Callable[[int], int]) -> None:
-        super().__init__()
-        self.still = torch.nn.Parameter(torch.zeros(1))
-        self.given, self.at = [rule(label) for label in labels], 0
-        self.config = SimpleNamespace(num_channels=1)
-
-    def forward(self, pixel_values: torch.Tensor) -> SimpleNamespace:
-        chosen = self.given[self.at : self.at + len(pixel_values)]
-        self.at += len(pixel_values)
-        return SimpleNamespace(logits=torch.nn.functional.one_hot(torch.tensor(chosen), 10).float())
 
 
 @pytest.mark.parametrize("task", [TaskSpec("unlearned-class", path="3"), TaskSpec("images")])

@@ -9,25 +9,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from pico_judge import Says
 
 from specdef.tasks.base import TaskError, TaskSpec, make_task
 from specdef.tasks.images.digits import digits
 from specdef.tasks.kinds.unlearned_class import ClassKnown, unlearned_class
-
-
-class Says(torch.nn.Module):
-    """Gives every image in turn a label by its own."""
-
-    def __init__(self, labels: list[int], rule: Callable[[int], int]) -> None:
-        super().__init__()
-        self.still = torch.nn.Parameter(torch.zeros(1))
-        self.given, self.at = [rule(label) for label in labels], 0
-        self.config = SimpleNamespace(num_channels=1)
-
-    def forward(self, pixel_values: torch.Tensor) -> SimpleNamespace:
-        chosen = self.given[self.at : self.at + len(pixel_values)]
-        self.at += len(pixel_values)
-        return SimpleNamespace(logits=torch.nn.functional.one_hot(torch.tensor(chosen), 10).float())
 
 
 def scored(metric: ClassKnown, rule: Callable[[int], int]) -> float:
