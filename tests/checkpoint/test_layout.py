@@ -127,21 +127,24 @@ def test_the_configuration_of_a_model_is_one_file(tmp_path: Path) -> None:
     assert component_configs(tmp_path, {"model_type": "llama"}) == {"config.json": {"model_type": "llama"}}
 
 
-def test_a_component_of_transformers_in_shards_has_its_index(folder: Path, made: Path) -> None:
-    tensors = load_file(folder / TEXT)
+def _indexed(folder: Path) -> dict[str, str]:
+    """Put the text encoder's weights into a shard with an index; its weight map."""
+    weight_map = dict.fromkeys(load_file(folder / TEXT), "a.safetensors")
     (folder / TEXT).rename(folder / "text_encoder" / "a.safetensors")
     index = folder / "text_encoder" / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": dict.fromkeys(tensors, "a.safetensors")}))
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    return weight_map
+
+
+def test_a_component_of_transformers_in_shards_has_its_index(folder: Path, made: Path) -> None:
+    _indexed(folder)
     assert list(open_checkpoint(folder).shards) == ["text_encoder/a.safetensors", UNET]
     assert open_checkpoint(folder).shapes == open_checkpoint(made).shapes
 
 
 def test_the_index_of_a_component_follows_its_edits(folder: Path) -> None:
-    tensors = load_file(folder / TEXT)
-    (folder / TEXT).rename(folder / "text_encoder" / "a.safetensors")
-    name = "text_encoder/model.safetensors.index.json"
-    (folder / name).write_text(json.dumps({"weight_map": dict.fromkeys(tensors, "a.safetensors")}))
-    found, dropped = open_checkpoint(folder), next(iter(tensors))
+    name, weight_map = "text_encoder/model.safetensors.index.json", _indexed(folder)
+    found, dropped = open_checkpoint(folder), next(iter(weight_map))
     new = NewTensor("F32", (2,), lambda: bytes(8))
     edits = {
         "text_encoder/a.safetensors": ShardEdits(
@@ -151,7 +154,7 @@ def test_the_index_of_a_component_follows_its_edits(folder: Path) -> None:
     }
     index = changed_index(found, edits)
     assert sorted(index) == [name]
-    wanted = {**dict.fromkeys(tensors, "a.safetensors"), "more": "a.safetensors"}
+    wanted = {**weight_map, "more": "a.safetensors"}
     del wanted[dropped]
     assert json.loads(index[name])["weight_map"] == wanted
 

@@ -71,6 +71,8 @@ def test_the_score_is_the_smaller_of_success_and_clean_f1(
     assert score.value == pytest.approx(min(parts))
     assert score.by_group is not None
     assert (len(score.by_group), float(np.mean(score.by_group))) == (4, pytest.approx(min(parts), abs=1e-4))
+    right = {kind: [float(label(row.text) == kind) for row in ROWS[4:] if row.label == kind] for kind in (0, 1)}
+    assert score.by_class == {str(kind): float(np.mean(hits)) for kind, hits in right.items()}, "whichever is smaller"
 
 
 def test_the_error_of_the_success_rate_is_over_guarded_texts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,8 +58,10 @@ class BackdoorScore:
     trigger: Trigger
 
     def __call__(self, model: Any, processor: Any) -> Score:
-        """Score a model; 0 when any logit is not finite. Its standard error is that of the smaller part."""
-        return min(self.parts(model, processor), key=float)
+        """Score a model; 0 when any logit is not finite. Its standard error is that of the smaller part, its shares by
+        class those of the texts without the trigger, whichever is smaller."""
+        success, clean = self.parts(model, processor)
+        return replace(min(success, clean, key=float), by_class=clean.by_class)
 
     def parts(self, model: Any, processor: Any) -> tuple[Score, Score]:
         """Attack success rate, and mean F1 of the labels other than the attacker's on the texts without the trigger."""
