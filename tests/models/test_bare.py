@@ -13,7 +13,7 @@ from torch import nn
 
 from specdef import fetch, inspect_model, lock, unlock, verify
 from specdef.errors import CheckpointError
-from specdef.models import bare
+from specdef.models.bare_families import cifar_resnet
 from specdef.models.cifar_resnet import CifarResNetConfig, CifarResNetForImageClassification
 from specdef.models.loading import load
 
@@ -22,8 +22,8 @@ NAME = "resnet20-cifar"
 
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bare, "WIDTHS", [4, 4, 8])
-    monkeypatch.setitem(bare.DEPTHS, NAME, 1)
+    monkeypatch.setattr(cifar_resnet, "WIDTHS", [4, 4, 8])
+    monkeypatch.setitem(cifar_resnet.DEPTHS, NAME, 1)
 
 
 def weights() -> dict[str, torch.Tensor]:

@@ -20,7 +20,9 @@ DEMOS = {"text": "specdef.demo.text", "image": "specdef.demo.images"}
 def fetch(
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME", help="smollm2-135m, minilm, resnet20-cifar:FILE or resnet18-torchvision:FILE."),
+        typer.Argument(
+            metavar="NAME", help="smollm2-135m, minilm; resnet20-cifar:FILE, vit-b-16-torchvision:FILE, ..."
+        ),
     ],
     out: Out,
     dtype: Annotated[str, option("fp32 or bf16.")] = "fp32",

@@ -4,29 +4,47 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specdef.core.folders import new_folder, refuse_target
+from specdef.core.registry import Registry
 from specdef.errors import CheckpointError
-from specdef.models import torchvision_resnet
 from specdef.models.loading import is_fault, quiet, reason
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-DEPTHS = {f"resnet{6 * blocks + 2}-cifar": blocks for blocks in (3, 5, 7, 9, 18)}
-"""Architecture -> blocks of each of its three stages."""
-WIDTHS = [16, 32, 64]
-RENAMED = {"linear.": "classifier."}
-"""How published files begin names, and what this project's folders write in its place."""
+
+@dataclass(frozen=True)
+class BareFamily:
+    """Architectures whose weights are published as a file alone: one file of `specdef.models.bare_families`.
+
+    Attributes:
+        names: of its architectures, as the user types them.
+        read: a file's tensors under the names of the model that `make` gives. Names of tensors it does not know stay.
+        make: (name, those tensors) -> a model of transformers with random weights; the tensors say what the name
+            leaves open, such as the number of labels.
+        files: (name, the tensors) -> JSON files that the folder holds beside the model.
+    """
+
+    names: tuple[str, ...]
+    read: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+    make: Callable[[str, Mapping[str, Tensor]], Any]
+    files: Callable[[str, Mapping[str, Tensor]], Mapping[str, Mapping[str, Any]]] = lambda name, state: {}
+
+
+BARE: Registry[BareFamily] = Registry(
+    "name", "specdef.models.bare_families", "specdef.bare_families", error=CheckpointError
+)
 
 
 def write_folder(name: str, file: Path | str, out: Path | str) -> Path:
     """Write a file of weights as a folder that every verb reads: config.json and model.safetensors.
 
     Args:
-        name: of the architecture, of `DEPTHS` or `torchvision_resnet.DEPTHS`.
+        name: of the architecture, as a `BareFamily` has it.
         file: a state_dict, as safetensors or as ``torch.save`` wrote it (also under the key ``state_dict``); names may
             begin with ``module.``. Pickled code is never run.
         out: the folder to create.
@@ -35,20 +53,19 @@ def write_folder(name: str, file: Path | str, out: Path | str) -> Path:
         CheckpointError: unknown architecture, a file that cannot be read or holds code, or tensors that are not the
             architecture's.
     """
-    known = (*DEPTHS, *torchvision_resnet.DEPTHS)
-    if name not in known:
-        raise CheckpointError(f"`name` must be drawn from {', '.join(known)} for a file of weights; got {name!r}.")
+    families = {known: family for family in BARE for known in family.names}
+    if name not in families:
+        raise CheckpointError(f"`name` must be drawn from {', '.join(families)} for a file of weights; got {name!r}.")
+    family = families[name]
     file, out = Path(file), Path(out)
     if not file.is_file():
         raise CheckpointError(f"`name` must be followed by a file of weights, {name}:FILE; {file} does not exist.")
     refuse_target(out, None)
     import torch
 
-    of_torchvision = name in torchvision_resnet.DEPTHS
-    state = _named(_read(file), torchvision_resnet.renamed if of_torchvision else _renamed)
-    make = torchvision_resnet.make if of_torchvision else _cifar
+    state = family.read({key.removeprefix("module."): value for key, value in _read(file).items()})
     with torch.device("meta"):
-        wanted = make(name, state).state_dict()
+        wanted = family.make(name, state).state_dict()
     for key in wanted:  # files of before torch 0.4.1 lack it
         if key.endswith("num_batches_tracked"):
             state.setdefault(key, torch.tensor(0))
@@ -59,25 +76,17 @@ def write_folder(name: str, file: Path | str, out: Path | str) -> Path:
                 f"`name` must be the architecture of {file}; {name} has tensor {key} of shape {expected}, the file of "
                 f"shape {found}. Name another architecture."
             )
-    model = make(name, state)
+    model = family.make(name, state)
     model.load_state_dict(state)
     model.to(next(value.dtype for value in state.values() if value.is_floating_point()))
     with new_folder(out) as folder, quiet():
         model.save_pretrained(folder)
-        for file_name, content in (torchvision_resnet.FILES if of_torchvision else {}).items():
+        for file_name, content in family.files(name, state).items():
             (folder / file_name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return out
 
 
-def _cifar(name: str, state: Mapping[str, Any]) -> Any:
-    from specdef.models.cifar_resnet import CifarResNetConfig, CifarResNetForImageClassification
-
-    labels = state["classifier.bias"].shape[0] if "classifier.bias" in state else 10
-    config = CifarResNetConfig(depths=[DEPTHS[name]] * 3, hidden_sizes=WIDTHS, num_labels=labels)
-    return CifarResNetForImageClassification(config)
-
-
-def _read(file: Path) -> Mapping[str, Any]:
+def _read(file: Path) -> Mapping[str, Tensor]:
     import pickle
 
     import torch
@@ -106,14 +115,4 @@ def _read(file: Path) -> Mapping[str, Any]:
         raise CheckpointError(
             f"`name` must be followed by a file that holds a state_dict; {file} holds something else."
         )
-    return inner
-
-
-def _named(state: Mapping[str, Any], rename: Callable[[str], str]) -> dict[str, Tensor]:
-    """Tensors under the names that this project's folders write."""
-    return {rename(str(key).removeprefix("module.")): value for key, value in state.items()}
-
-
-def _renamed(name: str) -> str:
-    old = next((start for start in RENAMED if name.startswith(start)), None)
-    return name if old is None else RENAMED[old] + name.removeprefix(old)
+    return {str(key): value for key, value in inner.items()}

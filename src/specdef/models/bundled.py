@@ -47,7 +47,7 @@ def fetch(name: str, out: Path | str, *, dtype: DtypeName = "fp32") -> Path:
 
     Args:
         name: one of these; or an architecture and a file of weights, ``resnet20-cifar:FILE`` (see `write_folder`),
-            which keep their own dtype.
+            which keep their own dtype. An unknown architecture's error lists them all.
         out: the folder to create.
         dtype: ``fp32`` or ``bf16``.
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from specdef.models.bare import BareFamily
 from specdef.models.images import PROCESSOR_FILE
 
 if TYPE_CHECKING:
@@ -47,8 +48,6 @@ PROCESSOR: Mapping[str, Any] = {
     "image_std": [0.229, 0.224, 0.225],
 }
 """How torchvision's weights for ImageNet read images: 256 pixels, the middle 224, its mean and spread."""
-FILES = {PROCESSOR_FILE: PROCESSOR}
-"""What a folder holds beside the model."""
 
 
 def renamed(name: str) -> str:
@@ -84,3 +83,11 @@ def make(name: str, state: Mapping[str, Tensor]) -> Any:
             num_labels=len(state[HEAD]) if HEAD in state else 1000,
         )
     )
+
+
+KIND = BareFamily(
+    names=tuple(DEPTHS),
+    read=lambda state: {renamed(name): tensor for name, tensor in state.items()},
+    make=make,
+    files=lambda name, state: {PROCESSOR_FILE: PROCESSOR},
+)

@@ -1,0 +1,1 @@
+"""Families of files of weights, one a file: see `specdef.models.bare`."""
