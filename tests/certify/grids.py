@@ -19,6 +19,7 @@ from specdef.certify.store import Store
 from specdef.certify.study import Study, make_study
 from specdef.certify.sweep import sweep
 from specdef.core.folders import scratch_folder
+from specdef.errors import SpecdefError
 from specdef.tasks.base import TaskSpec
 from specdef.training.recipe import Recipe
 
@@ -73,6 +74,21 @@ def hang_once(folder: str, data: Mapping[str, Any], listen: Any = None) -> Finis
         if step == 2:
             (Path(folder) / "in-the-middle").touch()
             time.sleep(3600)
+
+    return measure_cell(cell_from_json(data), on_step=stop)
+
+
+def part_misbehaves(data: Mapping[str, Any], listen: Any = None) -> FinishedCell:
+    """In one of several processes: the second dies of a signal after two steps (seed 1), raises (2), refuses (3)."""
+    seed, second = data["attack"]["recipe"]["seed"], os.environ["RANK"] == "1"
+    if second and seed == 2:
+        raise RuntimeError("no such luck")
+    if second and seed == 3:
+        raise SpecdefError("`model` must be another.")
+
+    def stop(step: int, loss: float) -> None:
+        if second and step == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     return measure_cell(cell_from_json(data), on_step=stop)
 

@@ -16,6 +16,7 @@ import pytest
 
 from specdef.certify.executors.local import LocalExecutor
 from specdef.certify.executors.ray import RayExecutor
+from specdef.certify.resources import Resources
 from specdef.certify.store import Store
 from specdef.certify.sweep import sweep
 from specdef.errors import SpecdefError
@@ -97,3 +98,14 @@ def test_cells_that_no_machine_has_room_for_are_refused(cluster: Any, toy_model:
         SpecdefError, match="`gpus_per_cell` must be what one machine of the Ray cluster has, at most 0"
     ):
         list(RayExecutor(cluster.address, gpus=1).run(cells))
+
+
+def test_a_cell_of_two_processes_needs_a_machine_of_two(cluster: Any, toy_model: Path) -> None:
+    given = [grids.study(toy_model).cell(grids.study(toy_model).locked)]
+    resources = Resources(threads=1, device="cpu", ray=cluster.address, devices_per_cell=2)
+    with pytest.raises(SpecdefError, match="`devices_per_cell` must be what one machine of the Ray cluster has, at mo"):
+        list(resources.executor().run(given))
+    cluster.add_node(num_cpus=2)
+    cluster.wait_for_nodes()
+    ((_, found),) = resources.executor().run(given)
+    assert (found.result.outcome, found.measured.processes) == (Outcome.STALL, 2)

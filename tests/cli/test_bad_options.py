@@ -124,6 +124,7 @@ BAD: dict[str, dict[str, str]] = {
         "--cells": "file",
         "--workers": "0",
         "--gpus-per-cell": "-1",
+        "--devices-per-cell": "0",
     },
     "compare": {"--out": "page.txt"},
     "report": {"--formats": "doc"},
@@ -134,7 +135,7 @@ BAD: dict[str, dict[str, str]] = {
         "--device": "tpu",
         "--gpus-per-cell": "1",
         "--formats": "doc",
-        "--devices-per-cell": "2",
+        "--devices-per-cell": "0",
         "--tflops": "0 --dry-run",
     },
     "defend": {

@@ -84,6 +84,7 @@ class Measured:
         text: the general data's file.
         scorer: what counted as success, where the user said so.
         target: the score to reach.
+        processes: how many made the attack together; None where it was one.
     """
 
     seconds: float | None = None
@@ -97,6 +98,7 @@ class Measured:
     text: str | None = None
     scorer: str | None = None
     target: float | None = None
+    processes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from specdef.certify.events import Listen
-from specdef.certify.executors.local import Executor, LocalExecutor
+from specdef.certify.executors.local import Executor, LocalExecutor, Run
+from specdef.certify.run_cell import run_cell
 from specdef.core.devices import check_device, find_device
 from specdef.core.processes import launched
 from specdef.errors import SpecdefError
@@ -27,6 +29,8 @@ class Resources:
         ray: ``auto``, ``HOST:PORT`` of a cluster, or ``local``; None runs in processes of this machine.
         gpus_per_cell: share of a GPU per cell, on Ray.
         processes: how many processes of a launcher make one attack together.
+        devices_per_cell: how many processes each cell is shared out to, each with a GPU of its own where `device` is
+            ``cuda``; a model that cannot be split (FSDP2) is copied, and what cannot be shared is left to one.
     """
 
     workers: int | None = None
@@ -35,9 +39,11 @@ class Resources:
     ray: str | None = None
     gpus_per_cell: float = 0.0
     processes: int = 1
+    devices_per_cell: int = 1
 
     def __post_init__(self) -> None:
-        for name, value in (("workers", self.workers), ("threads", self.threads)):
+        counts = {"workers": self.workers, "threads": self.threads, "devices_per_cell": self.devices_per_cell}
+        for name, value in counts.items():
             if value is not None and value < 1:
                 raise SpecdefError(f"`{name}` must be at least 1; got {value}.")
         check_device(self.device)
@@ -45,27 +51,56 @@ class Resources:
             raise SpecdefError(f"`gpus_per_cell` must be at least 0; got {self.gpus_per_cell:g}.")
         if self.gpus_per_cell and self.ray is None:
             raise SpecdefError(f"`gpus_per_cell` must be given with `ray`; got {self.gpus_per_cell:g}. Leave it out.")
+        if self.gpus_per_cell and self.devices_per_cell > 1:
+            raise SpecdefError(
+                f"`gpus_per_cell` must be left out with `devices_per_cell`, which says it; got {self.gpus_per_cell:g}."
+            )
 
     def for_model(self, folder: Path) -> Resources:
         """Fill in what is open: as many cells at once as cores and memory allow, the cores shared out among them.
 
         Raises:
-            SpecdefError: a GPU is asked for and there is none, or a launcher started another number of processes.
+            SpecdefError: a GPU is asked for and there is none, or fewer than a cell is given; or a launcher started
+                another number of processes.
         """
         refuse_launched(self.processes)
         device = find_device(self.device) if self.ray is None or self.device is None else self.device
-        cores = os.cpu_count() or 1
-        workers = self.workers or (1 if device == "cuda" else _fitting(folder, cores))
+        devices, cores = self.devices_per_cell, os.cpu_count() or 1
+        if device == "cuda" and devices > 1 and self.ray is None:
+            self._check_gpus()
+        workers = self.workers or (1 if device == "cuda" else _fitting(folder, max(1, cores // devices)))
         return replace(self, workers=workers, threads=self.threads or max(1, cores // workers), device=device)
+
+    def _check_gpus(self) -> None:
+        """Refuse more GPUs than there are; and cells that would meet on the same ones, which Ray keeps apart."""
+        import torch
+
+        if (found := torch.cuda.device_count()) < self.devices_per_cell:
+            raise SpecdefError(
+                f"`devices_per_cell` must be at most {found}, the GPUs of this machine; got {self.devices_per_cell}."
+            )
+        if (self.workers or 1) > 1:
+            raise SpecdefError(
+                f"`workers` must be 1 where {self.devices_per_cell} GPUs share a cell; got {self.workers}. Add `--ray "
+                "local`, which deals out the GPUs."
+            )
 
     def executor(self, listen: Listen | None = None) -> Executor:
         """The executor that runs cells there; `listen` is told where each is."""
+        devices = self.devices_per_cell
+        if devices > 1:
+            from specdef.certify.executors.shared import run_shared
+
+            run: Run = partial(run_shared, devices=devices)
+        else:
+            run = run_cell
         if self.ray is None:
-            return LocalExecutor(self.workers or 1, listen=listen)
+            return LocalExecutor(self.workers or 1, run, listen)
         from specdef.certify.executors.ray import RayExecutor
 
         address = None if self.ray == "local" else self.ray
-        return RayExecutor(address, self.workers or 1, self.gpus_per_cell, listen=listen)
+        gpus = float(devices) if devices > 1 and self.device == "cuda" else self.gpus_per_cell
+        return RayExecutor(address, self.workers or 1, gpus, run, listen, processes=devices)
 
 
 def refuse_launched(processes: int = 1) -> None:

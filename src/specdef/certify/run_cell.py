@@ -22,7 +22,7 @@ from specdef.certify.cell_result import CellResult, FinishedCell, Measured, Rewr
 from specdef.certify.environment import environment
 from specdef.certify.events import Listen, Teller
 from specdef.core.folders import scratch_folder
-from specdef.core.processes import on_this_machine
+from specdef.core.processes import on_this_machine, size
 from specdef.errors import SpecdefError
 from specdef.models.base import MODEL_KINDS, LoadedModel
 from specdef.tasks.base import make_task
@@ -45,14 +45,24 @@ def run_cell(data: Mapping[str, Any], listen: Listen | None = None) -> FinishedC
     Returns:
         The result (the same on every run) and what was measured (seconds and memory, which are not).
     """
+    settle()
+    return run_settled(data, listen)
+
+
+def run_settled(data: Mapping[str, Any], listen: Listen | None = None) -> FinishedCell:
+    """`run_cell` in a process that was made ready by `settle`, alone or one of several."""
+    cell = cell_from_json(data)
+    teller = Teller(cell, listen)
+    return measure_cell(cell, progress=teller.on_evaluation, on_step=teller.on_step)
+
+
+def settle() -> None:
+    """Make this process one that runs a cell: alone, repeatable, with memory that is used again."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     for name in [name for name in os.environ if name.startswith("ACCELERATE_") or name in _LAUNCHER]:
         del os.environ[name]  # a scheduler's settings must not change what a cell computes
     keep_freed_memory()
-    cell = cell_from_json(data)
-    teller = Teller(cell, listen)
-    return measure_cell(cell, progress=teller.on_evaluation, on_step=teller.on_step)
 
 
 def keep_freed_memory() -> None:
@@ -80,6 +90,7 @@ def measure_cell(
         environment=environment(cell.device),
         rewrite_seconds=round(sum(report.seconds for report in reports), 3) if reports else None,
         target=attacked.target,
+        processes=size() if size() > 1 else None,
     )
     return FinishedCell(cell_result(attacked, reports), measured)
 

@@ -61,6 +61,7 @@ def certify(
     device: given.Device = None,
     ray: given.Ray = None,
     gpus_per_cell: given.GpusPerCell = 0.0,
+    devices_per_cell: given.DevicesPerCell = 1,
     json_: Json = False,
 ) -> None:
     """Attack LOCKED under named threat models; write certificate.json, tables, heat maps and one HTML page.
@@ -101,7 +102,7 @@ def certify(
         "task_seed": task_seed,
         "utility": utility,
         "utility_factor": utility_factor,
-        "resources": Resources(workers, threads, device, ray, gpus_per_cell),
+        "resources": Resources(workers, threads, device, ray, gpus_per_cell, devices_per_cell=devices_per_cell),
         "command": shlex.join(["specdef", *sys.argv[1:]]),
     }
     with cells_shown(f"loading {locked} and {original}", quiet=json_) as watch:

@@ -122,6 +122,9 @@ RUNNING = "Running"
 Workers = Annotated[int | None, option("Attacks at once (default: what cores and memory allow).", panel=RUNNING)]
 Ray = Annotated[str | None, option("auto, HOST:PORT of a Ray cluster, or local.", panel=RUNNING)]
 GpusPerCell = Annotated[float, option("Share of a GPU per attack, on Ray.", panel=RUNNING)]
+DevicesPerCell = Annotated[
+    int, option("Processes, each with a GPU where there are some, that make an attack together.", panel=RUNNING)
+]
 
 # Output
 Plot = Annotated[

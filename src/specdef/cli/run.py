@@ -28,7 +28,7 @@ def run(
     gpus_per_cell: given.GpusPerCell = 0.0,
     formats: given.Formats = None,
     dry_run: Annotated[bool, option("Tell layers, cells, memory, hours; write nothing.", "--dry-run")] = False,
-    devices_per_cell: Annotated[int | None, option("--dry-run: devices that share one attack (default 1).")] = None,
+    devices_per_cell: given.DevicesPerCell = 1,
     tflops: Annotated[
         float | None, option("--dry-run: 10^12 operations a second that a device reaches (default 100).")
     ] = None,
@@ -44,9 +44,8 @@ def run(
     if dry_run:
         say(*told(study, devices_per_cell, tflops, workers))
         return
-    for name, value in (("devices_per_cell", devices_per_cell), ("tflops", tflops)):
-        if value is not None:
-            raise SpecdefError(f"`{name}` must be given with --dry-run alone; got {value:g}. Leave it out.")
+    if tflops is not None:
+        raise SpecdefError(f"`tflops` must be given with --dry-run alone; got {tflops:g}. Leave it out.")
     if out is None:
         raise SpecdefError("`out` must be given: the study's folder. Only --dry-run writes nothing.")
     wanted = parse.words(formats) or ()
@@ -55,7 +54,7 @@ def run(
         run_study(
             study,
             out,
-            resources=Resources(workers, threads, device, ray, gpus_per_cell),
+            resources=Resources(workers, threads, device, ray, gpus_per_cell, devices_per_cell=devices_per_cell),
             on_stage=watch.on_stage,
             on_cell=watch.on_cell,
             on_event=watch.on_event,

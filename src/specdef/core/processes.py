@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from specdef.core.devices import find_device
@@ -80,12 +81,14 @@ def is_first() -> bool:
 
 
 @contextmanager
-def joined(device: str | None) -> Iterator[None]:
+def joined(device: str | None, meeting: Path | None = None) -> Iterator[None]:
     """Meet the other processes of the launcher; alone, do nothing.
 
     Args:
         device: ``cpu`` (they talk by gloo) or ``cuda`` (by NCCL, each on the GPU of its ``LOCAL_RANK``); the GPU where
             there is one when None.
+        meeting: a file that none of them has written yet, through which they meet; None meets at the address that the
+            launcher set.
 
     Raises:
         SpecdefError: the launcher left out what they need to meet.
@@ -96,7 +99,7 @@ def joined(device: str | None) -> Iterator[None]:
         return
     import torch.distributed
 
-    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+    for name in ("RANK", *(("MASTER_ADDR", "MASTER_PORT") if meeting is None else ())):
         if not os.environ.get(name):
             raise SpecdefError(
                 f"`{name}` must be set beside `WORLD_SIZE`; it is not. Start specdef by torchrun or accelerate launch."
@@ -105,7 +108,10 @@ def joined(device: str | None) -> Iterator[None]:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK") or 0))
     with _losses_said():
         backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-        torch.distributed.init_process_group(backend, timeout=PATIENCE)
+        where = "env://" if meeting is None else meeting.as_uri()
+        torch.distributed.init_process_group(
+            backend, where, timeout=PATIENCE, world_size=launched(), rank=launched_rank()
+        )
         token = _JOINED.set(True)
         try:
             yield

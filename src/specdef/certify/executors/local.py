@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
@@ -37,6 +38,9 @@ PRELOADED = (
 """What every cell imports, once, in the process that cells are forked from; a cell on its own takes seconds to do so.
 None of it may start a thread or ask for a GPU: forks of a process that did can hang, or find no GPU. For cells on a
 GPU, only what has run on one is loaded ahead."""
+
+
+_FORKING = multiprocessing.get_context("forkserver")
 
 
 class Executor(Protocol):
@@ -77,7 +81,7 @@ class Pool:
 
     def __init__(self, executor: LocalExecutor) -> None:
         self.executor = executor
-        self._context = multiprocessing.get_context("forkserver")
+        self._context = _FORKING
         self._threads = ThreadPoolExecutor(executor.workers)
         self._futures: dict[Future[FinishedCell], Cell] = {}
         self._processes: set[Any] = set()
@@ -105,7 +109,7 @@ class Pool:
 
     def begin(self, cell: Cell) -> None:
         """Run the cell as soon as a process is free for it."""
-        self._context.set_forkserver_preload([*(PRELOADED if cell.device == "cpu" else _LIGHT)])
+        preload(cell.device)
         self._futures[self._threads.submit(self._run, cell)] = cell
 
     def finished(self) -> Iterator[Finished]:
@@ -139,6 +143,12 @@ class Pool:
         return _outcome(kind, value, process)
 
 
+def preload(device: str) -> ForkServerContext:
+    """What starts processes for cells on a device, told to load ahead what they import."""
+    _FORKING.set_forkserver_preload([*(PRELOADED if device == "cpu" else _LIGHT)])
+    return _FORKING
+
+
 def _outcome(kind: str, value: Any, process: Any) -> FinishedCell:
     if kind == "died":
         remove_scratch_of(process.pid)
@@ -157,7 +167,7 @@ def _outcome(kind: str, value: Any, process: Any) -> FinishedCell:
 
 def _child(sender: Any, function: Run, data: dict[str, Any]) -> None:
     """In the cell's process: run, send back, and leave at once when the parent is gone."""
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=leave_with_parent, daemon=True).start()
 
     def listen(event: CellEvent) -> None:
         sender.send((EVENT, event))
@@ -180,7 +190,8 @@ def safely(function: Run, data: Mapping[str, Any], *listen: Any) -> tuple[str, A
         return "failed", describe(error)
 
 
-def _leave_with_parent() -> None:
+def leave_with_parent() -> None:
+    """In a thread of a process: wait for the end of the one that started it, and leave then."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -31,6 +31,7 @@ class RayExecutor:
         gpus: share of a GPU per cell.
         function: what each task runs; another one only in tests.
         listen: told which cells wait; where they are while they run is not heard from a cluster.
+        processes: of each cell; it is given a CPU for each of them at least.
     """
 
     address: str | None = None
@@ -38,6 +39,7 @@ class RayExecutor:
     gpus: float = 0.0
     function: Run = run_cell
     listen: Listen | None = None
+    processes: int = 1
 
     def run(self, cells: Sequence[Cell]) -> Iterator[Finished]:
         """Yield cells as they finish."""
@@ -46,7 +48,7 @@ class RayExecutor:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         import ray
 
-        threads = max((cell.threads for cell in cells), default=1)
+        threads = max([self.processes, *(cell.threads for cell in cells)])
         here: dict[str, Any] = {
             "include_dashboard": False,
             "num_cpus": self.workers * threads,
@@ -85,7 +87,10 @@ class RayExecutor:
     def _check_room(self, nodes: Sequence[Any], threads: int) -> None:
         """Refuse cells that no machine of the cluster has room for: Ray would let them wait for ever."""
         room = [node["Resources"] for node in nodes if node["Alive"]]
-        for name, resource, wanted in (("threads", "CPU", threads), ("gpus_per_cell", "GPU", self.gpus)):
+        of_processes = "devices_per_cell"
+        cpus = of_processes if threads == self.processes > 1 else "threads"
+        gpus = of_processes if self.processes > 1 else "gpus_per_cell"
+        for name, resource, wanted in ((cpus, "CPU", threads), (gpus, "GPU", self.gpus)):
             most = max((node.get(resource, 0) for node in room), default=0)
             if wanted > most:
                 raise SpecdefError(
