@@ -58,32 +58,66 @@ def run(name: str) -> Path:
 
 
 def _study() -> dict[str, Any]:
-    rows = {"forget": str(WORK / "stories-train.jsonl"), "eval": str(WORK / "stories-eval.jsonl")}
-    asked = {"train": rows["forget"], "eval": rows["eval"], "target": 0.6}
-    base = {"method": "filter", "base": str(WORK / "stories260k"), "label": "filter (never taught)", **rows}
-    made = [
-        {"method": method, "seed": seed, "label": f"{method}, seed {seed}", "eval_every": EVERY, **options, **rows}
-        for method, options in {**FORGETS, **REMEMBERS}.items()
-        for seed in (SEEDS if method in FORGETS else SEEDS[:1])
-    ]
-    locks = [{**options, "label": label} for label, options in LOCKS.items()]
+    base, made = never_taught(), [one for method in {**FORGETS, **REMEMBERS} for one in defences(method)]
+    locks = [locked(base, {**options, "label": label}) for label, options in LOCKS.items()]
+    title = "Table 1: defences against relearning, by learning rate (stories260k)"
+    return written(title, [base, *made, *locks], [{"lr": rate} for rate in RATES])
+
+
+def written(
+    title: str, defended: list[Any], attacks: list[dict[str, Any]], seeds: tuple[int, ...] = (0,)
+) -> dict[str, Any]:
+    """A study of defences of the taught model."""
+    ours = rows()
     return {
         "specdef_study": 1,
-        "title": "Table 1: defences against relearning, by learning rate (stories260k)",
+        "title": title,
         "models": [
             {
                 "model": str(WORK / "stories260k"),
                 "label": "stories260k, taught",
-                "prepare": {"method": "taught", **TAUGHT, **rows},
+                "prepare": {"method": "taught", **TAUGHT, **ours},
             }
         ],
-        "tasks": [asked],
+        "tasks": [{"train": ours["forget"], "eval": ours["eval"], "target": 0.6}],
         "text": str(WORK / "stories.txt"),
-        "defences": [base, *made, *({"chain": [base, lock], "label": f"filter, {lock['label']}"} for lock in locks)],
-        "attacks": [{"lr": rate} for rate in RATES],
-        "seeds": [0],
+        "defences": defended,
+        "attacks": attacks,
+        "seeds": list(seeds),
         "recipe": {"steps": 60, "eval_every": 5},
     }
+
+
+def defences(method: str) -> list[dict[str, Any]]:
+    """A method's entries of a study: one a seed."""
+    options = {**FORGETS, **REMEMBERS}[method]
+    seeds = SEEDS if method in FORGETS else SEEDS[:1]
+    return [
+        {
+            "method": method,
+            "seed": seed,
+            "label": f"{method}, seed {seed}",
+            "eval_every": EVERY,
+            **options,
+            **rows(),
+        }
+        for seed in seeds
+    ]
+
+
+def never_taught() -> dict[str, Any]:
+    """The entry of the model that was never taught."""
+    return {"method": "filter", "base": str(WORK / "stories260k"), "label": "filter (never taught)", **rows()}
+
+
+def locked(entry: dict[str, Any], lock: dict[str, Any]) -> dict[str, Any]:
+    """The entry of a lock on top of another defence."""
+    return {"chain": [entry, lock], "label": f"{entry['label'].removesuffix(' (never taught)')}, {lock['label']}"}
+
+
+def rows() -> dict[str, str]:
+    """Files of what is forgotten, and of what is asked."""
+    return {"forget": str(WORK / "stories-train.jsonl"), "eval": str(WORK / "stories-eval.jsonl")}
 
 
 def made() -> Iterator[tuple[dict[str, Any], Path]]:

@@ -19,9 +19,10 @@ from specdef.certify.store import write_json
 from specdef.core.schema import plain
 from specdef.models.bundled import BUNDLED
 from specdef.models.sources import find_model
+from specdef.tasks.base import TaskSpec
 
 LABELS = ("unlocked", "paper 1e4", "exact 2^20", "paper 1e4, merged", "exact 2^20, rebalanced")
-COLOURS = ("#2d3748", "#c53030", "#2b6cb0", "#ed8936", "#38b2ac")
+COLOURS = ("#2d3748", "#c53030", "#2b6cb0", "#ed8936", "#38b2ac", "#805ad5", "#97266d", "#718096", "#b7791f", "#2f855a")
 SAMPLES = 8
 
 
@@ -32,20 +33,21 @@ def run(name: str) -> Path:
     for entry in (model for model in MODELS if model["label"] in LABELS):
         kept = WORK / f"spectra-{re.sub(r'[^a-z0-9]+', '-', entry['label'])}.json"
         if not kept.is_file():
-            write_json(kept, _measure(folder_of(original, entry)))
+            write_json(kept, measure(folder_of(original, entry), TaskSpec("facts"), SAMPLES))
         rows[entry["label"]] = json.loads(kept.read_text())
         print(entry["label"], flush=True)
     content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": plain(environment("cpu"))}
     write_json(HERE / "results" / f"{name}.json", {**content, "samples": SAMPLES, "models": rows})
-    _plot(rows, HERE / "results" / f"{name}.png")
+    draw(rows, HERE / "results" / f"{name}.png")
     path = HERE / "results" / f"{name}.md"
-    path.write_text(_table(rows))
+    path.write_text(_page(rows))
     return path
 
 
-def _measure(folder: Path) -> dict[str, Any]:
+def measure(folder: Path, task: TaskSpec, samples: int) -> dict[str, Any]:
+    """The largest singular value of every matrix of a layer, and the norm of the loss's gradient by every tensor."""
     spectra = {t.name: t.top[0] for t in inspect_model(folder).tensors if t.layer is not None}
-    return {"sigma_1": spectra, "gradient": gradient_norms(task_problem(folder, num_samples=SAMPLES))}
+    return {"sigma_1": spectra, "gradient": gradient_norms(task_problem(folder, task=task, num_samples=samples))}
 
 
 def _by_layer(values: Mapping[str, float]) -> dict[int, float]:
@@ -58,7 +60,8 @@ def _by_layer(values: Mapping[str, float]) -> dict[int, float]:
     return found
 
 
-def _plot(rows: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+def draw(rows: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Both by layer, a line a model; dashed where the label has a comma: made of another."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -69,30 +72,39 @@ def _plot(rows: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         for number, (label, row) in enumerate(rows.items()):
             points = sorted(_by_layer(row[what]).items())
             style = {"ls": "--", "marker": "x"} if "," in label else {"marker": "o"}
-            axis.semilogy(*zip(*points, strict=True), color=COLOURS[number], lw=1.2, ms=4, label=label, **style)
+            axis.semilogy(
+                *zip(*points, strict=True), color=COLOURS[number % len(COLOURS)], lw=1.2, ms=4, label=label, **style
+            )
         axis.set_xlabel("layer")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("largest singular value of the layer's matrices")
     axes[1].set_ylabel("largest gradient norm of the layer's tensors")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(rows), fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(5, len(rows)), fontsize=8)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
 
 
-def _table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+def table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A row a model, the undefended one first."""
+    first = next(iter(rows))
     lines = [
-        "# Figures 8 and 9: spectra and gradient norms by layer",
-        "",
-        "| model | largest sigma_1(W) | layers above twice the unlocked one | largest gradient norm |",
+        f"| model | largest sigma_1(W) | layers above twice the {first} one | largest gradient norm |",
         "|---|---|---|---|",
     ]
-    plain = _by_layer(rows["unlocked"]["sigma_1"])
+    plain = _by_layer(rows[first]["sigma_1"])
     for label, row in rows.items():
         spectra = _by_layer(row["sigma_1"])
         above = sum(value > 2 * plain[layer] for layer, value in spectra.items())
         gradient = max(value for value in row["gradient"].values() if math.isfinite(value))
         lines.append(f"| {label} | {max(spectra.values()):.4g} | {above} of {len(spectra)} | {gradient:.4g} |")
-    lines += [
+    return lines
+
+
+def _page(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    lines = [
+        "# Figures 8 and 9: spectra and gradient norms by layer",
+        "",
+        *table(rows),
         "",
         f"SmolLM2-135M; gradients of the mean loss of {SAMPLES} samples of `facts`. The paper's figures show that "
         "earlier defences leave both as they are; a lock does not, and whoever undoes it brings them back.",

@@ -19,12 +19,9 @@ import numpy as np
 import torch
 import yaml
 
+from experiments.certificates import certify
 from experiments.locked import HERE, WORK, locked_copy
-from experiments.progress import say
-from experiments.resources import resources
-from specdef.certify.api import certify_model
 from specdef.core.folders import new_folder
-from specdef.report.write import write_report
 from specdef.tasks.base import TaskSpec
 from specdef.training.recipe import Recipe
 
@@ -54,31 +51,28 @@ PARTS = {
 
 
 def run(name: str) -> Path:
-    """Certify the model and its locks, or one (``stories-MODEL``); ``EXPERIMENT_THREATS`` as in `certificates`."""
+    """Certify the model and its locks, or one (``stories-MODEL``), `PARTS` and frozen layers too.
+
+    ``EXPERIMENT_THREATS=T0,T1`` tries these threat models alone.
+    """
     _, _, only = name.partition("-")
     WORK.mkdir(exist_ok=True)
-    tried = os.environ.get("EXPERIMENT_THREATS", "T0,T1,T2,T3,T4,YOURS").split(",")
     original = model()
     for chosen in MODELS if not only else (only,):
         entry = MODELS[chosen]
         print(chosen, flush=True)
-        certify_model(
+        certify(
+            f"stories-{chosen}",
             original if entry is None else locked_copy(original, entry),
+            original,
             RESULTS / chosen,
-            original=original,
+            WORK / "stories-cells",
             task=TaskSpec("own", str(WORK / "stories-train.jsonl"), eval=str(WORK / "stories-eval.jsonl")),
-            threats=tuple(name for name in tried if name != "YOURS"),
             recipe=Recipe(),
             window=(5e-5, 1e-4, 2e-4, 3e-4),
             text=WORK / "stories.txt",
-            also=_also(WORK / "stories-also.yaml") if "YOURS" in tried else None,
-            resources=resources(),
-            cells=WORK / "stories-cells",
-            on_cell=say,
-            on_stage=lambda stage: print(f"-- {stage}", flush=True),
-            command=f"make experiment NAME=stories-{chosen}",
+            also=None if "EXPERIMENT_THREATS" in os.environ else _also(WORK / "stories-also.yaml"),
         )
-        write_report(RESULTS / chosen)
     return RESULTS / chosen / "certificate.md"
 
 
