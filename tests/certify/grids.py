@@ -19,8 +19,10 @@ from specdef.certify.store import Store
 from specdef.certify.study import Study, make_study
 from specdef.certify.sweep import sweep
 from specdef.core.folders import scratch_folder
+from specdef.core.processes import on_this_machine
 from specdef.errors import SpecdefError
 from specdef.tasks.base import TaskSpec
+from specdef.training.engines import is_sharded
 from specdef.training.recipe import Recipe
 
 
@@ -91,6 +93,15 @@ def part_misbehaves(data: Mapping[str, Any], listen: Any = None) -> FinishedCell
             os.kill(os.getpid(), signal.SIGKILL)
 
     return measure_cell(cell_from_json(data), on_step=stop)
+
+
+def part_tells(data: Mapping[str, Any], listen: Any = None) -> FinishedCell:
+    """In one of several processes: fail with what it was told; the first waits, so that the second is heard alone."""
+    if os.environ["RANK"] == "0":
+        time.sleep(3600)
+    names = ("LOCAL_RANK", "GLOO_SOCKET_IFNAME", "FSDP_ACTIVATION_CHECKPOINTING", "FSDP_OFFLOAD_PARAMS")
+    told = [f"sharded={is_sharded()}", f"here={on_this_machine()}", *(os.environ.get(name, "-") for name in names)]
+    raise RuntimeError(" ".join(told))
 
 
 def the_first_never_ends(data: Mapping[str, Any], listen: Any = None) -> FinishedCell:

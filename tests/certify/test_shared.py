@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import os
 import re
+import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -80,7 +81,7 @@ def test_one_process_makes_its_cell_to_the_bit(toy_model: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("seed", "note"),
     [
-        (1, r"PartLost: process \d of 2(: .*lost another| ended with exit code -9)"),
+        (1, "PartLost: process 1 of 2: ended with exit code -9"),
         (2, "PartLost: process 1 of 2: RuntimeError: no such luck"),
     ],
 )
@@ -101,6 +102,55 @@ def test_the_others_do_not_live_on(toy_model: Path) -> None:
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.parametrize(("optimizer", "sharded", "checkpoints"), [("adamw", True, "true"), ("soap", False, "-")])
+def test_what_each_process_is_told(
+    optimizer: str,
+    sharded: bool,
+    checkpoints: str,
+    toy_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its device, the loopback address, how to share; nothing of a launcher around it. They meet at any path."""
+    odd = tmp_path / "a b%20ä"
+    odd.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(odd))
+    monkeypatch.setenv("FSDP_OFFLOAD_PARAMS", "true")
+    told = f"sharded={sharded} here=2 1 lo {checkpoints} -"
+    with pytest.raises(PartLost, match=f"process 1 of 2: RuntimeError: {told}"):
+        run_shared(cell(toy_model, optimizer=optimizer).to_json(), devices=2, function=grids.part_tells)
+    assert not list(odd.iterdir())
+
+
+def test_a_message_that_is_cut_off_is_a_loss(toy_model: Path, tmp_path: Path) -> None:
+    """A process that dies while it sends."""
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    os.write(sender.fileno(), b"\x00\x00\x10\x00half")  # says 4096 bytes
+    sender.close()
+    ended = multiprocessing.get_context("spawn").Process(target=print)
+    ended.start()
+    with pytest.raises(PartLost, match="process 0 of 1: ended with exit code 0"):
+        shared._first_of([(ended, receiver)], None)
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ([("lost", "lost another"), ("failed", "OutOfMemoryError: no")], "process 1 of 2: OutOfMemoryError: no"),
+        ([("failed", "RuntimeError: x"), ("refused", "`model` must be another.")], "^`model` must be another.$"),
+        ([("lost", "lost another"), ("done", None)], "process 0 of 2: lost another"),
+    ],
+)
+def test_the_cause_is_said_and_not_who_noticed_first(said: list[tuple[str, object]], wanted: str) -> None:
+    parts = []
+    for one in said:
+        receiver, sender = multiprocessing.Pipe(duplex=False)
+        sender.send(one)
+        parts.append((None, receiver))
+    with pytest.raises((PartLost, SpecdefError), match=wanted):
+        shared._first_of(parts, None)
+
+
 def test_a_refusal_of_one_is_the_cells(toy_model: Path, tmp_path: Path) -> None:
     run = partial(run_shared, devices=2, function=grids.part_misbehaves)
     (found,) = sweep([cell(toy_model, 3)], Store(tmp_path), LocalExecutor(1, run))
@@ -112,12 +162,23 @@ def test_the_number_is_checked_before_anything_runs(toy_model: Path, monkeypatch
         Resources(devices_per_cell=0)
     with pytest.raises(SpecdefError, match="`gpus_per_cell` must be left out with `devices_per_cell`"):
         Resources(ray="local", gpus_per_cell=1.0, devices_per_cell=2)
-    cores = os.cpu_count() or 1
-    assert Resources(device="cpu", devices_per_cell=cores).for_model(toy_model).workers == 1
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    for devices, workers in ((1, 16), (4, 4), (16, 1)):
+        found = Resources(device="cpu", devices_per_cell=devices).for_model(toy_model)
+        assert (found.workers, found.threads) == (workers, 1), "threads are part of what a cell is"
+    for where in (None, "local"):
+        with pytest.raises(
+            SpecdefError, match="`devices_per_cell` must be at most 16, the cores of this machine; got 17"
+        ):
+            Resources(device="cpu", devices_per_cell=17, ray=where).for_model(toy_model)
+    Resources(device="cpu", devices_per_cell=17, ray="auto").check()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     with pytest.raises(SpecdefError, match="`devices_per_cell` must be at most 4, the GPUs of this machine; got 8"):
         Resources(device="cuda", devices_per_cell=8).for_model(toy_model)
+    with pytest.raises(SpecdefError, match="`devices_per_cell` must be at most 4"):
+        Resources(device="cuda", devices_per_cell=8, ray="local").check()
+    Resources(2, device="cuda", devices_per_cell=2, ray="local").check()
     with pytest.raises(SpecdefError, match=r"`workers` must be 1 where 2 GPUs share a cell; got 2.*--ray local"):
         Resources(2, device="cuda", devices_per_cell=2).for_model(toy_model)
 

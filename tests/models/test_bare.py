@@ -125,7 +125,20 @@ class Code:
         ([1, 2], "must be followed by a file that holds a state_dict; .* holds something else"),
         ({"conv1.weight": Code()}, "cannot be read without running what it holds"),
         ({"conv1.weight": torch.ones(4, 3, 3, 3)}, "must be the architecture of .* has tensor bn1.bias of shape "),
-        (weights() | {"extra": torch.ones(2)}, r"has tensor extra of shape None, the file of shape \[2\]"),
+        (
+            weights() | {"module.bn1.bias": torch.ones(4, dtype=torch.int64)},
+            "ordinary float tensors; bn1.bias of .*int64",
+        ),
+        (weights() | {"module.bn1.bias": torch.ones(4).to_sparse()}, "ordinary float tensors; bn1.bias of"),
+        (weights() | {"module.bn1.bias": torch.ones(4, device="meta")}, "ordinary float tensors; bn1.bias of"),
+        (weights() | {"module.bn1.bias": torch.ones(4).half()}, "one type of numbers; .* has float16, float32"),
+        (weights() | {"bn1.bias": torch.ones(4)}, "names a tensor once; .* has bn1.bias twice"),
+        (weights() | {"module.classifier.bias": torch.ones(5)}, "names a tensor once; .* has classifier.bias twice"),
+        (
+            weights() | {"module.linear.bias": torch.tensor(1.0)},
+            "has tensor classifier.bias of shape .* has one of shape",
+        ),
+        (weights() | {"extra": torch.ones(2)}, r"has no tensor extra, the file has one of shape \[2\]"),
     ],
 )
 def test_what_is_no_such_file_is_refused(
@@ -140,6 +153,16 @@ def test_what_is_no_such_file_is_refused(
         fetch(f"{NAME}:{file}", tmp_path / "model")
     assert not (tmp_path / "model").exists()
     assert "run" not in capsys.readouterr().out.split()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_numbers_keep_their_type_and_every_bit(dtype: torch.dtype, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    given = {name: torch.randn_like(tensor, dtype=dtype) for name, tensor in weights().items()}
+    torch.save(given, tmp_path / "weights.th")
+    written = load_file(fetch(f"{NAME}:{tmp_path / 'weights.th'}", tmp_path / "model") / "model.safetensors")
+    assert torch.equal(written["conv1.weight"], given["module.conv1.weight"])
+    assert written["bn1.running_var"].dtype is dtype
 
 
 def test_an_unknown_architecture_or_a_missing_file_is_refused(tmp_path: Path) -> None:

@@ -127,6 +127,8 @@ def test_images_are_read_as_torchvision_does(pixels: int, tmp_path: Path) -> Non
     image[:, :, :20] = 0  # at 256 of 520 pixels this edge is 10 wide, and the crop takes 16 from either side
     read = processor([image], return_tensors="pt")["pixel_values"]
     assert read.shape == (1, 3, pixels, pixels)
+    assert processor.resample == (2 if pixels == 224 else 3)
+    assert processor.do_convert_rgb
     assert read[0, :, 0, -1].tolist() == pytest.approx(
         [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225], rel=1e-5
     )
@@ -137,13 +139,23 @@ def test_images_are_read_as_torchvision_does(pixels: int, tmp_path: Path) -> Non
     ("name", "changed", "tensor"),
     [
         ("vit-b-32-torchvision", {}, "tensor"),
-        (NAME, {"encoder.pos_embedding": torch.ones(1, 7, WIDTH)}, "position_embeddings of shape .*, the file of"),
+        (
+            NAME,
+            {"encoder.pos_embedding": torch.ones(1, 7, WIDTH)},
+            r"position_embeddings of shape .*, the file has one of shape \[1, 7, 12\]",
+        ),
         (
             NAME,
             {"encoder.layers.encoder_layer_0.self_attention.in_proj_bias": torch.ones(3 * WIDTH + 1)},
-            "tensor encoder.layers.encoder_layer_0.self_attention.in_proj_bias of shape None",
+            "no tensor encoder.layers.encoder_layer_0.self_attention.in_proj_bias, the file has one of shape",
         ),
-        (NAME, {"heads.pre_logits.weight": torch.ones(2, 2)}, "tensor heads.pre_logits.weight of shape None"),
+        (
+            NAME,
+            {"encoder.layers.encoder_layer_1.self_attention.in_proj_weight": torch.tensor(1.0)},
+            "no tensor encoder.layers.encoder_layer_1.self_attention.in_proj_weight, the file has one of shape",
+        ),
+        (NAME, {"heads.head.bias": torch.tensor(1.0)}, "tensor classifier.bias of shape .*, the file has one of shape"),
+        (NAME, {"heads.pre_logits.weight": torch.ones(2, 2)}, "no tensor heads.pre_logits.weight, the file has one"),
     ],
 )
 def test_another_architecture_is_refused(name: str, changed: State, tensor: str, tmp_path: Path) -> None:
@@ -151,3 +163,24 @@ def test_another_architecture_is_refused(name: str, changed: State, tensor: str,
     with pytest.raises(CheckpointError, match=rf"`name` must be the architecture of .*; {name} has .*{tensor}"):
         fetch(f"{name}:{tmp_path / 'weights.pth'}", tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+PUBLISHED = {
+    ("vit-b-16-torchvision", 224): 86_567_656,
+    ("vit-b-32-torchvision", 224): 88_224_232,
+    ("vit-l-16-torchvision", 224): 304_326_632,
+    ("vit-l-32-torchvision", 224): 306_535_400,
+    ("vit-h-14-torchvision", 518): 633_470_440,
+}
+"""Numbers of the pretrained models, from torchvision's table; heads, which no number tells, are 64 wide, h-14's 80."""
+
+
+@pytest.mark.parametrize(("name", "pixels"), PUBLISHED)
+def test_sizes_are_those_of_the_published_models(name: str, pixels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    size = torchvision_vit.SIZES[name]
+    with torch.device("meta"):
+        positions = torch.empty(1, (pixels // size.patch) ** 2 + 1, size.width)
+        model = torchvision_vit.make(name, {torchvision_vit.POSITIONS: positions})
+    assert sum(parameter.numel() for parameter in model.parameters()) == PUBLISHED[name, pixels]
+    assert size.width / size.heads == (80 if "h-14" in name else 64)

@@ -14,6 +14,7 @@ from specdef.core.devices import check_device, find_device
 from specdef.core.processes import launched
 from specdef.errors import SpecdefError
 
+LOCAL_RAY = "local"
 BYTES_PER_PARAMETER = 20
 """Memory of an Adam run in float32: weights, gradients, two moments, and a little more."""
 
@@ -60,26 +61,41 @@ class Resources:
         """Fill in what is open: as many cells at once as cores and memory allow, the cores shared out among them.
 
         Raises:
-            SpecdefError: a GPU is asked for and there is none, or fewer than a cell is given; or a launcher started
-                another number of processes.
+            SpecdefError: see `check`; or a launcher started another number of processes.
         """
         refuse_launched(self.processes)
+        self.check()
         device = find_device(self.device) if self.ray is None or self.device is None else self.device
-        devices, cores = self.devices_per_cell, os.cpu_count() or 1
-        if device == "cuda" and devices > 1 and self.ray is None:
-            self._check_gpus()
-        workers = self.workers or (1 if device == "cuda" else _fitting(folder, max(1, cores // devices)))
-        return replace(self, workers=workers, threads=self.threads or max(1, cores // workers), device=device)
+        cores = os.cpu_count() or 1
+        alone = 1 if device == "cuda" else _fitting(folder, cores)
+        workers = self.workers or max(1, alone // self.devices_per_cell)
+        # Threads are part of what a cell is: as many as if one process made it.
+        threads = self.threads or max(1, cores // (self.workers or alone))
+        return replace(self, workers=workers, threads=threads, device=device)
 
-    def _check_gpus(self) -> None:
-        """Refuse more GPUs than there are; and cells that would meet on the same ones, which Ray keeps apart."""
+    def check(self) -> None:
+        """Refuse more devices to a cell than this machine has, and cells that would meet on the same GPUs.
+
+        Raises:
+            SpecdefError: it is so; or a GPU is asked for and there is none.
+        """
+        on_cluster = self.ray is not None and self.ray != LOCAL_RAY
+        if self.devices_per_cell == 1 or on_cluster:
+            return
+        if find_device(self.device) == "cpu":
+            if (cores := os.cpu_count() or 1) < self.devices_per_cell:
+                raise SpecdefError(
+                    f"`devices_per_cell` must be at most {cores}, the cores of this machine; got "
+                    f"{self.devices_per_cell}."
+                )
+            return
         import torch
 
         if (found := torch.cuda.device_count()) < self.devices_per_cell:
             raise SpecdefError(
                 f"`devices_per_cell` must be at most {found}, the GPUs of this machine; got {self.devices_per_cell}."
             )
-        if (self.workers or 1) > 1:
+        if self.ray is None and (self.workers or 1) > 1:
             raise SpecdefError(
                 f"`workers` must be 1 where {self.devices_per_cell} GPUs share a cell; got {self.workers}. Add `--ray "
                 "local`, which deals out the GPUs."
@@ -98,7 +114,7 @@ class Resources:
             return LocalExecutor(self.workers or 1, run, listen)
         from specdef.certify.executors.ray import RayExecutor
 
-        address = None if self.ray == "local" else self.ray
+        address = None if self.ray == LOCAL_RAY else self.ray
         gpus = float(devices) if devices > 1 and self.device == "cuda" else self.gpus_per_cell
         return RayExecutor(address, self.workers or 1, gpus, run, listen, processes=devices)
 

@@ -30,7 +30,9 @@ from specdef.tasks.utility import UTILITIES, UtilityData
 from specdef.training.engines import is_sharded, place
 from specdef.training.outcome import Evaluation
 
-_LAUNCHER = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
+_LAUNCHER = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+_SETTINGS = ("ACCELERATE_", "FSDP_")
+"""How the names of a launcher's further variables begin."""
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Names of glibc's malloc.h."""
 
@@ -60,7 +62,7 @@ def settle() -> None:
     """Make this process one that runs a cell: alone, repeatable, with memory that is used again."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    for name in [name for name in os.environ if name.startswith("ACCELERATE_") or name in _LAUNCHER]:
+    for name in [name for name in os.environ if name.startswith(_SETTINGS) or name in _LAUNCHER]:
         del os.environ[name]  # a scheduler's settings must not change what a cell computes
     keep_freed_memory()
 
@@ -142,7 +144,13 @@ def reference_utility(cell: Cell) -> float:
         loaded, general = _load(cell)
         if is_sharded():
             place(loaded.model, cell.device)
-        return general.measure(loaded.model)
+        found = general.measure(loaded.model)
+    if cell.device == "cuda":
+        import torch
+
+        del loaded, general
+        torch.cuda.empty_cache()  # cells of other processes need the room
+    return found
 
 
 @contextmanager

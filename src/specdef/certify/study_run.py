@@ -95,6 +95,8 @@ def run_study(
     Raises:
         SpecdefError: a fault of the file, said of its place, or a folder that cannot be used. Finished cells are kept.
     """
+    where = resources or Resources()
+    where.check()
     content = study if isinstance(study, StudyFile) else read_study(study)
     plan, folder = plan_study(content), Path(out)
     attacks = tuple(at(f"attacks[{number}]", one.bound) for number, one in enumerate(plan.attacks))
@@ -104,7 +106,7 @@ def run_study(
     for place in (folder, common / MODELS):
         remove_leftovers(place)
     store, say = Store(common), on_stage or (lambda stage: None)
-    fields = _fields(plan, common, resources or Resources(), say)
+    fields = _fields(plan, common, where, say)
     certificates: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     if content.certify:

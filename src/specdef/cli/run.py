@@ -41,6 +41,7 @@ def run(
     from specdef.certify.study_run import run_study
     from specdef.report.exports import check_formats, write_reports
 
+    resources = Resources(workers, threads, device, ray, gpus_per_cell, devices_per_cell=devices_per_cell)
     if dry_run:
         say(*told(study, devices_per_cell, tflops, workers))
         return
@@ -54,7 +55,7 @@ def run(
         run_study(
             study,
             out,
-            resources=Resources(workers, threads, device, ray, gpus_per_cell, devices_per_cell=devices_per_cell),
+            resources=resources,
             on_stage=watch.on_stage,
             on_cell=watch.on_cell,
             on_event=watch.on_event,

@@ -108,9 +108,12 @@ def joined(device: str | None, meeting: Path | None = None) -> Iterator[None]:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK") or 0))
     with _losses_said():
         backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-        where = "env://" if meeting is None else meeting.as_uri()
+        # By its path: torch reads a file's address as it stands, and never decodes a space in it.
+        store = None
+        if meeting is not None:
+            store = torch.distributed.FileStore(str(meeting), launched())  # type: ignore[attr-defined]
         torch.distributed.init_process_group(
-            backend, where, timeout=PATIENCE, world_size=launched(), rank=launched_rank()
+            backend, timeout=PATIENCE, store=store, world_size=launched(), rank=launched_rank()
         )
         token = _JOINED.set(True)
         try:

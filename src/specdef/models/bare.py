@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,20 +17,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+COUNTER = "num_batches_tracked"
+"""How names of whole numbers end: what BatchNorm counts."""
+
+
 @dataclass(frozen=True)
 class BareFamily:
     """Architectures whose weights are published as a file alone: one file of `specdef.models.bare_families`.
 
     Attributes:
         names: of its architectures, as the user types them.
-        read: a file's tensors under the names of the model that `make` gives. Names of tensors it does not know stay.
+        read: a file's tensors with the names of the model that `make` gives. Names of tensors it does not know stay.
         make: (name, those tensors) -> a model of transformers with random weights; the tensors say what the name
             leaves open, such as the number of labels.
         files: (name, the tensors) -> JSON files that the folder holds beside the model.
     """
 
     names: tuple[str, ...]
-    read: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+    read: Callable[[Mapping[str, Tensor]], Iterable[tuple[str, Tensor]]]
     make: Callable[[str, Mapping[str, Tensor]], Any]
     files: Callable[[str, Mapping[str, Tensor]], Mapping[str, Mapping[str, Any]]] = lambda name, state: {}
 
@@ -63,27 +67,70 @@ def write_folder(name: str, file: Path | str, out: Path | str) -> Path:
     refuse_target(out, None)
     import torch
 
-    state = family.read({key.removeprefix("module."): value for key, value in _read(file).items()})
+    state = _once(family.read(_once(_stripped(_read(file)), file)), file)
+    _check_numbers(state, file)
     with torch.device("meta"):
         wanted = family.make(name, state).state_dict()
     for key in wanted:  # files of before torch 0.4.1 lack it
-        if key.endswith("num_batches_tracked"):
+        if key.endswith(COUNTER):
             state.setdefault(key, torch.tensor(0))
     for key in sorted(wanted.keys() | state.keys()):
         found, expected = (list(held[key].shape) if key in held else None for held in (state, wanted))
         if found != expected:
+            needs = f"no tensor {key}" if expected is None else f"tensor {key} of shape {expected}"
+            has = "none" if found is None else f"one of shape {found}"
             raise CheckpointError(
-                f"`name` must be the architecture of {file}; {name} has tensor {key} of shape {expected}, the file of "
-                f"shape {found}. Name another architecture."
+                f"`name` must be the architecture of {file}; {name} has {needs}, the file has {has}. Name another "
+                "architecture."
             )
     model = family.make(name, state)
-    model.load_state_dict(state)
     model.to(next(value.dtype for value in state.values() if value.is_floating_point()))
+    model.load_state_dict(state)
     with new_folder(out) as folder, quiet():
         model.save_pretrained(folder)
         for file_name, content in family.files(name, state).items():
             (folder / file_name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return out
+
+
+def labels(state: Mapping[str, Tensor], bias: str, usual: int) -> int:
+    """How many labels a model has, by its head's bias; as many as usual where the file has no such vector."""
+    return len(state[bias]) if bias in state and state[bias].dim() == 1 else usual
+
+
+def _stripped(state: Mapping[str, Tensor]) -> Iterable[tuple[str, Tensor]]:
+    """Without what torch's DataParallel puts before every name."""
+    return ((name.removeprefix("module."), tensor) for name, tensor in state.items())
+
+
+def _once(named: Iterable[tuple[str, Tensor]], file: Path) -> dict[str, Tensor]:
+    """Tensors by name, no two of one name."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in named:
+        if name in found:
+            raise CheckpointError(
+                f"`name` must be followed by a file that names a tensor once; {file} has {name} twice."
+            )
+        found[name] = tensor
+    return found
+
+
+def _check_numbers(state: Mapping[str, Tensor], file: Path) -> None:
+    """Refuse what is no ordinary tensor, and weights of several types: a folder has one."""
+    import torch
+
+    plain = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+    weights = {name: one for name, one in state.items() if not name.endswith(COUNTER)}
+    for name, one in state.items():
+        ordinary = one.layout is torch.strided and not (one.is_meta or one.is_quantized or one.is_nested)
+        if not ordinary or (name in weights and one.dtype not in plain):
+            raise CheckpointError(
+                f"`name` must be followed by a file of ordinary float tensors; {name} of {file} is none "
+                f"({str(one.dtype).removeprefix('torch.')}). Convert it first."
+            )
+    if len(kinds := {one.dtype for one in weights.values()}) > 1:
+        said = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+        raise CheckpointError(f"`name` must be followed by a file of one type of numbers; {file} has {said}.")
 
 
 def _read(file: Path) -> Mapping[str, Tensor]:

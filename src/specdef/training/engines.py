@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -202,8 +203,11 @@ def shard(model: torch.nn.Module, bf16: bool = False) -> None:
         outer = MixedPrecisionPolicy(torch.bfloat16, torch.float32, torch.float32)
     kind = "cuda" if torch.distributed.get_backend() != "gloo" else "cpu"
     mesh = init_device_mesh(kind, (size(),))
-    if os.environ.get("FSDP_ACTIVATION_CHECKPOINTING", "false").lower() == "true":
-        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    asked = os.environ.get("FSDP_ACTIVATION_CHECKPOINTING", "false").lower() == "true"
+    if asked and getattr(model, "supports_gradient_checkpointing", False):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # its new name is not in older transformers
+            model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
     whole = _of_another_type(model)
     for one in whole:
         one.data = one.data.to(kind)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
@@ -38,9 +37,6 @@ PRELOADED = (
 """What every cell imports, once, in the process that cells are forked from; a cell on its own takes seconds to do so.
 None of it may start a thread or ask for a GPU: forks of a process that did can hang, or find no GPU. For cells on a
 GPU, only what has run on one is loaded ahead."""
-
-
-_FORKING = multiprocessing.get_context("forkserver")
 
 
 class Executor(Protocol):
@@ -81,7 +77,7 @@ class Pool:
 
     def __init__(self, executor: LocalExecutor) -> None:
         self.executor = executor
-        self._context = _FORKING
+        self._context = multiprocessing.get_context("forkserver")
         self._threads = ThreadPoolExecutor(executor.workers)
         self._futures: dict[Future[FinishedCell], Cell] = {}
         self._processes: set[Any] = set()
@@ -109,7 +105,7 @@ class Pool:
 
     def begin(self, cell: Cell) -> None:
         """Run the cell as soon as a process is free for it."""
-        preload(cell.device)
+        self._context.set_forkserver_preload([*(PRELOADED if cell.device == "cpu" else _LIGHT)])
         self._futures[self._threads.submit(self._run, cell)] = cell
 
     def finished(self) -> Iterator[Finished]:
@@ -136,17 +132,11 @@ class Pool:
                 while (received := receiver.recv())[0] == EVENT:
                     tell(executor.listen, received[1])
                 kind, value = received
-            except EOFError:
+            except (EOFError, OSError):  # at best between two messages
                 kind, value = "died", None
         process.join()
         self._processes.discard(process)
         return _outcome(kind, value, process)
-
-
-def preload(device: str) -> ForkServerContext:
-    """What starts processes for cells on a device, told to load ahead what they import."""
-    _FORKING.set_forkserver_preload([*(PRELOADED if device == "cpu" else _LIGHT)])
-    return _FORKING
 
 
 def _outcome(kind: str, value: Any, process: Any) -> FinishedCell:

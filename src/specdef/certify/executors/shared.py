@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
@@ -14,7 +16,8 @@ from typing import Any, cast
 from specdef.certify.cell import cell_from_json
 from specdef.certify.cell_result import FinishedCell
 from specdef.certify.events import CellEvent, Listen, tell
-from specdef.certify.executors.local import EVENT, Run, leave_with_parent, preload, safely
+from specdef.certify.executors.local import EVENT, Run, leave_with_parent, safely
+from specdef.certify.faults import describe
 from specdef.certify.run_cell import run_cell, run_settled, settle
 from specdef.certify.together import Sharing, sharing_of
 from specdef.core.folders import scratch_folder
@@ -25,6 +28,10 @@ from specdef.models.base import MODEL_KINDS
 
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 """They are all on one machine, and no other has a business with them. Linux's name of it."""
+LAST_WORDS = 5.0
+"""Seconds the others have to say their part once one has failed: the first to say so need not be the cause."""
+LOST = "lost"
+QUIET = {"TRANSFORMERS_VERBOSITY": "error"}
 SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_ACTIVATION_CHECKPOINTING": "true"}
 
 
@@ -60,15 +67,18 @@ def run_shared(
 @contextmanager
 def _started(devices: int, shared: dict[str, str], *arguments: Any) -> Iterator[list[tuple[Any, Connection]]]:
     """The processes, each with what it sends; those that still run at the end are killed."""
-    context = preload(arguments[-1])
+    context = multiprocessing.get_context("spawn")
     parts: list[tuple[Any, Connection]] = []
     try:
         for number in range(devices):
             receiver, sender = context.Pipe(duplex=False)
             told = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": devices, "LOCAL_WORLD_SIZE": devices}
-            variables = {**{name: str(value) for name, value in told.items()}, **shared}
+            variables = {**{name: str(value) for name, value in told.items()}, **QUIET, **shared}
             process = context.Process(target=_part, args=(sender, variables, *arguments))
-            process.start()
+            try:
+                process.start()
+            except OSError as error:
+                raise PartLost(f"process {number} of {devices} did not start ({describe(error)})") from None
             sender.close()
             parts.append((process, receiver))
         yield parts
@@ -82,26 +92,31 @@ def _started(devices: int, shared: dict[str, str], *arguments: Any) -> Iterator[
 
 def _first_of(parts: list[tuple[Any, Connection]], listen: Listen | None) -> FinishedCell:
     """What the first process gives, once all gave something; what the others say in between is passed on."""
-    found: dict[int, Any] = {}
-    while len(found) < len(parts):
+    found: dict[int, tuple[str, Any]] = {}
+    until: float | None = None
+    while len(found) < len(parts) and (until is None or time.monotonic() < until):
         waiting = {receiver: number for number, (_, receiver) in enumerate(parts) if number not in found}
-        for ready in wait(list(waiting)):
+        for ready in wait(list(waiting), None if until is None else max(0.0, until - time.monotonic())):
             number = waiting[cast(Connection, ready)]
             try:
-                kind, value = cast(Connection, ready).recv()
-            except EOFError:
+                said = cast(Connection, ready).recv()
+            except (EOFError, OSError):  # it died, at best between two messages
                 process = parts[number][0]
-                process.join()
-                raise PartLost(f"process {number} of {len(parts)} ended with exit code {process.exitcode}") from None
-            if kind == EVENT:
-                tell(listen, value)
-            elif kind == "refused":
+                process.join(LAST_WORDS)
+                said = "died", f"ended with exit code {process.exitcode}"
+            if said[0] == EVENT:
+                tell(listen, said[1])
+                continue
+            found[number] = said
+            if said[0] != "done" and until is None:
+                until = time.monotonic() + LAST_WORDS
+    for kind in ("refused", "failed", "died", LOST):
+        for number, (ended, value) in found.items():
+            if ended == kind == "refused":
                 raise SpecdefError(value)
-            elif kind == "failed":
+            if ended == kind:
                 raise PartLost(f"process {number} of {len(parts)}: {value}")
-            else:
-                found[number] = value
-    return cast(FinishedCell, found[0])
+    return cast(FinishedCell, found[0][1])
 
 
 def _part(
@@ -117,12 +132,16 @@ def _part(
     def listen(event: CellEvent) -> None:
         sender.send((EVENT, event))
 
-    def together(data: Mapping[str, Any], listen: Listen) -> FinishedCell:
+    lost: list[str] = []
+
+    def together(data: Mapping[str, Any], listen: Listen | None) -> FinishedCell:
         try:
             with joined(device, meeting):
                 return function(data, listen)
         except ProcessLost as error:  # a fault of the machine, and none of the cell's
-            raise PartLost(str(error)) from error
+            lost.append(str(error))
+            raise
 
-    sender.send(safely(together, data, listen if variables["RANK"] == "0" else None))
+    said = safely(together, data, listen if variables["RANK"] == "0" else None)
+    sender.send((LOST, lost[0]) if lost else said)
     sender.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from specdef.models.bare import BareFamily
+from specdef.models.bare import BareFamily, labels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,14 +36,13 @@ def make(name: str, state: Mapping[str, Tensor]) -> Any:
     """
     from specdef.models.cifar_resnet import CifarResNetConfig, CifarResNetForImageClassification
 
-    bias = f"{HEAD}bias"
-    labels = len(state[bias]) if bias in state else 10
-    config = CifarResNetConfig(depths=[DEPTHS[name]] * 3, hidden_sizes=WIDTHS, num_labels=labels)
+    count = labels(state, f"{HEAD}bias", 10)
+    config = CifarResNetConfig(depths=[DEPTHS[name]] * 3, hidden_sizes=WIDTHS, num_labels=count)
     return CifarResNetForImageClassification(config)
 
 
 KIND = BareFamily(
     names=tuple(DEPTHS),
-    read=lambda state: {renamed(name): tensor for name, tensor in state.items()},
+    read=lambda state: ((renamed(name), tensor) for name, tensor in state.items()),
     make=make,
 )

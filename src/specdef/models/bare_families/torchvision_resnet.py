@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from specdef.models.bare import BareFamily
+from specdef.models.bare import BareFamily, labels
 from specdef.models.images import PROCESSOR_FILE
 
 if TYPE_CHECKING:
@@ -80,14 +80,14 @@ def make(name: str, state: Mapping[str, Tensor]) -> Any:
             hidden_sizes=[EXPANSION[block] * width for width in WIDTHS],
             depths=depths,
             layer_type=block,
-            num_labels=len(state[HEAD]) if HEAD in state else 1000,
+            num_labels=labels(state, HEAD, 1000),
         )
     )
 
 
 KIND = BareFamily(
     names=tuple(DEPTHS),
-    read=lambda state: {renamed(name): tensor for name, tensor in state.items()},
+    read=lambda state: ((renamed(name), tensor) for name, tensor in state.items()),
     make=make,
     files=lambda name, state: {PROCESSOR_FILE: PROCESSOR},
 )

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from specdef.models.bare import BareFamily
+from specdef.models.bare import BareFamily, labels
 from specdef.models.images import PROCESSOR_FILE
 
 if TYPE_CHECKING:
@@ -81,21 +81,19 @@ def renamed(name: str) -> str:
     return name
 
 
-def read(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under the names of transformers, queries, keys and values apart.
+def read(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors with the names of transformers, queries, keys and values apart.
 
     Args:
         state: name -> tensor; ``in_proj_weight`` is [3 x width, width], ``in_proj_bias`` [3 x width].
     """
-    found: dict[str, Tensor] = {}
     for name, tensor in state.items():
         together = TOGETHER.match(name)
-        if together is None or len(tensor) % len(PARTS):  # the wrong length is said by who compares shapes
-            found[renamed(name)] = tensor
+        if together is None or tensor.dim() == 0 or len(tensor) % len(PARTS):  # who compares shapes says so
+            yield renamed(name), tensor
             continue
         for part, rows in zip(PARTS, tensor.chunk(len(PARTS)), strict=True):
-            found[f"vit.layers.{together[1]}.attention.{part}.{together[2]}"] = rows.clone()
-    return found
+            yield f"vit.layers.{together[1]}.attention.{part}.{together[2]}", rows
 
 
 def make(name: str, state: Mapping[str, Tensor]) -> Any:
@@ -117,7 +115,7 @@ def make(name: str, state: Mapping[str, Tensor]) -> Any:
             patch_size=size.patch,
             image_size=_pixels(name, state),
             layer_norm_eps=1e-6,
-            num_labels=len(state[HEAD]) if HEAD in state else 1000,
+            num_labels=labels(state, HEAD, 1000),
         )
     )
 
@@ -130,7 +128,7 @@ def _pixels(name: str, state: Mapping[str, Tensor]) -> int:
 
 
 def _files(name: str, state: Mapping[str, Tensor]) -> Mapping[str, Mapping[str, Any]]:
-    """How torchvision's weights read images. Those for larger images (SWAG) are bicubic, and nothing is cut off."""
+    """How torchvision's weights read images. Those for larger images (SWAG) keep the whole shorter side."""
     pixels = _pixels(name, state)
     usual = pixels == USUAL
     return {
