@@ -141,7 +141,7 @@ def _made() -> str:
         "| method | seed | score | probability | growth | steps | ended |",
         "|---|---|---|---|---|---|---|",
     ]
-    for record, _ in made():
+    for record, _ in sorted(made(), key=lambda one: (one[0]["method"], one[0]["seed"])):
         score, likely = (change["after"] for change in record["scores"].values())
         growth, steps = record["utility"]["after"], record["steps"]["defend"]
         cells = (record["method"], record["seed"], f"{score:.2f}", f"{likely:.2g}", f"{growth:.2f}", steps)
