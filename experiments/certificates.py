@@ -21,6 +21,8 @@ from specdef.report.write import write_report
 from specdef.tasks.base import TaskSpec
 
 THREATS = ("T0", "T1", "T2", "T3", "T4")
+WRITTEN = (".json", ".md", ".html")
+"""Files that may say where the experiment's files lie: on this machine, and nobody else's business."""
 PAPER = {"label": "paper 1e4", "preset": "paper", "multiplier": "1e4"}
 EXACT = {"label": "exact 2^20", "preset": "exact", "multiplier": "2^20"}
 LADDER = {"label": "ladder", "preset": "ladder"}
@@ -133,3 +135,5 @@ def certify(name: str, folder: Path, original: Path, out: Path, cells: Path, **a
     out.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(out) as place:
         shutil.copytree(made, place, dirs_exist_ok=True)
+        for file in (file for file in place.rglob("*") if file.suffix in WRITTEN):
+            file.write_text(file.read_text().replace(str(WORK), "experiments/work"))
