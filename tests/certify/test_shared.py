@@ -26,6 +26,7 @@ from specdef.certify.resources import Resources
 from specdef.certify.result import StoredCell
 from specdef.certify.run_cell import run_cell
 from specdef.certify.store import Store
+from specdef.certify.study_run import run_study
 from specdef.certify.sweep import sweep
 from specdef.certify.together import Sharing, sharing_of
 from specdef.errors import SpecdefError
@@ -181,6 +182,23 @@ def test_the_number_is_checked_before_anything_runs(toy_model: Path, monkeypatch
     Resources(2, device="cuda", devices_per_cell=2, ray="local").check()
     with pytest.raises(SpecdefError, match=r"`workers` must be 1 where 2 GPUs share a cell; got 2.*--ray local"):
         Resources(2, device="cuda", devices_per_cell=2).for_model(toy_model)
+
+
+def test_a_study_says_it_before_a_defence_is_made(toy_model: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        f"specdef_study: 1\ntitle: x\nmodels: [{{model: {toy_model}}}]\ntasks: [facts]\n"
+        "defences: [none, {preset: exact}]\nattacks: [{lr: 1.0e-4}]\n"
+    )
+    for wrong, said in (
+        ({"devices_per_cell": 99}, "^`devices_per_cell` must be at most"),
+        ({"device": "cuda"}, "^`device` must be cpu on this machine"),
+    ):
+        if "device" in wrong and torch.cuda.is_available():
+            continue
+        with pytest.raises(SpecdefError, match=said):
+            run_study(study, tmp_path / "out", resources=Resources(**wrong))  # type: ignore[arg-type]
+        assert not (tmp_path / "out").exists()
 
 
 def test_ray_gives_a_cell_what_its_processes_need() -> None:

@@ -80,9 +80,12 @@ class Resources:
             SpecdefError: it is so; or a GPU is asked for and there is none.
         """
         on_cluster = self.ray is not None and self.ray != LOCAL_RAY
-        if self.devices_per_cell == 1 or on_cluster:
+        if on_cluster or (self.devices_per_cell == 1 and self.device != "cuda"):
             return
-        if find_device(self.device) == "cpu":
+        device = find_device(self.device)
+        if self.devices_per_cell == 1:
+            return
+        if device == "cpu":
             if (cores := os.cpu_count() or 1) < self.devices_per_cell:
                 raise SpecdefError(
                     f"`devices_per_cell` must be at most {cores}, the cores of this machine; got "

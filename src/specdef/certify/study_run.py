@@ -95,10 +95,9 @@ def run_study(
     Raises:
         SpecdefError: a fault of the file, said of its place, or a folder that cannot be used. Finished cells are kept.
     """
-    where = resources or Resources()
-    where.check()
     content = study if isinstance(study, StudyFile) else read_study(study)
-    plan, folder = plan_study(content), Path(out)
+    plan, folder, where = plan_study(content), Path(out), resources or Resources()
+    where.check()
     attacks = tuple(at(f"attacks[{number}]", one.bound) for number, one in enumerate(plan.attacks))
     plan = replace(plan, attacks=attacks)
     _claim(folder, content)

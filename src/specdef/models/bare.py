@@ -67,8 +67,9 @@ def write_folder(name: str, file: Path | str, out: Path | str) -> Path:
     refuse_target(out, None)
     import torch
 
-    state = _once(family.read(_once(_stripped(_read(file)), file)), file)
-    _check_numbers(state, file)
+    given = _once(_stripped(_read(file)), file)
+    _check_numbers(given, file)
+    state = _once(family.read(given), file)
     with torch.device("meta"):
         wanted = family.make(name, state).state_dict()
     for key in wanted:  # files of before torch 0.4.1 lack it
