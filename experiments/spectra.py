@@ -23,6 +23,8 @@ from specdef.tasks.base import TaskSpec
 
 LABELS = ("unlocked", "paper 1e4", "exact 2^20", "paper 1e4, merged", "exact 2^20, rebalanced")
 COLOURS = ("#2d3748", "#c53030", "#2b6cb0", "#ed8936", "#38b2ac", "#805ad5", "#97266d", "#718096", "#b7791f", "#2f855a")
+MARKERS = "osv^DP*"
+"""The next one where the colours begin again."""
 SAMPLES = 8
 
 
@@ -71,11 +73,13 @@ def draw(rows: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     for axis, what in zip(axes, ("sigma_1", "gradient"), strict=True):
         for number, (label, row) in enumerate(rows.items()):
             points = sorted(_by_layer(row[what]).items())
-            style = {"ls": "--", "marker": "x"} if "," in label else {"marker": "o"}
+            marker = MARKERS[number // len(COLOURS) % len(MARKERS)]
+            style = {"ls": "--", "marker": "x"} if "," in label else {"marker": marker}
             axis.semilogy(
                 *zip(*points, strict=True), color=COLOURS[number % len(COLOURS)], lw=1.2, ms=4, label=label, **style
             )
         axis.set_xlabel("layer")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("largest singular value of the layer's matrices")
     axes[1].set_ylabel("largest gradient norm of the layer's tensors")
