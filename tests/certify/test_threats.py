@@ -19,6 +19,7 @@ from specdef.certify.findings import CONTROLS, UNCOUNTED
 from specdef.certify.threats.t2 import ORDINARY_LR
 from specdef.certify.verdict_kinds import Broken, holds
 from specdef.training.outcome import Outcome
+from specdef.training.recipe import Recipe
 
 EXACT = 2.0**20
 
@@ -78,6 +79,30 @@ def test_adapters_at_lower_rates_count_where_adapters_work_on_the_undefended_mod
     adapters = [row for row in certificate.cells if any(isinstance(one, Lora) for one in row.attack.interventions)]
     assert {row.threat_model for row in adapters if row.attack.recipe.lr < 1e-5} == {"T3"}
     assert not any("lower rates" in reason for reason in certificate.threat_models["T3"].not_tried)
+
+
+def test_clipping_and_batches_count_at_a_rate_at_which_only_the_lock_could_learn(tmp_path: Path) -> None:
+    """The best rate found is far below those at which the undefended model learns, which is asked at one of its own."""
+
+    def behaviour(cell: Cell) -> str:
+        return "stall 0.5" if cell.attack.recipe.lr < 1e-6 else "collapse 0.3"
+
+    certificate = synthetic.certify(tmp_path, behaviour, ("T0", "T1", "T2"), multiplier=EXACT)
+    changed = [row for row in certificate.cells if _changes_the_batch(row.attack.recipe)]
+    tried = [row for row in changed if row.threat_model == "T2"]
+    asked = [row for row in changed if row.threat_model == CONTROLS]
+    assert {row.attack.recipe.batch_size for row in tried} == {8, 16}
+    assert all(row.attack.recipe.lr < 1e-6 for row in tried)
+    assert [row.attack.recipe.lr for row in asked] == [certificate.unlocked.working_learning_rates[0]] * 4
+    assert {row.threat_model for row in changed} == {"T2", CONTROLS}
+
+
+def _changes_the_batch(recipe: Recipe) -> bool:
+    ordinary = Recipe()
+    names = ("max_grad_norm", "batch_size", "gradient_accumulation_steps", "schedule")
+    return recipe.optimizer == ordinary.optimizer and any(
+        getattr(recipe, name) != getattr(ordinary, name) for name in names
+    )
 
 
 def test_the_undefended_model_is_not_asked_to_undo_a_lock(tmp_path: Path) -> None:

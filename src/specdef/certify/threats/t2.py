@@ -47,7 +47,9 @@ class Optimizers(ThreatModel):
             Trial({**at_middle, "gradient_accumulation_steps": 2}),
             Trial({**at_middle, "schedule": "constant", "warmup": 0.0}),
         ]
-        stages = [Stage("clipping and batch size", clipping), Stage("accumulation and a constant schedule", steady)]
+        # The best rate found may be far below any at which the undefended model learns.
+        ways = (("clipping and batch size", clipping), ("accumulation and a constant schedule", steady))
+        stages = [Stage(label, tried, [one.at(findings.working[0]) for one in tried]) for label, tried in ways]
         span = math.log10(max(study.multiplier, 1.0))
         further = ORDINARY_LR if study.model_kind == FIRST_KIND else {**ORDINARY_LR, **CLASSIFIER_LR}
         for name, ordinary in further.items():
