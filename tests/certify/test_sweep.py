@@ -247,3 +247,14 @@ def test_results_that_cannot_be_read_name_the_file(toy_model: Path, tmp_path: Pa
     (store.cells / f"{cell.key}.json").write_text('{"cell": "x"}')
     with pytest.raises(StoreError, match=r"must be a finished cell; it is not .*missing required field `config`"):
         store.read(cell)
+
+
+def test_a_cell_says_nothing_of_libraries_that_call_each_other_by_old_names(
+    toy_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """peft and transformers warn of names that go away; on the screen it would cross the progress of others."""
+    made = grids.study(toy_model)
+    given = replace(made.cell(made.locked), attack=Attack(Recipe(steps=2), (Lora(),)))
+    (found,) = sweep([given], Store(tmp_path), LocalExecutor(1))
+    assert found.result.outcome is Outcome.STALL
+    assert "Warning" not in capfd.readouterr().err

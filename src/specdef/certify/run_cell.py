@@ -7,6 +7,7 @@ import os
 import platform
 import resource
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -64,6 +65,8 @@ def settle() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     for name in [name for name in os.environ if name.startswith(_SETTINGS) or name in _LAUNCHER]:
         del os.environ[name]  # a scheduler's settings must not change what a cell computes
+    # peft asks transformers by names that are about to change; nothing that whoever watches could do anything about.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     keep_freed_memory()
 
 
