@@ -34,7 +34,7 @@ def run(name: str) -> Path:
 
 def _models() -> Iterator[tuple[str, Path, Path]]:
     """(label, defended model, the weights it was made of)."""
-    found = list(rivals.made())
+    found = rivals.made()
     taught = next(folder for record, folder in found if record["method"] == "taught")
     for record, folder in found:
         if record["method"] not in ("taught", "filter"):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import calibration_images, calibration_texts, mnist, workshop
-from experiments.locked import HERE, WORK, locked_copy
+from experiments.locked import HERE, WORK, anywhere, locked_copy
 from experiments.progress import say
 from experiments.resources import resources
 from specdef.certify.api import certify_model
@@ -22,7 +22,7 @@ from specdef.tasks.base import TaskSpec
 
 THREATS = ("T0", "T1", "T2", "T3", "T4")
 WRITTEN = (".json", ".md", ".html")
-"""Files that may say where the experiment's files lie: on this machine, and nobody else's business."""
+"""Files that may say where the experiment's files lie."""
 PAPER = {"label": "paper 1e4", "preset": "paper", "multiplier": "1e4"}
 EXACT = {"label": "exact 2^20", "preset": "exact", "multiplier": "2^20"}
 LADDER = {"label": "ladder", "preset": "ladder"}
@@ -136,4 +136,4 @@ def certify(name: str, folder: Path, original: Path, out: Path, cells: Path, **a
     with new_folder(out) as place:
         shutil.copytree(made, place, dirs_exist_ok=True)
         for file in (file for file in place.rglob("*") if file.suffix in WRITTEN):
-            file.write_text(file.read_text().replace(str(WORK), "experiments/work"))
+            file.write_text(anywhere(file.read_text()))

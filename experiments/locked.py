@@ -14,6 +14,11 @@ WORK = HERE / "work"
 """Models and finished cells: large, not committed."""
 
 
+def anywhere(text: str) -> str:
+    """Results without the place of `WORK`, which is this machine's."""
+    return text.replace(str(WORK), "experiments/work")
+
+
 def locked_copy(original: Path, entry: Mapping[str, Any]) -> Path:
     """The folder of a lock given as data: its label, and the arguments of `specdef.lock`.
 

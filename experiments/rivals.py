@@ -7,7 +7,6 @@ them again. `studies/table1.yaml` is the same study on SmolLM2-135M, for a night
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -46,6 +45,7 @@ LOCKS = {"exact 2^20": {"preset": "exact"}, "ladder": {"preset": "ladder"}, "pap
 SEEDS, EVERY = (0, 1, 2), 20
 RATES = (3e-8, 3e-7, 3e-5, 1e-4, 3e-4, 1e-3)
 """The ordinary ones, and two far below, where a lock may train as the undefended model does."""
+BY_RATE = [{"lr": rate} for rate in RATES]
 
 
 def run(name: str) -> Path:
@@ -61,7 +61,7 @@ def _study() -> dict[str, Any]:
     base, made = never_taught(), [one for method in {**FORGETS, **REMEMBERS} for one in defences(method)]
     locks = [locked(base, {**options, "label": label}) for label, options in LOCKS.items()]
     title = "Table 1: defences against relearning, by learning rate (stories260k)"
-    return written(title, [base, *made, *locks], [{"lr": rate} for rate in RATES])
+    return written(title, [base, *made, *locks], BY_RATE)
 
 
 def written(
@@ -120,14 +120,19 @@ def rows() -> dict[str, str]:
     return {"forget": str(WORK / "stories-train.jsonl"), "eval": str(WORK / "stories-eval.jsonl")}
 
 
-def made() -> Iterator[tuple[dict[str, Any], Path]]:
-    """(record, folder) of the taught model and of every defence of it, without those that stand on another's copy."""
-    folders = sorted(folder for folder in tables.MODELS.iterdir() if (folder / RECORD).is_file())
-    found = [(read_object(folder / RECORD), folder) for folder in folders]
+def made() -> list[tuple[dict[str, Any], Path]]:
+    """(record, folder) of the taught model and of every defence of it, without those that stand on another's copy.
+
+    In the order of methods, then of seeds.
+    """
+    folders = [folder for folder in tables.MODELS.iterdir() if (folder / RECORD).is_file()]
     ours = digest([list(astuple(row.sample)) for row in read_rows(WORK / "stories-train.jsonl")])
-    for record, folder in found:
-        if record["data"].get("forget") == ours and folder.name.startswith(record["method"]):
-            yield record, folder
+    found = [
+        (record, folder)
+        for record, folder in ((read_object(folder / RECORD), folder) for folder in folders)
+        if record["data"].get("forget") == ours and folder.name.startswith(record["method"])
+    ]
+    return sorted(found, key=lambda one: (one[0]["method"], one[0]["seed"]))
 
 
 def _made() -> str:
@@ -141,7 +146,7 @@ def _made() -> str:
         "| method | seed | score | probability | growth | steps | ended |",
         "|---|---|---|---|---|---|---|",
     ]
-    for record, _ in sorted(made(), key=lambda one: (one[0]["method"], one[0]["seed"])):
+    for record, _ in made():
         score, likely = (change["after"] for change in record["scores"].values())
         growth, steps = record["utility"]["after"], record["steps"]["defend"]
         cells = (record["method"], record["seed"], f"{score:.2f}", f"{likely:.2g}", f"{growth:.2f}", steps)

@@ -55,7 +55,7 @@ Written = tuple[str, list[Any], list[dict[str, Any]]]
 
 def _locked() -> Written:
     defended = [one for entry in forgetting() for one in (entry, *(rivals.locked(entry, lock) for lock in LOCKS))]
-    return "Tables 13 to 16: a lock on top of other defences (stories260k)", defended, _by_rate()
+    return "Tables 13 to 16: a lock on top of other defences (stories260k)", defended, rivals.BY_RATE
 
 
 def _sharpened() -> Written:
@@ -73,10 +73,6 @@ def _optimizers() -> Written:
     return "Table 25: optimizers that know of curvature (stories260k)", forgetting(), attacks
 
 
-def _by_rate() -> list[dict[str, Any]]:
-    return [{"lr": rate} for rate in rivals.RATES]
-
-
 STUDIES: dict[str, Callable[[], Written]] = {
     "rivals-locked": _locked,
     "rivals-sharpened": _sharpened,
@@ -87,10 +83,9 @@ STUDIES: dict[str, Callable[[], Written]] = {
 def run_spectra(name: str) -> Path:
     """Figures 8 and 9 of every defence of `rivals` that was made, and of two locks."""
     original = stories.model()
-    folders = {"taught": next(folder for record, folder in rivals.made() if record["method"] == "taught")}
-    for record, folder in rivals.made():
-        if record["method"] != "taught" and record["seed"] == FIRST.get(record["method"], 0):
-            folders[record["method"]] = folder
+    made = [(record["method"], record["seed"], folder) for record, folder in rivals.made()]
+    folders = {"taught": next(folder for method, _, folder in made if method == "taught")}
+    folders |= {method: folder for method, seed, folder in made if seed == FIRST.get(method, 0)}
     for label in ("paper", "exact"):
         entry = stories.MODELS[label]
         assert entry is not None
@@ -101,21 +96,18 @@ def run_spectra(name: str) -> Path:
     write_json(HERE / "results" / f"{name}.json", {**content, "samples": SAMPLES, "models": measured})
     spectra.draw(measured, HERE / "results" / f"{name}.png")
     path = HERE / "results" / f"{name}.md"
-    path.write_text(
-        "\n".join(
-            [
-                "# Figures 8 and 9: spectra and gradient norms of other defences (stories260k)",
-                "",
-                *spectra.table(measured),
-                "",
-                f"Gradients of the mean loss of {SAMPLES} of the rows that were forgotten; the locks are of the model",
-                "that was never taught them.",
-                "",
-                f"![spectra and gradient norms by layer]({name}.png)",
-                "",
-                f"Command: `make experiment NAME={name}`, after `NAME=rivals`.",
-                "",
-            ]
-        )
-    )
+    lines = [
+        "# Figures 8 and 9: spectra and gradient norms of other defences (stories260k)",
+        "",
+        *spectra.table(measured),
+        "",
+        f"Gradients of the mean loss of {SAMPLES} of the rows that were forgotten; the locks are of the model",
+        "that was never taught them.",
+        "",
+        f"![spectra and gradient norms by layer]({name}.png)",
+        "",
+        f"Command: `make experiment NAME={name}`, after `NAME=rivals`.",
+        "",
+    ]
+    path.write_text("\n".join(lines))
     return path

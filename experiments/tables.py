@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import utility
-from experiments.locked import HERE, WORK
+from experiments.locked import HERE, WORK, anywhere
 from experiments.progress import say
 from specdef.certify.resources import Resources
 from specdef.certify.store import write_json
@@ -66,8 +66,8 @@ def _write(name: str, study: StudyFile, results: StudyResults) -> None:
         "environment": plain(results.environment),
         "rows": [{"lock": row.defence, "entries": plain(row.entries)} for row in table.rows],
     }
-    anywhere = json.loads(json.dumps(content).replace(str(WORK), "experiments/work"), object_hook=_small)
-    write_json(HERE / "results" / f"{name}.json", anywhere)
+    small = json.loads(anywhere(json.dumps(content)), object_hook=_small)
+    write_json(HERE / "results" / f"{name}.json", small)
     (HERE / "results" / f"{name}.md").write_text(study_markdown(results))
     if results.rows == "defences":
         draw_study(results, HERE / "results" / f"{name}.png")

@@ -67,7 +67,7 @@ def write_folder(name: str, file: Path | str, out: Path | str) -> Path:
     refuse_target(out, None)
     import torch
 
-    given = _once(_stripped(_read(file)), file)
+    given = _once(by_name(lambda key: key.removeprefix("module."))(_read(file)), file)
     _check_numbers(given, file)
     state = _once(family.read(given), file)
     with torch.device("meta"):
@@ -94,14 +94,14 @@ def write_folder(name: str, file: Path | str, out: Path | str) -> Path:
     return out
 
 
+def by_name(rename: Callable[[str], str]) -> Callable[[Mapping[str, Tensor]], Iterable[tuple[str, Tensor]]]:
+    """`BareFamily.read` of a family whose tensors are the model's, under other names."""
+    return lambda state: ((rename(name), tensor) for name, tensor in state.items())
+
+
 def labels(state: Mapping[str, Tensor], bias: str, usual: int) -> int:
     """How many labels a model has, by its head's bias; as many as usual where the file has no such vector."""
     return len(state[bias]) if bias in state and state[bias].dim() == 1 else usual
-
-
-def _stripped(state: Mapping[str, Tensor]) -> Iterable[tuple[str, Tensor]]:
-    """Without what torch's DataParallel puts before every name."""
-    return ((name.removeprefix("module."), tensor) for name, tensor in state.items())
 
 
 def _once(named: Iterable[tuple[str, Tensor]], file: Path) -> dict[str, Tensor]:

@@ -47,7 +47,7 @@ def run_shared(
     Args:
         data: `Cell.to_json`.
         listen: told where the cell is, while it runs.
-        devices: processes, each with a device of its own where the cell is on GPUs.
+        devices: processes, at least 2, each with a device of its own where the cell is on GPUs.
         function: what each process runs; another one only in tests.
 
     Raises:
@@ -56,7 +56,7 @@ def run_shared(
     """
     cell = cell_from_json(data)
     sharing = sharing_of(cell.attack, MODEL_KINDS.get(cell.model_kind))
-    if devices == 1 or sharing is Sharing.ALONE:
+    if sharing is Sharing.ALONE:
         return run_cell(data, listen)
     with scratch_folder(None) as folder:
         shared = dict(SHARDED) if sharing is Sharing.SHARDS else {}
@@ -110,10 +110,11 @@ def _first_of(parts: list[tuple[Any, Connection]], listen: Listen | None) -> Fin
             found[number] = said
             if said[0] != "done" and until is None:
                 until = time.monotonic() + LAST_WORDS
-    for kind in ("refused", "failed", "died", LOST):
+    for ended, value in found.values():
+        if ended == "refused":
+            raise SpecdefError(value)
+    for kind in ("failed", "died", LOST):
         for number, (ended, value) in found.items():
-            if ended == kind == "refused":
-                raise SpecdefError(value)
             if ended == kind:
                 raise PartLost(f"process {number} of {len(parts)}: {value}")
     return cast(FinishedCell, found[0][1])

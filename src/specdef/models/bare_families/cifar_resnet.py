@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from specdef.models.bare import BareFamily, labels
+from specdef.models.bare import BareFamily, by_name, labels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +43,6 @@ def make(name: str, state: Mapping[str, Tensor]) -> Any:
 
 KIND = BareFamily(
     names=tuple(DEPTHS),
-    read=lambda state: ((renamed(name), tensor) for name, tensor in state.items()),
+    read=by_name(renamed),
     make=make,
 )

@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from specdef.models.bare import BareFamily, labels
+from specdef.models.bare import BareFamily, by_name, labels
+from specdef.models.bare_families import _torchvision
 from specdef.models.images import PROCESSOR_FILE
 
 if TYPE_CHECKING:
@@ -41,11 +42,7 @@ PROCESSOR: Mapping[str, Any] = {
     "size": {"shortest_edge": 224},
     "crop_pct": 0.875,
     "resample": 2,
-    "do_rescale": True,
-    "rescale_factor": 1 / 255,
-    "do_normalize": True,
-    "image_mean": [0.485, 0.456, 0.406],
-    "image_std": [0.229, 0.224, 0.225],
+    **_torchvision.PIXELS,
 }
 """How torchvision's weights for ImageNet read images: 256 pixels, the middle 224, its mean and spread."""
 
@@ -57,11 +54,7 @@ def renamed(name: str) -> str:
         >>> renamed("layer2.0.bn1.weight")
         'resnet.encoder.stages.1.layers.0.layer.0.normalization.weight'
     """
-    for pattern, begins in RENAMED:
-        found, count = re.subn(pattern, begins, name)
-        if count:
-            return re.sub(r"<(\d+)>", lambda number: str(int(number[1]) - 1), found)
-    return name
+    return re.sub(r"<(\d+)>", lambda number: str(int(number[1]) - 1), _torchvision.renamed(name, RENAMED))
 
 
 def make(name: str, state: Mapping[str, Tensor]) -> Any:
@@ -87,7 +80,7 @@ def make(name: str, state: Mapping[str, Tensor]) -> Any:
 
 KIND = BareFamily(
     names=tuple(DEPTHS),
-    read=lambda state: ((renamed(name), tensor) for name, tensor in state.items()),
+    read=by_name(renamed),
     make=make,
     files=lambda name, state: {PROCESSOR_FILE: PROCESSOR},
 )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from specdef.models.bare import BareFamily, labels
+from specdef.models.bare_families import _torchvision
 from specdef.models.images import PROCESSOR_FILE
 
 if TYPE_CHECKING:
@@ -74,11 +75,7 @@ def renamed(name: str) -> str:
         >>> renamed("encoder.layers.encoder_layer_3.mlp.0.bias")
         'vit.layers.3.mlp.fc1.bias'
     """
-    for pattern, begins in RENAMED:
-        found, count = re.subn(pattern, begins, name)
-        if count:
-            return found
-    return name
+    return _torchvision.renamed(name, RENAMED)
 
 
 def read(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
@@ -139,12 +136,8 @@ def _files(name: str, state: Mapping[str, Tensor]) -> Mapping[str, Mapping[str, 
             "resample": 2 if usual else 3,
             "do_center_crop": True,
             "crop_size": {"height": pixels, "width": pixels},
-            "do_rescale": True,
-            "rescale_factor": 1 / 255,
-            "do_normalize": True,
-            "image_mean": [0.485, 0.456, 0.406],
-            "image_std": [0.229, 0.224, 0.225],
             "do_convert_rgb": True,
+            **_torchvision.PIXELS,
         }
     }
 
