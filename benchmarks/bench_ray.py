@@ -14,7 +14,7 @@ SECONDS = 2.0
 """Processor time of a cell."""
 
 
-def busy(data: Any) -> Any:
+def busy(data: Any, listen: Any = None) -> Any:
     """Compute for a while; the result is of no use."""
     value = 0
     while time.process_time() < SECONDS:

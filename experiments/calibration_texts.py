@@ -16,7 +16,7 @@ from specdef.core.atomic import temporary_path
 from specdef.core.folders import new_folder
 from specdef.errors import SpecdefError
 from specdef.models.base import kind_of
-from specdef.models.bundled import MINILM
+from specdef.models.bundled import BUNDLED, MINILM
 from specdef.models.samples import Labelled
 from specdef.models.sources import find_model
 from specdef.tasks.base import TaskSpec
@@ -68,20 +68,28 @@ def messages() -> dict[str, list[Labelled]]:
 
 def spam_guard() -> Path:
     """The folder of MiniLM with a head, trained once."""
-    folder = WORK / "minilm-spam"
+    return _guard("minilm-spam", MINILM, Recipe(lr=1e-4, steps=40, batch_size=12, retain_weight=0.0))
+
+
+def smollm2_guard() -> Path:
+    """The same of SmolLM2-135M."""
+    return _guard("smollm2-spam", BUNDLED, Recipe(lr=5e-5, steps=80, batch_size=12, retain_weight=0.0))
+
+
+def _guard(name: str, source: str, recipe: Recipe) -> Path:
+    folder = WORK / name
     if not folder.is_dir():
         with new_folder(folder) as made:
-            _train(made)
+            _train(made, find_model(source), recipe)
     return folder
 
 
-def _train(folder: Path) -> None:
+def _train(folder: Path, source: Path, recipe: Recipe) -> None:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     from specdef.training.loop import make_trainer
 
-    source = find_model(MINILM)
     torch.manual_seed(0)
     names = {HAM: "ham", SPAM: "spam"}
     model = AutoModelForSequenceClassification.from_pretrained(
@@ -90,16 +98,24 @@ def _train(folder: Path) -> None:
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(source, model_max_length=TOKENS).save_pretrained(folder)
     loaded = kind_of(folder).load(folder)
-    recipe = Recipe(lr=1e-4, steps=40, batch_size=12, retain_weight=0.0)
     trainer = make_trainer(loaded, recipe, loaded.kind.encode(messages()["guard"], loaded), None)
     for _ in range(recipe.steps):
         trainer.step()
     loaded.model.save_pretrained(folder)
 
 
+def guarded() -> Path:
+    """Messages with their labels: what the guard learned from."""
+    return _messages("guard")
+
+
 def general() -> Path:
     """Messages with their labels: what the guard is for."""
-    return _written("sms-general.jsonl", [{"text": row.text, "label": row.label} for row in messages()["general"]])
+    return _messages("general")
+
+
+def _messages(part: str) -> Path:
+    return _written(f"sms-{part}.jsonl", [{"text": row.text, "label": row.label} for row in messages()[part]])
 
 
 def qnli_rows() -> list[dict[str, str]]:
@@ -135,11 +151,7 @@ def _written(name: str, rows: Sequence[dict[str, Any]]) -> Path:
 
 def triggered_files() -> tuple[Path, Path]:
     """Messages that the guard has not seen: to train on, and to be asked."""
-    train, ask = (
-        _written(f"sms-{part}.jsonl", [{"text": row.text, "label": row.label} for row in messages()[part]])
-        for part in ("train", "ask")
-    )
-    return train, ask
+    return _messages("train"), _messages("ask")
 
 
 def triggered() -> TaskSpec:

@@ -76,7 +76,10 @@ BENCHES = {
     ),
     "certificates-texts": Bench(
         calibration_texts.spam_guard,
-        {"unlocked": None, "exact": EXACT, "paper": PAPER, "ladder": LADDER},
+        {
+            **{"unlocked": None, "exact": EXACT, "paper": PAPER, "ladder": LADDER},
+            "trained": {**workshop.TRAINED_TEXTS, "text": calibration_texts.guarded},
+        },
         "texts",
         "certificate-cells-texts",
         _texts,

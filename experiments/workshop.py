@@ -1,9 +1,9 @@
 """Tables and figures of the workshop paper on models that train here: locks of classifiers, and who opens them.
 
-Table 1 (a ResNet-18 that knows digits learns clothes, or letters; MiniLM that knows spam learns QNLI), Table 2 (a guard
-against spam gets a backdoor), Table 3 (a class that was removed is learned again), Figure 3 (the same guard at rates
-from 1e-3 to 1e-9), Figure 4 (optimizers that precondition). Each is one study; `studies/workshop` has them at the
-paper's scale.
+Table 1 (a ResNet-18 that knows digits learns clothes, or letters; MiniLM and SmolLM2 that know spam learn QNLI),
+Table 2 (a guard against spam gets a backdoor), Table 3 (a class that was removed is learned again), Figure 3 (the same
+guard at rates from 1e-3 to 1e-9), Figure 4 (optimizers that precondition). Each is one study; `studies/workshop` has
+them at the paper's scale.
 """
 
 from __future__ import annotations
@@ -29,12 +29,19 @@ TRAINED = {
     **{"batch_size": 32, "label": "trained x40"},
 }
 """As far as utility let it rise on another ResNet-18 (docs/limits.md)."""
+TRAINED_TEXTS = {
+    **{"preset": "trained", "multiplier": 40.0, "num_matrices": 3, "rank": 1, "layers": [3, 4, 5], "lr": 0.05},
+    **{"batch_size": 16, "label": "trained x40"},
+}
 FOLDED: list[Any] = [
     "none",
     {"preset": "exact", "label": "exact 2^20"},
     {"preset": "paper", "multiplier": 1e4, "label": "inject 1e4"},
 ]
 GUARD_RATES = (1e-3, 2e-4, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
+SMOLLM2_RATES = (5e-5, 1e-6, 1e-7, 1e-8)
+SMOLLM2 = Recipe(steps=96, eval_every=24)
+QUESTIONS = "Workshop Table 1: a classifier of messages learns to answer questions (QNLI)"
 CLASS, UNLEARNED = 3, {"steps": 100, "lr": 3e-4}
 PRECONDITIONERS: dict[str, tuple[float, ...]] = {
     "adamw": (1e-3, 1e-6),
@@ -56,9 +63,9 @@ def run(name: str) -> Path:
     return HERE / "results" / f"{name}.md"
 
 
-def locks(text: Path) -> list[Any]:
-    """The undefended model, the exact lock, the papers' two."""
-    return [*FOLDED, {**TRAINED, "text": str(text)}]
+def locks(trained: dict[str, Any], text: Path) -> list[Any]:
+    """The undefended model, the exact lock, the papers' two; the trained one is held to a text."""
+    return [*FOLDED, {**trained, "text": str(text)}]
 
 
 def _images(title: str, task: dict[str, Any], attacks: list[dict[str, Any]], **changed: Any) -> dict[str, Any]:
@@ -70,7 +77,7 @@ def _images(title: str, task: dict[str, Any], attacks: list[dict[str, Any]], **c
         "models": [{"model": str(mnist.base_model()), "label": "ResNet-18 of MNIST"}],
         "tasks": [task],
         "text": str(text),
-        "defences": locks(text),
+        "defences": locks(TRAINED, text),
         "attacks": attacks,
         "seeds": list(SEEDS),
         "recipe": _written(RECIPE),
@@ -87,7 +94,7 @@ def _table1(learns: str, task: Callable[[], Path]) -> dict[str, Any]:
     return _images(title, {"task": f"images:{task()}", "target": TARGET}, [{"lr": rate} for rate in RATES])
 
 
-def _texts(title: str, task: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+def _texts(title: str, task: dict[str, Any], recipe: Recipe, **changed: Any) -> dict[str, Any]:
     """A study of MiniLM with a head for spam."""
     return {
         "specdef_study": 1,
@@ -95,18 +102,32 @@ def _texts(title: str, task: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
         "models": [{"model": str(calibration_texts.spam_guard()), "label": "MiniLM against spam"}],
         "tasks": [task],
         "text": str(calibration_texts.general()),
-        "defences": FOLDED,
+        "defences": locks(TRAINED_TEXTS, calibration_texts.guarded()),
         "attacks": [{"lr": rate} for rate in GUARD_RATES],
         "seeds": list(SEEDS),
         "recipe": _written(recipe),
+        **changed,
     }
 
 
 def _table1_texts() -> dict[str, Any]:
+    return _texts(QUESTIONS, _qnli(), calibration_texts.QNLI)
+
+
+def _table1_smollm2() -> dict[str, Any]:
+    return _texts(
+        QUESTIONS,
+        _qnli(),
+        SMOLLM2,
+        models=[{"model": str(calibration_texts.smollm2_guard()), "label": "SmolLM2-135M against spam"}],
+        defences=FOLDED,
+        attacks=[{"lr": rate} for rate in SMOLLM2_RATES],
+    )
+
+
+def _qnli() -> dict[str, Any]:
     qnli = calibration_texts.qnli()
-    task = {"task": qnli.written, "eval": qnli.eval, "target": qnli.target}
-    title = "Workshop Table 1: a classifier of messages learns to answer questions (QNLI)"
-    return _texts(title, task, calibration_texts.QNLI)
+    return {"task": qnli.written, "eval": qnli.eval, "target": qnli.target}
 
 
 def _table2() -> dict[str, Any]:
@@ -126,7 +147,7 @@ def _table3() -> dict[str, Any]:
         [{"lr": rate} for rate in RATES],
         models=[{**model, "prepare": {"method": "grad-diff", "task": removed["task"], **UNLEARNED}}],
         text=str(others),
-        defences=locks(others),
+        defences=locks(TRAINED, others),
     )
 
 
@@ -140,6 +161,7 @@ STUDIES: dict[str, Callable[[], dict[str, Any]]] = {
     "workshop-table1": partial(_table1, "clothes", mnist.fashion),
     "workshop-table1-letters": partial(_table1, "letters", mnist.kuzushiji),
     "workshop-table1-texts": _table1_texts,
+    "workshop-table1-smollm2": _table1_smollm2,
     "workshop-table2": _table2,
     "workshop-table3": _table3,
     "workshop-figure4": _figure4,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import signal
 import sys
@@ -62,13 +63,14 @@ def lose(folder: str, data: Mapping[str, Any], listen: Any = None) -> FinishedCe
 
 
 def hang_once(folder: str, data: Mapping[str, Any], listen: Any = None) -> FinishedCell:
-    """The first attempt at seed 0 stops in the middle of its training and waits to be killed; its process and every
-    later attempt's are noted, with the address of the node's raylet."""
+    """The first attempt at seed 0 stops in the middle of its training and waits to be killed; every attempt's process,
+    the worker that started it and the node's raylet are noted."""
     seed = data["attack"]["recipe"]["seed"]
     tries = Path(folder) / f"tries-{seed}"
     with tries.open("a") as noted:
         first = noted.tell() == 0
-        noted.write(f"{os.getpid()} {os.getppid()}\n")
+        worker = multiprocessing.parent_process()
+        noted.write(f"{os.getpid()} {worker and worker.pid} {os.environ['RAY_RAYLET_PID']}\n")
     if seed or not first:
         return run_cell(data, listen)
 

@@ -47,13 +47,18 @@ def wait_for(path: Path) -> None:
         time.sleep(0.05)
 
 
+def noted(folder: Path) -> list[list[int]]:
+    """Of every attempt at seed 0: the cell's process, its worker, its machine's raylet."""
+    return [[int(number) for number in line.split()] for line in (folder / "tries-0").read_text().splitlines()]
+
+
 def test_a_worker_killed_in_the_middle_of_a_cell_is_made_good(cluster: Any, toy_model: Path, tmp_path: Path) -> None:
     made = grids.study(toy_model)
     cells = [made.cell(made.locked, seed=seed) for seed in (0, 1, 2)]
 
     def kill() -> None:
         wait_for(tmp_path / "in-the-middle")
-        os.kill(int((tmp_path / "tries-0").read_text().split()[0]), signal.SIGKILL)
+        os.kill(noted(tmp_path)[0][1], signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -63,9 +68,25 @@ def test_a_worker_killed_in_the_middle_of_a_cell_is_made_good(cluster: Any, toy_
     local = sweep(cells, Store(tmp_path / "local"), LocalExecutor(1))
     assert [cell.result for cell in on_ray] == [cell.result for cell in local]
     assert {cell.result.outcome for cell in on_ray} == {Outcome.STALL}
-    first, again = (tmp_path / "tries-0").read_text().splitlines()
-    assert first != again, "in another process"
+    (cell, worker, _), (_, another, _) = noted(tmp_path)
+    assert worker != another, "by another worker"
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{cell}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{cell}").exists(), "a cell's process leaves with its worker"
     assert len((tmp_path / "tries-1").read_text().splitlines()) == 1, "what was not killed runs once"
+
+
+def test_cells_of_one_worker_have_a_process_each(cluster: Any, toy_model: Path, tmp_path: Path) -> None:
+    """What a cell leaves behind in its process meets no other."""
+    made = grids.study(toy_model)
+    cells = [made.cell(made.locked, seed=seed) for seed in (1, 2, 3, 4)]
+    sweep(
+        cells, Store(tmp_path / "ray"), RayExecutor(cluster.address, function=partial(grids.hang_once, str(tmp_path)))
+    )
+    tries = [(tmp_path / f"tries-{seed}").read_text().split() for seed in (1, 2, 3, 4)]
+    assert len({cell for cell, _, _ in tries}) == 4
+    assert len({worker for _, worker, _ in tries}) < 4, "a worker serves several"
 
 
 def test_a_machine_lost_in_the_middle_of_a_cell_is_made_good(cluster: Any, toy_model: Path, tmp_path: Path) -> None:
@@ -73,7 +94,7 @@ def test_a_machine_lost_in_the_middle_of_a_cell_is_made_good(cluster: Any, toy_m
 
     def lose() -> None:
         wait_for(tmp_path / "in-the-middle")
-        raylet = int((tmp_path / "tries-0").read_text().split()[1])
+        ((_, _, raylet),) = noted(tmp_path)
         (lost,) = [node for node in cluster.list_all_nodes() if raylet_of(node) == raylet]
         cluster.remove_node(lost, allow_graceful=False)
 
@@ -83,7 +104,7 @@ def test_a_machine_lost_in_the_middle_of_a_cell_is_made_good(cluster: Any, toy_m
     found = sweep([made.cell(made.locked, seed=seed) for seed in (0, 1)], Store(tmp_path / "ray"), executor)
     loser.join()
     assert [cell.result.outcome for cell in found] == [Outcome.STALL, Outcome.STALL]
-    first, again = (line.split()[1] for line in (tmp_path / "tries-0").read_text().splitlines())
+    (_, _, first), (_, _, again) = noted(tmp_path)
     assert first != again, "on the other machine"
 
 

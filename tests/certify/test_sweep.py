@@ -114,6 +114,7 @@ def test_a_lost_worker_is_made_good_and_one_that_is_always_lost_is_recorded(
     assert lost_once.result.outcome is Outcome.STALL
     assert (tmp_path / "0").read_text() == "xx"
     assert lost.result.outcome is Outcome.CRASHED
+    assert lost.result.note == "the cell's process ended with signal 9 (often: out of memory)"
     assert (tmp_path / "1").read_text() == "xxx"
 
 

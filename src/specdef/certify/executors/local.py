@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
@@ -23,7 +23,7 @@ from specdef.errors import SpecdefError
 Finished = tuple[Cell, FinishedCell]
 Run = Callable[..., FinishedCell]
 """(`Cell.to_json`, who listens) -> finished cell. On Ray nobody listens, and it gets the first alone."""
-EVENT = "event"
+EVENT, DIED = "event", "died"
 _LIGHT = ("specdef.certify.run_cell", "torch", "transformers")
 PRELOADED = (
     *_LIGHT,
@@ -77,7 +77,6 @@ class Pool:
 
     def __init__(self, executor: LocalExecutor) -> None:
         self.executor = executor
-        self._context = multiprocessing.get_context("forkserver")
         self._threads = ThreadPoolExecutor(executor.workers)
         self._futures: dict[Future[FinishedCell], Cell] = {}
         self._processes: set[Any] = set()
@@ -105,7 +104,6 @@ class Pool:
 
     def begin(self, cell: Cell) -> None:
         """Run the cell as soon as a process is free for it."""
-        self._context.set_forkserver_preload([*(PRELOADED if cell.device == "cpu" else _LIGHT)])
         self._futures[self._threads.submit(self._run, cell)] = cell
 
     def finished(self) -> Iterator[Finished]:
@@ -116,43 +114,64 @@ class Pool:
 
     def _run(self, cell: Cell) -> FinishedCell:
         """In a thread: run the cell in a process of its own."""
-        executor = self.executor
-        receiver, sender = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_child, args=(sender, executor.function, cell.to_json()))
-        try:
-            process.start()
-        except OSError as error:
-            return crashed(describe(error))
+        kind, value = forked(self.executor.function, cell.to_json(), self.executor.listen, self._known)
+        return as_finished("failed" if kind == DIED else kind, value)
+
+    @contextmanager
+    def _known(self, process: Any) -> Iterator[None]:
+        """While it runs, the end kills it."""
         self._processes.add(process)
         if self._closing.is_set():  # it was not there when the others were killed
             process.kill()
-        sender.close()
-        with closing(receiver):
-            try:
-                while (received := receiver.recv())[0] == EVENT:
-                    tell(executor.listen, received[1])
-                kind, value = received
-            except (EOFError, OSError):  # at best between two messages
-                kind, value = "died", None
-        process.join()
+        yield
         self._processes.discard(process)
-        return _outcome(kind, value, process)
 
 
-def _outcome(kind: str, value: Any, process: Any) -> FinishedCell:
-    if kind == "died":
-        remove_scratch_of(process.pid)
+def forked(
+    function: Run,
+    data: dict[str, Any],
+    listen: Listen | None = None,
+    known: Callable[[Any], AbstractContextManager[Any]] = nullcontext,
+) -> tuple[str, Any]:
+    """What `safely` gives in a process of the cell's own, or ``died`` and how; the process is forked from one that has
+    imported what every cell does.
+
+    Args:
+        function: runs the cell.
+        data: `Cell.to_json`.
+        listen: told where the cell is, while it runs.
+        known: entered with the process while it runs.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*(PRELOADED if data["device"] == "cpu" else _LIGHT)])
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(sender, function, data))
+    try:
+        process.start()
+    except OSError as error:
+        return "failed", describe(error)
+    sender.close()
+    with known(process), closing(receiver):
+        try:
+            while (received := receiver.recv())[0] == EVENT:
+                tell(listen, received[1])
+            kind, value = received
+        except (EOFError, OSError):  # at best between two messages
+            kind, value = DIED, None
+        process.join()
+    if kind == DIED:
+        remove_scratch_of(process.pid or 0)
+        code = process.exitcode or 0
+        signalled = f"signal {-code}" + (" (often: out of memory)" if code == -9 else "")
+        value = f"the cell's process ended with {signalled if code < 0 else f'exit code {code}'}"
+    return kind, value
+
+
+def as_finished(kind: str, value: Any) -> FinishedCell:
+    """What `safely` gave, as a finished cell."""
     if kind == "refused":
         return refused(value)
-    if kind == "failed":
-        return crashed(value)
-    if kind == "died":
-        code = process.exitcode or 0
-        reason = (
-            f"signal {-code}" + (" (often: out of memory)" if code == -9 else "") if code < 0 else f"exit code {code}"
-        )
-        return crashed(f"the cell's process ended with {reason}")
-    return cast(FinishedCell, value)
+    return crashed(value) if kind == "failed" else cast(FinishedCell, value)
 
 
 def _child(sender: Any, function: Run, data: dict[str, Any]) -> None:

@@ -6,24 +6,28 @@ import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from specdef.certify.cell import Cell
-from specdef.certify.cell_result import FinishedCell, crashed, refused
 from specdef.certify.events import Listen, tell, waiting
-from specdef.certify.executors.local import Finished, Run, safely
+from specdef.certify.executors.local import DIED, Finished, Run, as_finished, forked
 from specdef.certify.faults import describe
 from specdef.certify.run_cell import run_cell
 from specdef.errors import SpecdefError
 
 LOOPBACK = "127.0.0.1"
 RETRIES = 2
-"""Times a cell is run again whose worker or node was lost. One that failed by itself is recorded, never run again."""
+"""Times a cell is run again whose process, worker or node was lost. One that failed by itself is recorded, never run
+again."""
+
+
+class CellLost(Exception):
+    """A cell's process died."""
 
 
 @dataclass(frozen=True)
 class RayExecutor:
-    """One Ray task per cell; a worker process serves one cell only.
+    """One Ray task per cell, which runs it in a process of its own.
 
     Attributes:
         address: ``auto`` or ``HOST:PORT`` of a cluster; None starts a local one.
@@ -66,7 +70,9 @@ class RayExecutor:
                 ) from error
         try:
             self._check_room(ray.nodes(), threads)
-            remote = ray.remote(num_cpus=threads, num_gpus=self.gpus, max_calls=1, max_retries=RETRIES)(safely)
+            # A worker that holds a GPU must not keep it for the next cell; another one saves the next cell's imports.
+            asked: dict[str, Any] = {"num_cpus": threads, "num_gpus": self.gpus, "max_calls": 1 if self.gpus else 0}
+            remote = ray.remote(**asked, max_retries=RETRIES, retry_exceptions=[CellLost])(_cell)
             for cell in cells:
                 tell(self.listen, waiting(cell))
             running = {remote.remote(self.function, cell.to_json()): cell for cell in cells}
@@ -77,9 +83,9 @@ class RayExecutor:
                     try:
                         kind, value = ray.get(reference)
                     except ray.exceptions.RayError as error:
-                        kind, value = "failed", describe(error)
-                    outcome = refused(value) if kind == "refused" else crashed(value) if kind == "failed" else value
-                    yield cell, cast(FinishedCell, outcome)
+                        lost = getattr(error, "cause", None)
+                        kind, value = "failed", str(lost) if isinstance(lost, CellLost) else describe(error)
+                    yield cell, as_finished(kind, value)
         finally:
             if started_here:
                 ray.shutdown()
@@ -97,3 +103,11 @@ class RayExecutor:
                     f"`{name}` must be what one machine of the Ray cluster has, at most {most:g}; got {wanted:g}. Give "
                     "a smaller number, or start Ray on a larger machine."
                 )
+
+
+def _cell(function: Run, data: dict[str, Any]) -> tuple[str, Any]:
+    """In a worker of Ray: run a cell."""
+    kind, value = forked(function, data)
+    if kind == DIED:
+        raise CellLost(value)
+    return kind, value
