@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from specdef.architectures.channels import BLOCK_ROWS
 from specdef.architectures.resolve import ResolvedPair, ResolvedSlot
+from specdef.checkpoint.blocks import row_blocks
 from specdef.checkpoint.reader import Checkpoint
 from specdef.linalg.exponent import MAX_EXPONENT, to_float
 
@@ -19,6 +19,9 @@ UNKNOWN = np.iinfo(np.int64).min
 """Stands for a channel whose numbers are not the original's times one power of two."""
 WIDEST = 3 * MAX_EXPONENT
 """Largest power of two looked for: two pairs may cross, one of them of degree two."""
+UNCOUNTED = 2 * WIDEST + 1
+SAMPLE = 64
+"""Numbers of a position that say which power of two to count."""
 
 
 def channel_exponents(original: Checkpoint, locked: Checkpoint, pairs: Sequence[ResolvedPair]) -> dict[str, Exponents]:
@@ -103,33 +106,53 @@ class _RatioReader:
     def exponents(self, slot: ResolvedSlot, others: Mapping[int, Exponents]) -> list[int | None]:
         """Per position on the slot's axis, the power of two most of its numbers were scaled by, `others` taken out.
 
-        None where every number is zero, `UNKNOWN` where no power of two holds for most of them.
+        None where every number is zero, `UNKNOWN` where no power of two holds for most of them. A few numbers of each
+        position say which power to count; where that one does not hold for most, all are counted.
         """
+        size = self._before[slot.tensor][1].shape[slot.axis]
+        found, agree, alive = (np.zeros(size, dtype=np.int64) for _ in range(3))
+        for number, (at, powers, nonzero) in enumerate(self._powers(slot, others)):
+            if slot.axis == 0 or number == 0:
+                found[at] = _counts(powers[:, :SAMPLE]).argmax(axis=1)
+            agree[at] += np.count_nonzero(powers == found[at, None], axis=1)
+            alive[at] += np.count_nonzero(nonzero, axis=1)
+        if len(open_ := np.flatnonzero((alive > 0) & (2 * agree <= alive))):
+            counts = np.zeros((size, UNCOUNTED), dtype=np.int64)
+            for at, powers, _ in self._powers(slot, others):
+                chosen = np.isin(at, open_)
+                counts[at[chosen]] += _counts(powers[chosen])
+            found[open_], agree[open_] = counts[open_].argmax(axis=1), counts[open_].max(axis=1)
+        return [
+            None if not a else int(f) - WIDEST if 2 * n > a else int(UNKNOWN)
+            for a, f, n in zip(alive, found, agree, strict=True)
+        ]
+
+    def _powers(
+        self, slot: ResolvedSlot, others: Mapping[int, Exponents]
+    ) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.int32], npt.NDArray[np.bool_]]]:
+        """Block by block: positions on the slot's axis; of their numbers the power of two plus `WIDEST`, or `UNCOUNTED`
+        where they are no such multiples; which of the original's are not zero."""
         (shard, before), (locked_shard, after) = self._before[slot.tensor], self._after[slot.tensor]
         old, new = self._original.map_tensor(shard, before), self._locked.map_tensor(locked_shard, after)
-        size = before.shape[slot.axis]
-        counts = np.zeros((size, 2 * WIDEST + 1), dtype=np.int64)
-        alive = np.zeros(size, dtype=np.int64)
-        for first in range(0, len(old), BLOCK_ROWS):
-            rows = slice(first, first + BLOCK_ROWS)
+        for rows in row_blocks(old):
             x, y = (to_float(np.asarray(v[rows]), t.dtype) for v, t in ((old, before), (new, after)))
             if slot.offset:
                 x, y = (np.float32(slot.offset) + v.astype(np.float32) for v in (x, y))
             (mantissa, power), (mantissa_y, power_y) = np.frexp(x), np.frexp(y)
-            ratio = power_y.astype(np.int64) - power
+            power = power_y - power + np.int32(WIDEST)
             for axis, known in others.items():
-                part = known[rows] if axis == 0 else known
-                ratio -= part.reshape([-1 if a == axis else 1 for a in range(x.ndim)])
-            lines = np.moveaxis(ratio, slot.axis, 0).reshape(x.shape[slot.axis], -1)
-            nonzero = np.moveaxis(x != 0, slot.axis, 0).reshape(lines.shape)
-            exact = np.moveaxis(mantissa == mantissa_y, slot.axis, 0).reshape(lines.shape)
-            counted = nonzero & exact & (np.abs(lines) <= WIDEST)
-            at = np.arange(len(lines)) + (first if slot.axis == 0 else 0)
-            np.add.at(counts, (np.broadcast_to(at[:, None], lines.shape)[counted], lines[counted] + WIDEST), 1)
-            alive[at] += nonzero.sum(axis=1)
-        best = counts.argmax(axis=1)
-        agreed = 2 * counts[np.arange(size), best] > alive
-        return [
-            None if not a else int(b) - WIDEST if k else int(UNKNOWN)
-            for a, b, k in zip(alive, best, agreed, strict=True)
-        ]
+                part = (known[rows] if axis == 0 else known).astype(np.int32)
+                power -= part.reshape([-1 if a == axis else 1 for a in range(x.ndim)])
+            nonzero = x != 0
+            counted = nonzero & (mantissa == mantissa_y) & (power >= 0) & (power < UNCOUNTED)
+            power[~counted] = UNCOUNTED
+            at = np.arange(len(old))[rows] if slot.axis == 0 else np.arange(x.shape[slot.axis])
+            lines = (np.moveaxis(v, slot.axis, 0).reshape(len(at), -1) for v in (power, nonzero))
+            yield at, *lines
+
+
+def _counts(powers: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    """How often each power of two holds, position by position: [positions, powers]."""
+    lines, _ = np.nonzero(powers < UNCOUNTED)
+    keys = lines * UNCOUNTED + powers[powers < UNCOUNTED]
+    return np.bincount(keys, minlength=len(powers) * UNCOUNTED).reshape(len(powers), UNCOUNTED)

@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from specdef.architectures.resolve import ResolvedPair, ResolvedSlot
+from specdef.checkpoint.blocks import row_blocks
 from specdef.checkpoint.header import TensorInfo
 from specdef.checkpoint.reader import Checkpoint
 from specdef.errors import CheckpointError
 from specdef.linalg.exponent import NUMPY_DTYPES, to_float
 
 Norms = npt.NDArray[np.float64]
-BLOCK_ROWS = 512
 MIN_BITS = 2.5
 """Opposite deviations below this many powers of two on each side are ordinary."""
 SPREAD_FACTOR = 5.0
@@ -177,10 +177,12 @@ def squared_norms(checkpoint: Checkpoint, shard: str, tensor: TensorInfo, offset
         )
     values = checkpoint.map_tensor(shard, tensor)
     sums = [np.zeros(n) for n in tensor.shape]
-    for first in range(0, len(values), BLOCK_ROWS):
-        block = to_float(np.asarray(values[first : first + BLOCK_ROWS]), tensor.dtype).astype(np.float64) + offset
-        squares = np.square(block)
-        sums[0][first : first + len(block)] = squares.reshape(len(block), -1).sum(axis=1)
+    for rows in row_blocks(values):
+        block = to_float(np.asarray(values[rows]), tensor.dtype).astype(np.float64)
+        if offset:
+            block += offset
+        squares = np.square(block, out=block)
+        sums[0][rows] = squares.reshape(len(squares), -1).sum(axis=1)
         for axis in range(1, squares.ndim):
             sums[axis] += squares.sum(axis=tuple(a for a in range(squares.ndim) if a != axis))
     if not np.isfinite(sums[0]).all():

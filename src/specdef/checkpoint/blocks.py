@@ -44,6 +44,13 @@ def read_blocks(
         yield start // row_bytes, block
 
 
+def row_blocks(values: Stored) -> Iterator[slice]:
+    """Rows (axis 0) of mapped values, a block at a time: what is computed with a block stays in the cache as well."""
+    rows = max(1, BLOCK_BYTES * len(values) // max(1, values.nbytes))
+    for first in range(0, len(values), rows):
+        yield slice(first, min(first + rows, len(values)))
+
+
 def as_array(block: memoryview, tensor: TensorInfo) -> Stored:
     """A block's bytes as rows of stored values."""
     return np.frombuffer(block, dtype=NUMPY_DTYPES[tensor.dtype]).reshape(-1, *tensor.shape[1:])
