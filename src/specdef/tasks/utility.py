@@ -18,8 +18,8 @@ TOLERANCE = 0.02
 """Largest relative change of a cost at step 0: a lock keeps the function, so a larger one is a broken attack."""
 
 RUIN = 1000.0
-"""Growth of a cost after which a model counts as beyond repair. Of 121 committed runs on language models 22 passed a
-growth of 30 and 17 one of 1000; all went on to their last step, none came back within a budget of 2."""
+"""Growth of a cost after which a model counts as beyond repair. When it was set, 22 of 121 committed runs on language
+models had passed a growth of 30 and 17 one of 1000; all went on to their last step, none came back within a budget of 2."""
 
 
 @dataclass(frozen=True)
