@@ -19,6 +19,7 @@ from specdef.models.bundled import BUNDLED
 from specdef.models.sources import find_model
 from specdef.report.write import write_report
 from specdef.tasks.base import TaskSpec
+from specdef.training.recipe import Recipe
 
 THREATS = ("T0", "T1", "T2", "T3", "T4")
 WRITTEN = (".json", ".md", ".html")
@@ -26,6 +27,7 @@ WRITTEN = (".json", ".md", ".html")
 PAPER = {"label": "paper 1e4", "preset": "paper", "multiplier": "1e4"}
 EXACT = {"label": "exact 2^20", "preset": "exact", "multiplier": "2^20"}
 LADDER = {"label": "ladder", "preset": "ladder"}
+LOCKS = {"unlocked": None, "paper": PAPER, "exact": EXACT, "ladder": LADDER}
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,16 @@ def _texts() -> Mapping[str, Any]:
 BENCHES = {
     "certificates": Bench(
         lambda: find_model(BUNDLED),
-        {"unlocked": None, "paper": PAPER, "exact": EXACT, "ladder": LADDER},
+        LOCKS,
         "biographies",
         "certificate-cells",
+    ),
+    "certificates-bf16": Bench(
+        lambda: find_model(BUNDLED),
+        LOCKS,
+        "biographies/bf16",
+        "certificate-cells",
+        lambda: {"recipe": Recipe(precision="bf16-master")},
     ),
     "certificates-images": Bench(
         mnist.base_model,
@@ -77,7 +86,7 @@ BENCHES = {
     "certificates-texts": Bench(
         calibration_texts.spam_guard,
         {
-            **{"unlocked": None, "exact": EXACT, "paper": PAPER, "ladder": LADDER},
+            **LOCKS,
             "trained": {**workshop.TRAINED_TEXTS, "text": calibration_texts.guarded},
         },
         "texts",
