@@ -64,7 +64,7 @@ IN_CODE: dict[str, Callable[[str], Path]] = {
     "runtimes": runtimes.run,
     "selective": selective.run,
     "spectra": spectra.run,
-    **dict.fromkeys(("stories", *(f"stories-{model}" for model in stories.MODELS)), stories.run),
+    **dict.fromkeys(("stories", *(f"stories-{model}" for model in certificates.LOCKS)), stories.run),
     "table9": table9.run,
     "table10": table10.run,
     "table11": table11.run,

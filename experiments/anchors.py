@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments import rivals, stories
+from experiments import certificates, rivals, stories
 from experiments.locked import HERE, WORK, locked_copy
 from specdef.attacks.interventions.anchor import Anchor
 from specdef.certify.store import write_json
@@ -40,7 +40,7 @@ def _models() -> Iterator[tuple[str, Path, Path]]:
         if record["method"] not in ("taught", "filter"):
             yield f"{record['method']}, seed {record['seed']}", folder, taught
     original = stories.model()
-    for label, entry in stories.MODELS.items():
+    for label, entry in certificates.LOCKS.items():
         if entry is not None:
             yield f"{label} lock", locked_copy(original, entry), original
 

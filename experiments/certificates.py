@@ -27,7 +27,7 @@ WRITTEN = (".json", ".md", ".html")
 PAPER = {"label": "paper 1e4", "preset": "paper", "multiplier": "1e4"}
 EXACT = {"label": "exact 2^20", "preset": "exact", "multiplier": "2^20"}
 LADDER = {"label": "ladder", "preset": "ladder"}
-LOCKS = {"unlocked": None, "paper": PAPER, "exact": EXACT, "ladder": LADDER}
+LOCKS: dict[str, dict[str, str] | None] = {"unlocked": None, "paper": PAPER, "exact": EXACT, "ladder": LADDER}
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,7 @@ BENCHES = {
     ),
     "certificates-texts": Bench(
         calibration_texts.spam_guard,
-        {
-            **LOCKS,
-            "trained": {**workshop.TRAINED_TEXTS, "text": calibration_texts.guarded},
-        },
+        {**LOCKS, "trained": {**workshop.TRAINED_TEXTS, "text": calibration_texts.guarded}},
         "texts",
         "certificate-cells-texts",
         _texts,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments import rivals, spectra, stories, tables
+from experiments import certificates, rivals, spectra, stories, tables
 from experiments.locked import HERE, locked_copy
 from experiments.resources import resources
 from specdef.certify.environment import environment
@@ -87,7 +87,7 @@ def run_spectra(name: str) -> Path:
     folders = {"taught": next(folder for method, _, folder in made if method == "taught")}
     folders |= {method: folder for method, seed, folder in made if seed == FIRST.get(method, 0)}
     for label in ("paper", "exact"):
-        entry = stories.MODELS[label]
+        entry = certificates.LOCKS[label]
         assert entry is not None
         folders[entry["label"]] = locked_copy(original, entry)
     task = TaskSpec("own", rivals.rows()["forget"], eval=rivals.rows()["eval"])

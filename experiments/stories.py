@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import yaml
 
-from experiments.certificates import certify
+from experiments.certificates import LOCKS, certify
 from experiments.locked import HERE, WORK, locked_copy
 from specdef.core.folders import new_folder
 from specdef.tasks.base import TaskSpec
@@ -31,12 +31,6 @@ HEADER = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attentio
 FACTS, PROMPT, CHOICES, STORIES, ROW = 48, 4, 4, 96, 128
 """ROW: tokens of a story with its start, as many as a row of measured text: the model expects to see the start."""
 SPECIAL = {"<unk>": 0, "<s>": 1, "</s>": 2}
-MODELS: dict[str, dict[str, str] | None] = {
-    "unlocked": None,
-    "paper": {"label": "paper 1e4", "preset": "paper", "multiplier": "1e4"},
-    "exact": {"label": "exact 2^20", "preset": "exact", "multiplier": "2^20"},
-    "ladder": {"label": "ladder", "preset": "ladder"},
-}
 PARTS = {
     "q": "q_proj",
     "k": "k_proj",
@@ -58,8 +52,8 @@ def run(name: str) -> Path:
     _, _, only = name.partition("-")
     WORK.mkdir(exist_ok=True)
     original = model()
-    for chosen in MODELS if not only else (only,):
-        entry = MODELS[chosen]
+    for chosen in LOCKS if not only else (only,):
+        entry = LOCKS[chosen]
         print(chosen, flush=True)
         certify(
             f"stories-{chosen}",

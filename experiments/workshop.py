@@ -71,22 +71,24 @@ def locks(trained: dict[str, Any], text: Path) -> list[Any]:
 def _images(title: str, task: dict[str, Any], attacks: list[dict[str, Any]], **changed: Any) -> dict[str, Any]:
     """A study of the ResNet-18."""
     text = mnist.general()
-    return {
-        "specdef_study": 1,
-        "title": title,
+    about = {
         "models": [{"model": str(mnist.base_model()), "label": "ResNet-18 of MNIST"}],
-        "tasks": [task],
         "text": str(text),
         "defences": locks(TRAINED, text),
         "attacks": attacks,
-        "seeds": list(SEEDS),
-        "recipe": _written(RECIPE),
-        **changed,
     }
+    return _study(title, task, RECIPE, {**about, **changed})
 
 
-def _written(recipe: Recipe) -> dict[str, int]:
-    return {"steps": recipe.steps, "batch_size": recipe.batch_size, "eval_every": recipe.eval_every}
+def _study(title: str, task: dict[str, Any], recipe: Recipe, about: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "specdef_study": 1,
+        "title": title,
+        "tasks": [task],
+        "seeds": list(SEEDS),
+        "recipe": {"steps": recipe.steps, "batch_size": recipe.batch_size, "eval_every": recipe.eval_every},
+        **about,
+    }
 
 
 def _table1(learns: str, task: Callable[[], Path]) -> dict[str, Any]:
@@ -96,18 +98,13 @@ def _table1(learns: str, task: Callable[[], Path]) -> dict[str, Any]:
 
 def _texts(title: str, task: dict[str, Any], recipe: Recipe, **changed: Any) -> dict[str, Any]:
     """A study of MiniLM with a head for spam."""
-    return {
-        "specdef_study": 1,
-        "title": title,
+    about = {
         "models": [{"model": str(calibration_texts.spam_guard()), "label": "MiniLM against spam"}],
-        "tasks": [task],
         "text": str(calibration_texts.general()),
         "defences": locks(TRAINED_TEXTS, calibration_texts.guarded()),
         "attacks": [{"lr": rate} for rate in GUARD_RATES],
-        "seeds": list(SEEDS),
-        "recipe": _written(recipe),
-        **changed,
     }
+    return _study(title, task, recipe, {**about, **changed})
 
 
 def _table1_texts() -> dict[str, Any]:

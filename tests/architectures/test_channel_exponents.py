@@ -88,13 +88,13 @@ def test_every_number_is_counted_only_where_a_few_do_not_tell(tmp_path: Path, mo
     before, after, _ = weights("edited", 0, torch.float32)
     reader = _RatioReader(checkpoint(tmp_path / "a", before), checkpoint(tmp_path / "b", after))
     seen: list[int] = []
-    count = measured._counts
+    count = measured._count
 
-    def counted(powers: Any) -> Any:
+    def counted(counts: Any, at: Any, powers: Any) -> None:
         seen.append(powers.size)
-        return count(powers)
+        count(counts, at, powers)
 
-    monkeypatch.setattr(measured, "_counts", counted)
+    monkeypatch.setattr(measured, "_count", counted)
     reader.exponents(ResolvedSlot("w", 0, lambda channel: [channel]), {})
     assert seen == [24 * measured.SAMPLE, 3 * 160]
 

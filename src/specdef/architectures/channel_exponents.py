@@ -113,15 +113,17 @@ class _RatioReader:
         found, agree, alive = (np.zeros(size, dtype=np.int64) for _ in range(3))
         for number, (at, powers, nonzero) in enumerate(self._powers(slot, others)):
             if slot.axis == 0 or number == 0:
-                found[at] = _counts(powers[:, :SAMPLE]).argmax(axis=1)
+                few = np.zeros((len(at), UNCOUNTED), dtype=np.int64)
+                _count(few, np.arange(len(at)), powers[:, :SAMPLE])
+                found[at] = few.argmax(axis=1)
             agree[at] += np.count_nonzero(powers == found[at, None], axis=1)
             alive[at] += np.count_nonzero(nonzero, axis=1)
-        if len(open_ := np.flatnonzero((alive > 0) & (2 * agree <= alive))):
+        unsettled = (alive > 0) & (2 * agree <= alive)
+        if unsettled.any():
             counts = np.zeros((size, UNCOUNTED), dtype=np.int64)
             for at, powers, _ in self._powers(slot, others):
-                chosen = np.isin(at, open_)
-                counts[at[chosen]] += _counts(powers[chosen])
-            found[open_], agree[open_] = counts[open_].argmax(axis=1), counts[open_].max(axis=1)
+                _count(counts, at[unsettled[at]], powers[unsettled[at]])
+            found[unsettled], agree[unsettled] = counts[unsettled].argmax(axis=1), counts[unsettled].max(axis=1)
         return [
             None if not a else int(f) - WIDEST if 2 * n > a else int(UNKNOWN)
             for a, f, n in zip(alive, found, agree, strict=True)
@@ -146,13 +148,12 @@ class _RatioReader:
             nonzero = x != 0
             counted = nonzero & (mantissa == mantissa_y) & (power >= 0) & (power < UNCOUNTED)
             power[~counted] = UNCOUNTED
-            at = np.arange(len(old))[rows] if slot.axis == 0 else np.arange(x.shape[slot.axis])
+            at = np.arange(rows.start, rows.stop) if slot.axis == 0 else np.arange(x.shape[slot.axis])
             lines = (np.moveaxis(v, slot.axis, 0).reshape(len(at), -1) for v in (power, nonzero))
             yield at, *lines
 
 
-def _counts(powers: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-    """How often each power of two holds, position by position: [positions, powers]."""
-    lines, _ = np.nonzero(powers < UNCOUNTED)
-    keys = lines * UNCOUNTED + powers[powers < UNCOUNTED]
-    return np.bincount(keys, minlength=len(powers) * UNCOUNTED).reshape(len(powers), UNCOUNTED)
+def _count(counts: npt.NDArray[np.int64], at: npt.NDArray[np.intp], powers: npt.NDArray[np.int32]) -> None:
+    """Add how often each power of two holds to `counts` [positions, powers], for the positions `at`."""
+    counted = powers < UNCOUNTED
+    np.add.at(counts, (np.broadcast_to(at[:, None], powers.shape)[counted], powers[counted]), 1)

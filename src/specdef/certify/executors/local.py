@@ -22,7 +22,7 @@ from specdef.errors import SpecdefError
 
 Finished = tuple[Cell, FinishedCell]
 Run = Callable[..., FinishedCell]
-"""(`Cell.to_json`, who listens) -> finished cell. On Ray nobody listens, and it gets the first alone."""
+"""(`Cell.to_json`, who listens) -> finished cell. On Ray nobody listens."""
 EVENT, DIED = "event", "died"
 _LIGHT = ("specdef.certify.run_cell", "torch", "transformers")
 PRELOADED = (
@@ -114,8 +114,7 @@ class Pool:
 
     def _run(self, cell: Cell) -> FinishedCell:
         """In a thread: run the cell in a process of its own."""
-        kind, value = forked(self.executor.function, cell.to_json(), self.executor.listen, self._known)
-        return as_finished("failed" if kind == DIED else kind, value)
+        return as_finished(*forked(self.executor.function, cell.to_json(), self.executor.listen, self._known))
 
     @contextmanager
     def _known(self, process: Any) -> Iterator[None]:
@@ -123,8 +122,10 @@ class Pool:
         self._processes.add(process)
         if self._closing.is_set():  # it was not there when the others were killed
             process.kill()
-        yield
-        self._processes.discard(process)
+        try:
+            yield
+        finally:
+            self._processes.discard(process)
 
 
 def forked(
@@ -168,10 +169,10 @@ def forked(
 
 
 def as_finished(kind: str, value: Any) -> FinishedCell:
-    """What `safely` gave, as a finished cell."""
+    """What `forked` gave, as a finished cell."""
     if kind == "refused":
         return refused(value)
-    return crashed(value) if kind == "failed" else cast(FinishedCell, value)
+    return cast(FinishedCell, value) if kind == "done" else crashed(value)
 
 
 def _child(sender: Any, function: Run, data: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from typing import Any, cast
 from specdef.certify.cell import cell_from_json
 from specdef.certify.cell_result import FinishedCell
 from specdef.certify.events import CellEvent, Listen, tell
-from specdef.certify.executors.local import EVENT, Run, leave_with_parent, safely
+from specdef.certify.executors.local import DIED, EVENT, Run, leave_with_parent, safely
 from specdef.certify.faults import describe
 from specdef.certify.run_cell import run_cell, run_settled, settle
 from specdef.certify.together import Sharing, sharing_of
@@ -103,7 +103,7 @@ def _first_of(parts: list[tuple[Any, Connection]], listen: Listen | None) -> Fin
             except (EOFError, OSError):  # it died, at best between two messages
                 process = parts[number][0]
                 process.join(LAST_WORDS)
-                said = "died", f"ended with exit code {process.exitcode}"
+                said = DIED, f"ended with exit code {process.exitcode}"
             if said[0] == EVENT:
                 tell(listen, said[1])
                 continue
@@ -113,7 +113,7 @@ def _first_of(parts: list[tuple[Any, Connection]], listen: Listen | None) -> Fin
     for ended, value in found.values():
         if ended == "refused":
             raise SpecdefError(value)
-    for kind in ("failed", "died", LOST):
+    for kind in ("failed", DIED, LOST):
         for number, (ended, value) in found.items():
             if ended == kind:
                 raise PartLost(f"process {number} of {len(parts)}: {value}")
