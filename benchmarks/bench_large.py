@@ -26,7 +26,7 @@ import resource, sys
 import specdef
 folder, other = sys.argv[2:4]
 if sys.argv[1] == "lock":
-    specdef.lock(folder, other)
+    specdef.lock(folder, other, preset="exact")
 elif sys.argv[1] == "unlock":
     specdef.unlock(folder, other)
 elif sys.argv[1] == "verify":

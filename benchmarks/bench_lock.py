@@ -32,7 +32,7 @@ if sys.argv[3] == "without":
         def update(self, data): pass
         def hexdigest(self): return "0"
     writer.blake3 = NoDigest
-report = lock(sys.argv[1], sys.argv[2])
+report = lock(sys.argv[1], sys.argv[2], preset="exact")
 print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, report.num_values)
 """
 

@@ -54,7 +54,7 @@ def main() -> None:
         folders = {"the original": original}
         for number, (name, options) in enumerate(SETTINGS.items()):
             folders[name] = Path(work) / str(number)
-            lock(original, folders[name], **options)
+            lock(original, folders[name], preset="exact", **options)
         for name, folder in folders.items():
             row, grouped = (kl_divergence(reference, logits(folder, group)) for group in (None, 64))
             print(f"{name:30s}{row:12.2e}{grouped:14.2e}")

@@ -17,13 +17,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from experiments.heading import heading
 from experiments.locked import HERE, WORK
 from specdef import map_model
 from specdef.architectures.registry import known_model_types
 from specdef.architectures.written import WrittenMap
-from specdef.certify.environment import environment
 from specdef.certify.store import write_json
-from specdef.core.schema import plain
 from specdef.core.strict_json import read_json
 from specdef.errors import SpecdefError
 from specdef.locks.lock import lock_folder
@@ -73,9 +72,7 @@ def write(name: str) -> Path:
     paths = [PLACE / f"{model_type}.json" for model_type in model_types()]
     rows = [read_json(path) for path in paths if path.exists()]
     content = {
-        "experiment": name,
-        "command": f"make experiment NAME={name}",
-        "environment": plain(environment("cpu")),
+        **heading(name),
         "seconds_per_type": SECONDS,
         "not_run": [path.stem for path in paths if not path.exists()],
         "counts": {kind: dict(Counter(r["verdict"] for r in found)) for kind, found in _by_kind(rows).items()},

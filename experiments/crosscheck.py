@@ -18,17 +18,16 @@ from typing import Any
 
 from experiments import heldout
 from experiments.certificates import BENCHES, folder_of
+from experiments.heading import heading
 from experiments.locked import HERE, WORK
 from experiments.resources import resources
 from specdef.attacks.base import Attack
 from specdef.attacks.interventions.lora import Lora
 from specdef.certify.certificate import Certificate
 from specdef.certify.certificate_file import read_certificate
-from specdef.certify.environment import environment
 from specdef.certify.findings import CONTROLS, UNLOCKED
 from specdef.certify.store import write_json
 from specdef.certify.study import WINDOW
-from specdef.core.schema import plain
 from specdef.training.outcome import Outcome
 from specdef.training.recipe import Recipe
 
@@ -83,8 +82,7 @@ def run(name: str) -> Path:
 
     with ThreadPoolExecutor(where.workers) as pool:
         rows = list(pool.map(one, cases(certificates)))
-    content = {"experiment": name, "command": f"make experiment NAME={name}"}
-    content |= {"environment": plain(environment(where.device or "cpu")), "rows": rows}
+    content = {**heading(name, where.device or "cpu"), "rows": rows}
     write_json(HERE / "results" / f"{name}.json", content)
     path = HERE / "results" / f"{name}.md"
     path.write_text(_table(rows))

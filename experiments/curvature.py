@@ -9,15 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.heading import heading
 from experiments.locked import HERE, WORK, locked_copy
 from specdef.analysis.curvature.eigen import extreme_eigenpairs, power_iteration
 from specdef.analysis.curvature.measure import task_problem
 from specdef.analysis.curvature.operators import curvature_operator
 from specdef.analysis.curvature.problem import gradient_norms, mean_loss
 from specdef.attacks.base import parse_intervention
-from specdef.certify.environment import environment
 from specdef.certify.store import write_json
-from specdef.core.schema import plain
 from specdef.models.bundled import BUNDLED
 from specdef.models.sources import find_model
 
@@ -47,7 +46,7 @@ def run(name: str) -> Path:
         rows.append({"model": entry["label"], **json.loads(kept.read_text())})
         shown = {key: value for key, value in rows[-1].items() if key != "gradient_norms"}
         print(shown, flush=True)
-    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": plain(environment("cpu"))}
+    content = heading(name)
     settings = {"samples": SAMPLES, "tolerance": TOLERANCE, "task": "facts", "dtype": "fp32"}
     write_json(HERE / "results" / f"{name}.json", {**content, **settings, "rows": rows})
     path = HERE / "results" / f"{name}.md"

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from experiments.heading import heading
 from experiments.locked import HERE, WORK, locked_copy
 from specdef import inspect_model, lock
 from specdef.analysis.baseline import compare_with_baseline, is_unusual
 from specdef.analysis.inspect import InspectReport
-from specdef.certify.environment import environment
 from specdef.certify.store import write_json
-from specdef.core.schema import plain
 from specdef.errors import SpecdefError
 from specdef.locks.spectra import SPECTRAL_JUMP
 from specdef.models.bundled import BUNDLED
@@ -30,7 +29,7 @@ REAL_FOLD, REAL_INJECT = (4, 8, 20, 40), (4, 13)
 def run(name: str) -> Path:
     """Write results/detect.json and results/detect.md."""
     rows = [*_tiny(), *_real()]
-    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": plain(environment("cpu"))}
+    content = heading(name)
     write_json(HERE / "results" / f"{name}.json", {**content, "rates": _rates(rows), "rows": rows})
     path = HERE / "results" / f"{name}.md"
     path.write_text(_table(rows))
@@ -53,7 +52,7 @@ def _tiny() -> Iterator[dict[str, Any]]:
             for exponent in EXPONENTS:
                 out = place / f"{family}-fold-{exponent}"
                 try:
-                    lock(unlocked[0], out, multiplier=f"2^{exponent}")
+                    lock(unlocked[0], out, preset="exact", multiplier=f"2^{exponent}")
                 except SpecdefError:
                     continue  # no channel of this family is exact at that power
                 yield _row(f"tiny {family}", "fold", exponent, inspect_model(out), others)

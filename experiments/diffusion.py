@@ -15,12 +15,12 @@ import torch
 
 from experiments import diffusion_base as base
 from experiments import diffusion_judge as judge
+from experiments.heading import heading
 from experiments.locked import HERE, WORK
 from specdef import attack, defend, lock, verify
-from specdef.certify.environment import environment
 from specdef.core.atomic import write_file
 from specdef.core.folders import scratch_folder
-from specdef.core.schema import digest, plain
+from specdef.core.schema import digest
 from specdef.models.base import kind_of
 from specdef.tasks.base import TaskSpec
 from specdef.training.recipe import Recipe
@@ -192,7 +192,7 @@ def _line(seeds: list[dict[str, Any]]) -> str:
 
 def write(name: str, shares: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """results/diffusion.json and .md."""
-    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": plain(environment("cpu"))}
+    content = heading(name)
     said = {**content, "esd": ESD, "imma": IMMA, "class shares": shares, "attacks": rows}
     write_file(HERE / "results" / f"{name}.json", (json.dumps(said, indent=1) + "\n").encode())
     before = "".join(

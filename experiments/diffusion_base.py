@@ -22,11 +22,10 @@ import numpy as np
 import torch
 
 from experiments.diffusion_judge import CLASSES, SIZE, accuracy, images, judge_accuracy, train_judge
+from experiments.heading import heading
 from experiments.locked import HERE, WORK
-from specdef.certify.environment import environment
 from specdef.core.atomic import write_file
 from specdef.core.folders import new_folder
-from specdef.core.schema import plain
 
 RESULTS = HERE / "results"
 TEMPLATES = ("a picture of a {}", "a photo of one {}", "an image of the {}")
@@ -61,7 +60,7 @@ def run(name: str) -> Path:
     drawn = samples(made, rows=JUDGED, seed=1)
     found = {"steps": STEPS, "judge on held-out images": judge_accuracy(place), **accuracy(place, drawn)}
     write_grid(RESULTS / f"{name}.png", drawn[:, :8])
-    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": plain(environment("cpu"))}
+    content = heading(name)
     write_file(RESULTS / f"{name}.json", (json.dumps({**content, **found}, indent=1) + "\n").encode())
     write_file(RESULTS / f"{name}.md", _page(name, found).encode())
     return RESULTS / f"{name}.md"

@@ -22,14 +22,13 @@ import torch
 
 from experiments import diffusion, diffusion_judge
 from experiments import diffusion_base as base
+from experiments.heading import heading
 from experiments.locked import HERE, WORK
 from specdef import attack, lock
 from specdef.analysis.image_features import Measure
 from specdef.analysis.similarity import by_step, gap, make_measure
-from specdef.certify.environment import environment
 from specdef.certify.result import StoredCell
 from specdef.core.atomic import write_file
-from specdef.core.schema import plain
 from specdef.errors import SpecdefError
 from specdef.models.base import kind_of
 from specdef.tasks.base import TaskSpec
@@ -221,9 +220,7 @@ def write(name: str, rows: Mapping[Run, dict[str, Any]]) -> None:
     """results/relearned.json and .md."""
     accuracy = {folder: diffusion_judge.judge_accuracy(PLACE, folder) for folder in WITNESSES}
     said = {
-        "experiment": name,
-        "command": f"make experiment NAME={name}",
-        "environment": plain(environment("cpu")),
+        **heading(name),
         "witnesses on held-out images": accuracy,
         "runs": [{**vars(one), **found} for one, found in rows.items()],
     }

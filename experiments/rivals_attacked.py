@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments import certificates, rivals, spectra, stories, tables
+from experiments.heading import heading
 from experiments.locked import HERE, locked_copy
 from experiments.resources import resources
-from specdef.certify.environment import environment
 from specdef.certify.store import write_json
 from specdef.certify.study_file import parse_study
-from specdef.core.schema import plain
 from specdef.tasks.base import TaskSpec
 
 FIRST = {"simnpo": 1}
@@ -92,7 +91,7 @@ def run_spectra(name: str) -> Path:
         folders[entry["label"]] = locked_copy(original, entry)
     task = TaskSpec("own", rivals.rows()["forget"], eval=rivals.rows()["eval"])
     measured = {label: spectra.measure(folder, task, SAMPLES) for label, folder in folders.items()}
-    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": plain(environment("cpu"))}
+    content = heading(name)
     write_json(HERE / "results" / f"{name}.json", {**content, "samples": SAMPLES, "models": measured})
     spectra.draw(measured, HERE / "results" / f"{name}.png")
     path = HERE / "results" / f"{name}.md"

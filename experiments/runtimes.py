@@ -14,11 +14,10 @@ from typing import Any
 
 import torch
 
+from experiments.heading import heading
 from experiments.locked import HERE, WORK
 from specdef import lock
-from specdef.certify.environment import environment
 from specdef.certify.store import write_json
-from specdef.core.schema import plain
 from specdef.core.strict_json import read_json
 from specdef.errors import SpecdefError
 from specdef.models.bundled import BUNDLED
@@ -81,9 +80,7 @@ def run(name: str) -> Path:
     rows = [row for label, options in LOCKS.items() for row in _rows(label, options, original, asked, place)]
     own = [_own(original, runtime, format, asked, place) for runtime, format in FORMATS]
     content = {
-        "experiment": name,
-        "command": f"make experiment NAME={name}",
-        "environment": plain(environment("cpu")),
+        **heading(name),
         "versions": {runtime: RUNTIMES.get(runtime).versions for runtime, _ in FORMATS},
         "text_tokens": len(asked.text),
         "prompts": len(asked.prompts),
@@ -105,7 +102,7 @@ def _rows(label: str, options: Mapping[str, Any], original: Path, asked: Probes,
     if not all(file.exists() for file in files.values()):
         with tempfile.TemporaryDirectory(dir=place) as scratch:
             folder = Path(scratch) / "locked"
-            lock(original, folder, **options)
+            lock(original, folder, preset="exact", **options)
             for found, file in files.items():
                 if not file.exists():
                     row = {"lock": label, "runtime": found[0], "format": found[1]}

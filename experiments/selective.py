@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments import mnist
+from experiments.heading import heading
 from experiments.locked import HERE
-from specdef.certify.environment import environment
 from specdef.certify.store import write_json
-from specdef.core.schema import plain
 from specdef.models.base import kind_of
 from specdef.models.bundled import BUNDLED
 from specdef.models.sources import find_model
@@ -47,7 +46,7 @@ that on authorised data. Silent: exactly 0 on every authorised input.
 def run(name: str) -> Path:
     """Measure two models; write results/selective.json and .md."""
     rows = [*_language(), *_images()]
-    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": plain(environment("cpu"))}
+    content = heading(name)
     write_json(HERE / "results" / f"{name}.json", {**content, "wanted": WANTED, "rows": rows})
     path = HERE / "results" / f"{name}.md"
     lines = (

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments.curvature import MODELS, folder_of
+from experiments.heading import heading
 from experiments.locked import HERE, WORK
 from specdef import inspect_model
 from specdef.analysis.curvature.measure import task_problem
 from specdef.analysis.curvature.problem import gradient_norms
-from specdef.certify.environment import environment
 from specdef.certify.store import write_json
-from specdef.core.schema import plain
 from specdef.models.bundled import BUNDLED
 from specdef.models.sources import find_model
 from specdef.tasks.base import TaskSpec
@@ -38,7 +37,7 @@ def run(name: str) -> Path:
             write_json(kept, measure(folder_of(original, entry), TaskSpec("facts"), SAMPLES))
         rows[entry["label"]] = json.loads(kept.read_text())
         print(entry["label"], flush=True)
-    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": plain(environment("cpu"))}
+    content = heading(name)
     write_json(HERE / "results" / f"{name}.json", {**content, "samples": SAMPLES, "models": rows})
     draw(rows, HERE / "results" / f"{name}.png")
     path = HERE / "results" / f"{name}.md"

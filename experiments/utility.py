@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from experiments.heading import heading
 from experiments.locked import HERE, WORK
-from specdef.certify.environment import environment
 from specdef.certify.run_cell import reference_utility
 from specdef.certify.store import write_json
 from specdef.certify.study import make_study
@@ -44,7 +44,7 @@ def run(name: str, study: StudyFile) -> Path:
             row["harness"] = evaluate_harness(folder, list(HARNESS[name]))
         rows.append(row)
         print(row, flush=True)
-    content = {"experiment": name, "command": f"make experiment NAME={name}", "environment": plain(environment("cpu"))}
+    content = heading(name)
     write_json(HERE / "results" / f"{name}.json", {**content, "study": plain(study), "rows": rows})
     path = HERE / "results" / f"{name}.md"
     path.write_text(_table(name, study.title, rows))

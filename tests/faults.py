@@ -238,8 +238,8 @@ FAULTS = (
     Fault(
         "a ladder's rungs are counted and not compared",
         "locks/kinds/ladder/check.py",
-        "abs(nearest - number) > tolerance",
-        "False",
+        "at < len(left) and left[at] <= number + tolerance",
+        "at < len(left)",
         ("tests/locks/kinds",),
     ),
     Fault(

@@ -19,7 +19,7 @@ from specdef.errors import SpecdefError
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     place = tmp_path_factory.mktemp("models")
     found = {f"seed{seed}": pico.build("llama", place / f"seed{seed}", seed=seed) for seed in range(4)}
-    lock(found["seed0"], place / "fold", multiplier="2^10")
+    lock(found["seed0"], place / "fold", preset="exact", multiplier="2^10")
     lock(found["seed0"], place / "inject", preset="paper", multiplier=1e3, rank=3, num_matrices=2)
     return {**found, "fold": place / "fold", "inject": place / "inject"}
 

@@ -452,7 +452,7 @@ def test_labels_and_what_the_judge_must_know() -> None:
 
 
 def test_on_the_command_line(llama: Path, tmp_path: Path) -> None:
-    lock(llama, tmp_path / "locked")
+    lock(llama, tmp_path / "locked", preset="exact")
     for rank, said in ((0, "Relative difference of a layer at most 0.0e+00"), (1, "The function is another")):
         out = tmp_path / f"out{rank}"
         done = CliRunner().invoke(app, ["undo", f"anchor:base={llama},rank={rank}", str(tmp_path / "locked"), str(out)])

@@ -91,7 +91,7 @@ def test_the_function_stays_until_something_is_trained(toy_model: Path) -> None:
 
 def test_on_a_whole_lock_it_trains_as_on_the_model_itself(toy_model: Path, tmp_path: Path) -> None:
     """Outputs after training: a lock of powers of two is no change at all to it."""
-    lock(toy_model, tmp_path / "locked", multiplier="2^20", pairs=["norm"])
+    lock(toy_model, tmp_path / "locked", preset="exact", multiplier="2^20", pairs=["norm"])
     found = []
     for folder in (toy_model, tmp_path / "locked"):
         loaded = pico_text.loaded(folder)

@@ -45,7 +45,7 @@ def injected(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def folded(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("folded") / "locked"
-    lock(llama, folder, pairs=["vo"], channels=2)
+    lock(llama, folder, preset="exact", pairs=["vo"], channels=2)
     return folder
 
 
@@ -238,7 +238,13 @@ def test_a_plan_of_heads_says_what_it_changes(folded: Path) -> None:
 
 def test_heads_are_compared_as_they_are_stored(tmp_path: Path) -> None:
     """Rounding to bfloat16 is an error that counts; in float64 there would be none."""
-    lock(pico.build("llama", tmp_path / "model", torch.bfloat16), tmp_path / "locked", pairs=["vo"], channels=2)
+    lock(
+        pico.build("llama", tmp_path / "model", torch.bfloat16),
+        tmp_path / "locked",
+        preset="exact",
+        pairs=["vo"],
+        channels=2,
+    )
     plan = plan_heads(opened(tmp_path / "locked"))
     (edits,) = plan.edits.values()
     for tensor in edits.replaced.values():

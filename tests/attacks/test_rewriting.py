@@ -49,7 +49,7 @@ def test_rebalance_finds_every_scaled_channel_and_gives_back_the_original_bits(
     family: str, exponent: int, tmp_path: Path
 ) -> None:
     original = pico.build(family, tmp_path / "original")
-    lock(original, tmp_path / "locked", multiplier=f"2^{exponent}")
+    lock(original, tmp_path / "locked", preset="exact", multiplier=f"2^{exponent}")
     (tmp_path / "locked.specdef-key").unlink()
     (tmp_path / "locked" / "specdef_lock.json").unlink()  # neither key nor manifest is needed
     logits = run(family, tmp_path / "locked", tmp_path / "out", "rebalance")
@@ -68,7 +68,7 @@ def test_rebalance_finds_every_scaled_channel_and_gives_back_the_original_bits(
 @pytest.mark.parametrize("channels", [40, 48])
 def test_rebalance_finds_a_pair_scaled_as_a_whole(channels: int, tmp_path: Path) -> None:
     original = pico.build("llama", tmp_path / "original")
-    lock(original, tmp_path / "locked", multiplier="2^20", pairs=["updown"], channels=channels)
+    lock(original, tmp_path / "locked", preset="exact", multiplier="2^20", pairs=["updown"], channels=channels)
     logits = run("llama", tmp_path / "locked", tmp_path / "out", "rebalance")
     assert torch.equal(logits, pico.run("llama", original))
     before, after = weights(original), weights(tmp_path / "out")
@@ -80,7 +80,7 @@ def test_rebalance_finds_a_pair_scaled_as_a_whole(channels: int, tmp_path: Path)
 def test_svd_rebalance_undoes_any_map_within_a_head(family: str, tmp_path: Path) -> None:
     """An ill-conditioned map between V and O, which no scaling of single channels undoes."""
     original = pico.build(family, tmp_path / "original")
-    lock(original, tmp_path / "locked", multiplier="2^10", pairs=["vo"])
+    lock(original, tmp_path / "locked", preset="exact", multiplier="2^10", pairs=["vo"])
     logits = run(family, tmp_path / "locked", tmp_path / "out", "rebalance:form=svd")
     assert torch.allclose(logits, pico.run(family, original), atol=2e-5)
     from specdef.architectures.channels import channel_logs
@@ -316,7 +316,7 @@ def test_bfloat16_factors_change_the_function_more_and_say_so(tmp_path: Path) ->
 
 def test_prune_zeroes_what_stands_out_and_nothing_else(tmp_path: Path) -> None:
     original = pico.build("llama", tmp_path / "original")
-    lock(original, tmp_path / "locked", multiplier="2^20")
+    lock(original, tmp_path / "locked", preset="exact", multiplier="2^20")
     rewrite(tmp_path / "locked", tmp_path / "out", "prune")
     locked, after = weights(tmp_path / "locked"), weights(tmp_path / "out")
     changed = {name for name in locked if not torch.equal(locked[name], after[name])}

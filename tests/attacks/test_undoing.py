@@ -34,7 +34,7 @@ ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_pro
 @pytest.fixture(scope="module")
 def locked(toy_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("locked") / "model"
-    lock(toy_model, out, multiplier="2^20")
+    lock(toy_model, out, preset="exact", multiplier="2^20")
     return out
 
 

@@ -158,7 +158,7 @@ def test_of_a_lock_the_base_is_the_undefended_model_and_of_nothing_else(tmp_path
 def test_the_threats_cell_is_the_one_a_user_would_run(tmp_path: Path) -> None:
     """Named by the same digest, so that nothing is run twice."""
     model = pico.build("llama", tmp_path / "model")
-    lock(model, tmp_path / "locked")
+    lock(model, tmp_path / "locked", preset="exact")
     study = replace(synthetic.study(), original=Subject(str(model), "a" * 64))
     base = base_of(study, None)
     assert base is not None

@@ -33,7 +33,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("fuzz")
     model = pico.build("llama", place / "model")
     pico.shard(model)
-    lock(model, place / "exact")
+    lock(model, place / "exact", preset="exact")
     lock(model, place / "paper", preset="paper", rank=4)
     return place
 
@@ -79,5 +79,5 @@ def _works(locked: Path, plain: Path, key: Path, scratch: Path) -> list[Callable
         lambda: unlock(locked, scratch / "out", key),
         lambda: verify(locked),
         lambda: inspect_model(locked, spectra=False),
-        lambda: lock(plain, scratch / "other", dry_run=True),
+        lambda: lock(plain, scratch / "other", preset="exact", dry_run=True),
     ]

@@ -43,11 +43,11 @@ def test_a_folder_whose_own_path_is_no_utf8_works(llama: Path, tmp_path: Path) -
     place = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     place.mkdir()
     model = Path(shutil.copytree(llama, place / "model"))
-    report = lock(model, place / "locked")
+    report = lock(model, place / "locked", preset="exact")
     assert report.out is not None
     assert verify(report.out).passed
     with pytest.raises(CheckpointError, match=r"caf\\udce9/locked exists"):
-        lock(model, place / "locked")
+        lock(model, place / "locked", preset="exact")
 
 
 @pytest.mark.parametrize("name", ["\x1b[31mweights.bin", "\u202enib.weights.bin", "two\nlines.bin"])
@@ -113,13 +113,13 @@ def test_weights_of_a_dtype_nothing_computes_in_are_one_sentence(model: Path, dt
     with pytest.raises(CheckpointError, match=f"of file model.safetensors is stored as {dtype}; only F16, BF16"):
         checkpoint.map_tensor(shard, tensor)
     for work in (
-        lambda: lock(model, tmp_path / "locked"),
-        lambda: lock(model, tmp_path / "locked", pairs=["updown"]),
+        lambda: lock(model, tmp_path / "locked", preset="exact"),
+        lambda: lock(model, tmp_path / "locked", preset="exact", pairs=["updown"]),
         lambda: inspect_model(model),
     ):
         with pytest.raises(SpecdefError, match=f"stored as {dtype}"):
             work()
-    key = lock(model, tmp_path / "locked", pairs=["vo"]).key
+    key = lock(model, tmp_path / "locked", preset="exact", pairs=["vo"]).key
     assert key is not None
     unlock(tmp_path / "locked", tmp_path / "back", key)
     for path in model.iterdir():

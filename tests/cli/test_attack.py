@@ -30,7 +30,7 @@ def run(*arguments: str | Path) -> Any:
 @pytest.fixture(scope="module")
 def locked(toy_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("attacked") / "locked"
-    run("lock", toy_model, out, "--multiplier", "2^30")
+    run("lock", toy_model, out, "--preset", "exact", "--multiplier", "2^30")
     return out
 
 

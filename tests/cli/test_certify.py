@@ -27,7 +27,7 @@ def folders(toy_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     """Certificates of the unlocked toy under every threat model, and of its fold lock under T0."""
     place = tmp_path_factory.mktemp("certificates")
     locked = place / "locked"
-    run("lock", toy_model, locked, "--multiplier", "2^30")
+    run("lock", toy_model, locked, "--preset", "exact", "--multiplier", "2^30")
     shared = ("--original", toy_model, "--window", "1e-2,3e-2", "--cells", place / "cells", "--workers", "2", *RECIPE)
     run("certify", toy_model, "--out", place / "unlocked", "--threats", ",".join(THREATS), *shared)
     run("certify", locked, "--out", place / "lock", "--threats", "T0", *shared)

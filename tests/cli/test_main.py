@@ -55,11 +55,11 @@ def run() -> Iterator[Run]:
         (["lock", "MODEL", "OUT", "--preset", "paper", "--rank", "999"], "`rank` must be at most"),
         (["lock", "MODEL", "OUT", "--preset", "paper", "--form", "diagonal"], "`form` must be dense or low_rank"),
         (["lock", "MODEL", "OUT", "--preset", "paper", "--basis", "foo"], "`basis` must be svd or axis"),
-        (["lock", "MODEL", "OUT", "-o", "strength=2"], "`strength` is no option of lock fold, which has multiplier"),
-        (["lock", "MODEL", "OUT", "-o", "channels=few"], "`channels` must be an integer in lock fold; got 'few'"),
+        (["lock", "MODEL", "OUT", "-o", "strength=2"], "`strength` is no option of lock ladder, which has multiplier"),
+        (["lock", "MODEL", "OUT", "-o", "margin=few"], "`margin` must be a number in lock ladder; got 'few'"),
         (["lock", "MODEL", "OUT", "-o", "pairs=norm,xyz"], "`pairs` must be drawn from"),
         (["lock", "MODEL", "OUT", "-o", "multiplier=many"], "`multiplier` must be a finite number above 1"),
-        (["lock", "MODEL", "OUT", "-o", "num-layers=1", "--num-layers", "2"], "`num-layers` must be given once; it is"),
+        (["lock", "MODEL", "OUT", "-o", "layers=1", "--layers", "1"], "`layers` must be given once; it is"),
         (["lock", "MODEL", "OUT", "--key", "OUT/key"], "`key` must lie outside the locked folder"),
         (["unlock", "MODEL", "OUT", "--key", "nokey"], "`key` must be a specdef key file"),
         (["unlock", "MODEL", "OUT"], "`key` must be given: "),
@@ -183,7 +183,9 @@ def test_the_flags_are_frozen() -> None:
 def test_the_whole_path(llama: Path, tmp_path: Path) -> None:
     runner = CliRunner()
     locked, back = tmp_path / "locked", tmp_path / "back"
-    result = runner.invoke(app, ["lock", str(llama), str(locked), "--multiplier", "2^30", "--json"])
+    result = runner.invoke(
+        app, ["lock", str(llama), str(locked), "--preset", "exact", "--multiplier", "2^30", "--json"]
+    )
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["strength"]["multiplier"] == "2^30"
     result = runner.invoke(app, ["verify", str(locked), "--original", str(llama), "--json"])

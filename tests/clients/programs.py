@@ -229,7 +229,7 @@ def folders() -> Iterator[tuple[Path, Path, Path, Path]]:
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         model = pico_text.write_model(place / "model", chat=True)
-        lock(model, place / "exact")
+        lock(model, place / "exact", preset="exact")
         lock(model, place / "inject", preset="paper", layers=(0, 1), rank=3, multiplier="100")
         yield model, place / "exact", place / "inject", place / "written"
 

@@ -71,12 +71,12 @@ def _killed_again_and_again(work: Callable[[Path], object], place: Path, scratch
 
 
 def test_undo(llama: Path, place: Path, scratch: Path, tmp_path: Path) -> None:
-    lock(llama, tmp_path / "locked")
+    lock(llama, tmp_path / "locked", preset="exact")
     assert _killed_again_and_again(lambda out: run("undo", "rebalance", tmp_path / "locked", out), place, scratch) > 10
 
 
 def test_unlock(llama: Path, place: Path, scratch: Path, tmp_path: Path) -> None:
-    key = lock(llama, tmp_path / "locked").key
+    key = lock(llama, tmp_path / "locked", preset="exact").key
     assert key is not None
     assert _killed_again_and_again(lambda out: unlock(tmp_path / "locked", out, key), place, scratch) > 10
     assert key.is_file()
@@ -84,7 +84,7 @@ def test_unlock(llama: Path, place: Path, scratch: Path, tmp_path: Path) -> None
 
 def test_lock_never_leaves_a_folder_without_its_key(llama: Path, place: Path, scratch: Path) -> None:
     out, key = place / "out", place / "out.specdef-key"
-    for _ in kills(lambda _: lock(llama, out), (place, scratch)):
+    for _ in kills(lambda _: lock(llama, out, preset="exact"), (place, scratch)):
         assert _visible(place) in (set(), {key.name}, {out.name, key.name})
         if out.exists():
             assert verify(out).passed
@@ -115,7 +115,7 @@ def test_report(every: int, place: Path, scratch: Path) -> None:
 
 @EVERY
 def test_attack_on_rewritten_weights(every: int, toy_model: Path, place: Path, scratch: Path, tmp_path: Path) -> None:
-    lock(toy_model, tmp_path / "locked")
+    lock(toy_model, tmp_path / "locked", preset="exact")
     arguments = ("attack", tmp_path / "locked", "--task", "facts", "--rewrite", "rebalance")
     arguments = (*arguments, "--steps", "2", "--threads", "1")
     left = 0

@@ -83,7 +83,7 @@ def test_numbers_and_lists_in_words() -> None:
 
 
 def test_the_results_of_the_verbs(toy_model: Path, tmp_path: Path) -> None:
-    report = specdef.lock(toy_model, tmp_path / "locked")
+    report = specdef.lock(toy_model, tmp_path / "locked", preset="exact")
     check_shown(report)
     assert report.to_dict()["out"] == str(tmp_path / "locked")
     check_shown(specdef.verify(tmp_path / "locked", original=toy_model))

@@ -112,7 +112,7 @@ def test_what_a_defence_says_of_a_model_is_no_part_of_what_it_is(toy_model: Path
 
 def test_a_defended_model_can_be_locked_and_unlocked(scale: Scale, toy_model: Path, tmp_path: Path) -> None:
     defend("scale", toy_model, tmp_path / "defended")
-    lock(tmp_path / "defended", tmp_path / "locked", multiplier="2^6")
+    lock(tmp_path / "defended", tmp_path / "locked", preset="exact", multiplier="2^6")
     assert verify(tmp_path / "locked", original=tmp_path / "defended").passed
     unlock(tmp_path / "locked", tmp_path / "back", tmp_path / "locked.specdef-key")
     for path in (tmp_path / "defended").iterdir():

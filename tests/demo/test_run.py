@@ -40,7 +40,7 @@ def test_a_model_is_fine_tuned_and_shown(toy_model: Path) -> None:
 
 
 def test_unlocking_is_compared_file_by_file(llama: Path, tmp_path: Path) -> None:
-    lock(llama, tmp_path / "locked")
+    lock(llama, tmp_path / "locked", preset="exact")
     assert _restored(tmp_path / "locked", tmp_path / "back", llama)
     assert not (tmp_path / "back").exists()
     (tmp_path / "other").mkdir()

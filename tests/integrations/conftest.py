@@ -116,7 +116,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def release(keys: Path, llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``locked`` and ``results``, signed together as ``release.sig`` and one by one beside; read only."""
     place = tmp_path_factory.mktemp("release")
-    lock(llama, place / "locked", multiplier="2^20")
+    lock(llama, place / "locked", preset="exact", multiplier="2^20")
     (place / "locked.specdef-key").unlink()
     certify(place / "results", falls_to_search, threats=("T0",))
     write_report(place / "results")

@@ -17,7 +17,7 @@ from specdef.locks.manifest import read_manifest
 def locked(llama: Path, tmp_path: Path) -> Path:
     model = Path(shutil.copytree(llama, tmp_path / "model"))
     (model / "NOTICE").write_text("as it was")
-    lock(model, tmp_path / "locked")
+    lock(model, tmp_path / "locked", preset="exact")
     return tmp_path / "locked"
 
 

@@ -22,7 +22,7 @@ from specdef.errors import SpecdefError
 
 @pytest.fixture
 def locked(llama: Path, tmp_path: Path) -> Path:
-    lock(llama, tmp_path / "locked", card=True)
+    lock(llama, tmp_path / "locked", preset="exact", card=True)
     return tmp_path / "locked"
 
 

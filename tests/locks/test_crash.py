@@ -93,7 +93,7 @@ def test_kill_9_at_many_instants_leaves_nothing_or_everything(larger: Path, tmp_
             assert out.with_name(f"{out.name}.specdef-key").exists()
         else:
             out.with_name(f"{out.name}.specdef-key").unlink(missing_ok=True)
-            lock(larger, out)
+            lock(larger, out, preset="exact")
             assert verify(out).passed
     assert not list(tmp_path.glob(".*.specdef-*")), "what a killed run left is removed by the next"
     assert False in seen, "the first is killed at once"
@@ -120,14 +120,14 @@ def test_no_space_left(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("specdef.locks.locked_folder.write_shards", full)
     with pytest.raises(CheckpointError, match=r"failed \(No space left on device\); nothing was left behind"):
-        lock(llama, tmp_path / "out")
+        lock(llama, tmp_path / "out", preset="exact")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_read_only_target(llama: Path, tmp_path: Path) -> None:
     """/sys, where not even root may create a folder."""
     with pytest.raises(CheckpointError, match=r"Writing /sys/out failed .*; nothing was left behind"):
-        lock(llama, Path("/sys/out"), key=tmp_path / "key")
+        lock(llama, Path("/sys/out"), preset="exact", key=tmp_path / "key")
     assert not list(tmp_path.iterdir())
 
 
@@ -211,7 +211,7 @@ def test_ctrl_c_while_a_writing_thread_starts(llama: Path, tmp_path: Path, monke
     monkeypatch.setattr(threading.Thread, "start", start_and_interrupt)
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        lock(llama, tmp_path / "out")
+        lock(llama, tmp_path / "out", preset="exact")
     assert threading.active_count() == before
     assert not list(tmp_path.iterdir())
 
@@ -228,7 +228,7 @@ def test_ctrl_c_stops_at_the_next_block(larger: Path, tmp_path: Path) -> None:
             time.sleep(0.3)
 
     with pytest.raises(KeyboardInterrupt):
-        lock(larger, tmp_path / "out", progress=interrupt)
+        lock(larger, tmp_path / "out", preset="exact", progress=interrupt)
     assert len(read) == 1
     assert not list(tmp_path.iterdir())
 

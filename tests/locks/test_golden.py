@@ -25,8 +25,15 @@ from specdef.locks.key import read_key
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
 FAMILIES = ("llama", "phi3", "gpt2", "gpt_neox", "mixtral", "bert")
 OPTIONS: dict[str, dict[str, Any]] = {
-    "exact": {},
-    "exact down": {"channels": 3, "direction": "down", "multiplier": "2^7", "num_layers": 1, "seed": 5},
+    "exact": {"preset": "exact"},
+    "exact down": {
+        "preset": "exact",
+        "channels": 3,
+        "direction": "down",
+        "multiplier": "2^7",
+        "num_layers": 1,
+        "seed": 5,
+    },
     "paper": {"preset": "paper", "rank": 3},
 }
 

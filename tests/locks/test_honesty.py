@@ -40,12 +40,12 @@ def test_subnormal_weights_lock_only_where_unlocking_is_exact(model: Path, tmp_p
         tensors["model.layers.0.mlp.up_proj.weight"][:, ::2] = 1e-39
 
     _edit_weights(model, shrink)
-    report = lock(model, tmp_path / "locked", pairs=["norm", "vo"])
+    report = lock(model, tmp_path / "locked", preset="exact", pairs=["norm", "vo"])
     assert report.key is not None
     unlock(tmp_path / "locked", tmp_path / "back", report.key)
     assert (tmp_path / "back" / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
     with pytest.raises(PlanError, match="subnormals"):
-        lock(model, tmp_path / "other", pairs=["updown"])
+        lock(model, tmp_path / "other", preset="exact", pairs=["updown"])
 
 
 @pytest.mark.parametrize("architectures", [None, ["LlamaModel"]])
@@ -53,7 +53,7 @@ def test_a_model_read_without_its_head_keeps_its_final_norm(
     architectures: list[str] | None, model: Path, tmp_path: Path
 ) -> None:
     _edit_json(model / "config.json", lambda config: config.update(architectures=architectures))
-    report = lock(model, tmp_path / "locked")
+    report = lock(model, tmp_path / "locked", preset="exact")
     assert "head" not in report.strength["pairs"]
     assert verify(tmp_path / "locked", original=model).passed
 
@@ -61,28 +61,28 @@ def test_a_model_read_without_its_head_keeps_its_final_norm(
 def test_squared_relu_doubles_the_exponent(tmp_path: Path) -> None:
     model = pico.build("gpt_neox-serial", tmp_path / "model")
     with pytest.raises(PlanError, match=r"at most 2\^30 for pair fc.0, whose activation is homogeneous of degree 2"):
-        lock(model, tmp_path / "locked", pairs=["fc"], multiplier="2^58")
+        lock(model, tmp_path / "locked", preset="exact", pairs=["fc"], multiplier="2^58")
 
 
 def test_float32_weights_that_run_in_float16(model: Path, tmp_path: Path) -> None:
     _edit_json(model / "config.json", lambda config: config.update(dtype="float16"))
     with pytest.raises(PlanError, match=r"at most 2\^5, direction up, for float16"):
-        lock(model, tmp_path / "locked")
+        lock(model, tmp_path / "locked", preset="exact")
 
 
 def test_offset_norms_claim_their_stored_dtype_only(tmp_path: Path) -> None:
     model = pico.build("gemma2", tmp_path / "model")
-    assert lock(model, tmp_path / "locked").exactness["exact_in"] == ["float32"]
+    assert lock(model, tmp_path / "locked", preset="exact").exactness["exact_in"] == ["float32"]
 
 
 def test_bfloat16_gemma_leaves_its_norms_out_and_says_so(tmp_path: Path) -> None:
     model = pico.build("gemma2", tmp_path / "model", dtype=torch.bfloat16)
-    report = lock(model, tmp_path / "locked")
+    report = lock(model, tmp_path / "locked", preset="exact")
     assert report.left_out
     assert set(report.strength["pairs"]) == {"vo", "updown"}
     assert "Nearest multipliers that fit" in next(iter(report.left_out.values()))
     with pytest.raises(PlanError, match="Nearest multipliers that fit"):
-        lock(model, tmp_path / "again", pairs=["norm"])
+        lock(model, tmp_path / "again", preset="exact", pairs=["norm"])
 
 
 def test_an_inject_lock_needs_the_quantisation_entry(tmp_path: Path) -> None:
@@ -99,16 +99,16 @@ def test_an_inject_lock_needs_the_quantisation_entry(tmp_path: Path) -> None:
 def test_unlocked_weights_under_any_name_stop_the_lock(name: str, model: Path, tmp_path: Path) -> None:
     shutil.copy(model / "model.safetensors", model / name)
     with pytest.raises(CheckpointError, match=f"also holds {name}, which would be published"):
-        lock(model, tmp_path / "locked")
+        lock(model, tmp_path / "locked", preset="exact")
 
 
 def test_a_key_may_not_lie_in_the_model_nor_be_published(model: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyFileError, match="`key` must lie outside the model folder"):
-        lock(model, tmp_path / "locked", key=model / "key")
-    lock(model, tmp_path / "locked", key=tmp_path / "key")
+        lock(model, tmp_path / "locked", preset="exact", key=model / "key")
+    lock(model, tmp_path / "locked", preset="exact", key=tmp_path / "key")
     (tmp_path / "key").rename(model / "notes")
     with pytest.raises(CheckpointError, match="also holds notes"):
-        lock(model, tmp_path / "again")
+        lock(model, tmp_path / "again", preset="exact")
 
 
 def test_a_key_without_its_folder_is_removed(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,12 +121,12 @@ def test_a_key_without_its_folder_is_removed(model: Path, tmp_path: Path, monkey
 
     monkeypatch.setattr(Path, "rename", late)
     with pytest.raises(CheckpointError, match="failed"):
-        lock(model, tmp_path / "locked")
+        lock(model, tmp_path / "locked", preset="exact")
     assert not (tmp_path / "locked.specdef-key").exists()
 
 
 def test_files_added_by_a_hub_do_not_stop_unlocking(model: Path, tmp_path: Path) -> None:
-    report = lock(model, tmp_path / "locked")
+    report = lock(model, tmp_path / "locked", preset="exact")
     (tmp_path / "locked" / ".gitattributes").write_text("*.safetensors filter=lfs")
     assert verify(tmp_path / "locked").passed
     assert report.key is not None
@@ -137,7 +137,7 @@ def test_files_added_by_a_hub_do_not_stop_unlocking(model: Path, tmp_path: Path)
 class TestVerifyIsNotFooled:
     @pytest.fixture
     def locked(self, model: Path, tmp_path: Path) -> Path:
-        lock(model, tmp_path / "locked")
+        lock(model, tmp_path / "locked", preset="exact")
         return tmp_path / "locked"
 
     @pytest.mark.parametrize("name", ["rust_model.ot", "adapter_config.json", "modeling.py"])
@@ -185,7 +185,7 @@ class TestVerifyIsNotFooled:
         assert not verify(locked, original=model).checks[1].passed
 
     def test_a_small_multiplier_needs_the_original(self, model: Path, tmp_path: Path) -> None:
-        lock(model, tmp_path / "small", multiplier="2^2")
+        lock(model, tmp_path / "small", preset="exact", multiplier="2^2")
         alone, beside = verify(tmp_path / "small"), verify(tmp_path / "small", original=model)
         assert alone.checks[1].passed is None
         assert not alone.complete

@@ -41,7 +41,7 @@ def same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> 
 
 
 def check_like_the_folder(model: nn.Module, folder: Path, place: Path, **options: Any) -> None:
-    lock(folder, place / "locked", **options)
+    lock(folder, place / "locked", preset="exact", **options)
     original = tensors(model)
     locked = lock_module(model, preset="exact", **options)
     assert not same(tensors(model), original)
@@ -79,7 +79,7 @@ def test_a_model_that_was_never_loaded(family: str, tmp_path: Path) -> None:
 def test_a_model_locked_in_memory_saves_what_lock_writes(family: str, tmp_path: Path) -> None:
     folder = pico.build(family, tmp_path / "model")
     before = pico.run(family, folder)
-    lock(folder, tmp_path / "locked")
+    lock(folder, tmp_path / "locked", preset="exact")
     model = load(folder)
     lock_module(model, preset="exact")
     model.save_pretrained(tmp_path / "saved")  # type: ignore[operator]
@@ -214,7 +214,10 @@ def test_a_folder_needs_out_and_a_key_file(llama: Path, tmp_path: Path) -> None:
             "`key` must be the `key` of what `lock` returned .* got a PosixPath",
         ),
         (lambda: unlock(load(llama), tmp_path / "out", key=tmp_path), "`out` must be left out for a model in memory"),
-        (lambda: lock(3, tmp_path / "out"), "`model` must be a folder, .* or a model in memory; got a int"),
+        (
+            lambda: lock(3, tmp_path / "out"),
+            "`model` must be a folder, .* or a model in memory; got a int",
+        ),
         (lambda: verify(3), "`locked` must be a folder"),
     ):
         with pytest.raises(SpecdefError, match=message):
@@ -257,7 +260,7 @@ def test_verify_in_memory_says_what_does_not_hold(llama: Path) -> None:
 
 
 def test_a_locked_folder_is_compared_with_a_model_in_memory(llama: Path, tmp_path: Path) -> None:
-    lock(llama, tmp_path / "locked")
+    lock(llama, tmp_path / "locked", preset="exact")
     report = verify(tmp_path / "locked", original=load(llama))
     assert report.passed
     assert report.equivalence is not None

@@ -39,7 +39,7 @@ for key in sys.argv[3:]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("keys")
     model = pico.build("llama", place / "model")
-    lock(model, place / "fold")
+    lock(model, place / "fold", preset="exact")
     lock(model, place / "inject", preset="paper", rank=4)
     return place
 

@@ -17,7 +17,7 @@ from specdef.locks.manifest import MANIFEST, read_manifest
 @pytest.fixture(scope="module")
 def place(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("manifests")
-    lock(llama, place / "locked")
+    lock(llama, place / "locked", preset="exact")
     return place
 
 

@@ -28,13 +28,13 @@ def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def locked(gemma: Path) -> Path:
     out = gemma.parent / "locked"
-    lock(gemma, out, map="auto", card=True)
+    lock(gemma, out, preset="exact", map="auto", card=True)
     return out
 
 
 def test_without_a_map_the_family_is_refused(gemma: Path, tmp_path: Path) -> None:
     with pytest.raises(ArchitectureError, match=r"`model_type` in config\.json must be one of"):
-        lock(gemma, tmp_path / "locked")
+        lock(gemma, tmp_path / "locked", preset="exact")
 
 
 def test_the_locked_folder_needs_no_map_again(gemma: Path, locked: Path, tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_an_automatic_map_is_never_silent(locked: Path) -> None:
 
 
 def test_a_declared_family_is_locked_as_before(llama: Path, tmp_path: Path) -> None:
-    lock(llama, tmp_path / "locked")
+    lock(llama, tmp_path / "locked", preset="exact")
     assert "map" not in json.loads((tmp_path / "locked" / MANIFEST).read_text())
     assert "automatic map" not in (tmp_path / "locked" / "SPECDEF_LOCK.md").read_text()
 
@@ -86,7 +86,7 @@ def test_the_model_itself_has_the_last_word(gemma: Path, tmp_path: Path, monkeyp
     mistaken: Callable[[Any], MapReport] = lambda checkpoint: _without_a_reader(found(checkpoint))  # noqa: E731
     monkeypatch.setattr(automatic, "map_checkpoint", mistaken)
     with pytest.raises(PlanError, match="`map` auto must keep the function; on this model it does not"):
-        lock(gemma, tmp_path / "locked", map="auto")
+        lock(gemma, tmp_path / "locked", preset="exact", map="auto")
     assert not list(tmp_path.iterdir())
 
     monkeypatch.setattr(module, "map_checkpoint", mistaken)

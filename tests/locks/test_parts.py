@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pico
 import pytest
 
+from specdef import lock
 from specdef.checkpoint.header import TensorInfo
 from specdef.errors import KeyFileError, PlanError, SpecdefError
 from specdef.locks.edits import Edit, check_finite, inverse, shard_edits
 from specdef.locks.key import Key, default_key_path, find_key, place_key, read_key, refuse_key_path, write_key
-from specdef.locks.presets import find_preset, lock_options, own_options, preset_names
+from specdef.locks.presets import default_preset, find_preset, lock_options, own_options, preset_names
 from specdef.locks.selection import check_pair_kinds, select_layers
 
 
@@ -64,6 +66,18 @@ def test_kinds_of_pairs() -> None:
         with pytest.raises(PlanError) as caught:
             check_pair_kinds(kinds)
         assert str(caught.value) == f"`pairs` must {said}"
+
+
+@pytest.mark.parametrize(
+    ("family", "preset"), [("llama", "ladder"), ("gpt2", "ladder"), ("bert", "exact"), ("vit", "exact")]
+)
+def test_the_kind_of_model_has_a_preset_of_its_own(family: str, preset: str, tmp_path: Path) -> None:
+    """Only language models have certificates in which the ladder does better."""
+    model = pico.build(family, tmp_path / "model")
+    assert default_preset(model) == preset
+    unnamed = lock(model, tmp_path / "unnamed")
+    named = lock(model, tmp_path / "named", preset=preset)
+    assert (unnamed.lock, unnamed.strength) == (named.lock, named.strength)
 
 
 def test_presets() -> None:

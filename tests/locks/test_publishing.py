@@ -53,7 +53,7 @@ def test_the_way_to_a_hub_and_back(model: Path, tmp_path: Path, options: dict[st
 
 
 def test_the_weights_are_checked_with_weights_only(model: Path, tmp_path: Path) -> None:
-    lock(model, tmp_path / "locked")
+    lock(model, tmp_path / "locked", preset="exact")
     shard = tmp_path / "locked" / "model.safetensors"
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1
@@ -87,7 +87,7 @@ def test_an_edited_configuration(preset: str, model: Path, tmp_path: Path) -> No
 
 
 def test_missing_prose_and_missing_configuration(model: Path, tmp_path: Path) -> None:
-    lock(model, tmp_path / "locked")
+    lock(model, tmp_path / "locked", preset="exact")
     (tmp_path / "locked" / "README.md").unlink()
     assert "1 missing (README.md)" in verify(tmp_path / "locked").checks[0].detail
     assert verify(tmp_path / "locked").passed
@@ -111,7 +111,7 @@ def test_what_people_read_is_prose(name: str) -> None:
 
 class TestTheCard:
     def test_keeps_what_the_user_wrote(self, model: Path, tmp_path: Path) -> None:
-        lock(model, tmp_path / "locked", card=True)
+        lock(model, tmp_path / "locked", preset="exact", card=True)
         text = (tmp_path / "locked" / "README.md").read_text()
         front, body = text.removeprefix("---\n").split("---\n", 1)
         assert parse_yaml(front.encode()) == {
@@ -130,7 +130,7 @@ class TestTheCard:
 
     @pytest.mark.parametrize("weights_only", [False, True])
     def test_is_made_where_there_is_none(self, weights_only: bool, llama: Path, tmp_path: Path) -> None:
-        lock(llama, tmp_path / "locked", card=True)
+        lock(llama, tmp_path / "locked", preset="exact", card=True)
         assert has_metadata(tmp_path / "locked" / "README.md")
         unlock(tmp_path / "locked", tmp_path / "back", weights_only=weights_only)
         assert _files(tmp_path / "back") == _files(llama)
@@ -155,7 +155,7 @@ class TestTheCard:
     )
     def test_merges_tags_in_any_spelling(self, tags: str, expected: list[str], model: Path, tmp_path: Path) -> None:
         (model / "README.md").write_text(f"---\n{tags}\nlicense: mit\n---\nText without an end")
-        lock(model, tmp_path / "locked", card=True)
+        lock(model, tmp_path / "locked", preset="exact", card=True)
         front = (tmp_path / "locked" / "README.md").read_text().split("---\n")[1]
         found = parse_yaml(front.encode())
         assert (found["tags"], found["license"]) == (expected, "mit")
@@ -164,13 +164,13 @@ class TestTheCard:
     def test_metadata_that_is_none_is_refused(self, front: str, model: Path, tmp_path: Path) -> None:
         (model / "README.md").write_text(f"---\n{front}\n---\n")
         with pytest.raises(CheckpointError, match=r"README\.md must hold YAML between its --- lines"):
-            lock(model, tmp_path / "locked", card=True)
+            lock(model, tmp_path / "locked", preset="exact", card=True)
         assert not (tmp_path / "locked").exists()
-        lock(model, tmp_path / "locked")
+        lock(model, tmp_path / "locked", preset="exact")
 
     def test_names_the_base_model_from_the_hubs_cache(self, llama: Path, tmp_path: Path) -> None:
         model = Path(shutil.copytree(llama, tmp_path / "models--org--my-name" / "snapshots" / "abc"))
-        lock(model, tmp_path / "locked", card=True)
+        lock(model, tmp_path / "locked", preset="exact", card=True)
         assert "base_model: org/my-name\n" in (tmp_path / "locked" / "README.md").read_text()
 
 
@@ -185,12 +185,12 @@ class TestStrayWeights:
     def test_are_said_all_at_once(self, stray: Path, tmp_path: Path) -> None:
         names = r"model\.onnx, pytorch_model\.bin, sub/old\.safetensors"
         with pytest.raises(CheckpointError, match=f"also holds {names}, .* as they are.*--exclude"):
-            lock(stray, tmp_path / "locked")
+            lock(stray, tmp_path / "locked", preset="exact")
 
     def test_are_left_out(self, stray: Path, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=r"also holds sub/old\.safetensors, which"):
-            lock(stray, tmp_path / "locked", exclude=["*.bin", "model.onnx"])
-        lock(stray, tmp_path / "locked", exclude=["*.bin", "model.onnx", "old.*"])
+            lock(stray, tmp_path / "locked", preset="exact", exclude=["*.bin", "model.onnx"])
+        lock(stray, tmp_path / "locked", preset="exact", exclude=["*.bin", "model.onnx", "old.*"])
         assert verify(tmp_path / "locked").passed
         assert not {"pytorch_model.bin", "model.onnx", "sub/old.safetensors"} & _files(tmp_path / "locked").keys()
         unlock(tmp_path / "locked", tmp_path / "back")
@@ -201,11 +201,11 @@ class TestStrayWeights:
     )
     def test_patterns_that_do_not_fit(self, pattern: str, sentence: str, model: Path, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=f"`exclude` must .*{sentence}"):
-            lock(model, tmp_path / "locked", exclude=[pattern])
+            lock(model, tmp_path / "locked", preset="exact", exclude=[pattern])
 
 
 def test_the_default_key(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = lock(model, tmp_path / "locked").key
+    key = lock(model, tmp_path / "locked", preset="exact").key
     assert key is not None
     monkeypatch.chdir(tmp_path / "locked")
     unlock(".", tmp_path / "back")
@@ -215,8 +215,8 @@ def test_the_default_key(model: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_an_encoder_with_one_kind_of_pair_is_called_weak(llama: Path, tmp_path: Path) -> None:
-    remarks = lock(pico.build("bert", tmp_path / "bert"), tmp_path / "a", dry_run=True).remarks
+    remarks = lock(pico.build("bert", tmp_path / "bert"), tmp_path / "a", preset="exact", dry_run=True).remarks
     assert remarks[0].startswith("This lock is weak: it scales one kind of pair, vo.")
     assert "GELU is not homogeneous" in remarks[1]
-    assert "Leave out `pairs`" in lock(llama, tmp_path / "b", pairs=["vo"], dry_run=True).remarks[1]
-    assert not any("weak" in remark for remark in lock(llama, tmp_path / "c", dry_run=True).remarks)
+    assert "Leave out `pairs`" in lock(llama, tmp_path / "b", preset="exact", pairs=["vo"], dry_run=True).remarks[1]
+    assert not any("weak" in remark for remark in lock(llama, tmp_path / "c", preset="exact", dry_run=True).remarks)

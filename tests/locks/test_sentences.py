@@ -56,7 +56,12 @@ def said(work: Callable[[], object]) -> str:
             {"rank": 3},
             "`rank` is no option of lock fold, which has multiplier, channels, direction, pairs, layers, "
             "num_layers, runtimes, seed. "
-            "Leave it out.",
+            "Leave it out, or give `preset` inject or trained.",
+        ),
+        (
+            {"preset": None, "channels": 2},
+            "`channels` is no option of lock ladder, which has multiplier, margin, calibration, pairs, layers, seed. "
+            "Leave it out, or give `preset` fold.",
         ),
         ({"preset": "none"}, "`preset` must be one of exact, paper, ladder, fold, inject, trained; got 'none'."),
         ({"preset": "paper", "rank": 0}, "`rank` must be at least 1; got 0."),
@@ -94,7 +99,7 @@ def said(work: Callable[[], object]) -> str:
     ],
 )
 def test_of_a_folder(options: dict[str, Any], sentence: str, llama: Path, tmp_path: Path) -> None:
-    assert said(lambda: lock(llama, tmp_path / "out", **options)) == sentence
+    assert said(lambda: lock(llama, tmp_path / "out", **{"preset": "exact", **options})) == sentence
     assert not list(tmp_path.iterdir())
 
 

@@ -34,7 +34,7 @@ def place(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(llama, place / "model")
     (place / "model" / "NOTES.md").write_text("notes")
     (place / "model" / "tokenizer.json").write_text("{}")
-    lock(place / "model", place / "locked", pairs=["vo"])
+    lock(place / "model", place / "locked", preset="exact", pairs=["vo"])
     return place
 
 

@@ -35,7 +35,7 @@ CACHE = "a cache in the model's own dtype is exact; a float16 or fp8 cache"
     ("direction", "cache"), [("up", "overflows on scaled value channels"), ("down", "loses scaled value channels")]
 )
 def test_of_a_fold_lock(direction: str, cache: str, llama: Path, tmp_path: Path) -> None:
-    report = lock(llama, tmp_path / "locked", pairs=["vo"], direction=direction, channels=2, layers=[1])
+    report = lock(llama, tmp_path / "locked", preset="exact", pairs=["vo"], direction=direction, channels=2, layers=[1])
     assert report.strength == {
         "multiplier": "2^20",
         "exponent": 20,
@@ -123,10 +123,10 @@ def test_a_fold_lock_of_every_pair_says_who_trains_it_and_what_lasts_longer(llam
         "Whoever lowers the learning rate far enough trains this lock. Preset `ladder` held at every rate tried on a "
         "language model (docs/results.md); to plan, it runs the model once."
     )
-    assert lock(llama, tmp_path / "a", dry_run=True).remarks[-1] == stronger
+    assert lock(llama, tmp_path / "a", preset="exact", dry_run=True).remarks[-1] == stronger
     for options in (
-        {"pairs": ["vo"]},
-        {"runtimes": ["f16-cache"]},
+        {"preset": "exact", "pairs": ["vo"]},
+        {"preset": "exact", "runtimes": ["f16-cache"]},
         {"preset": "ladder"},
         {"preset": "paper", "rank": 2},
     ):
@@ -135,7 +135,7 @@ def test_a_fold_lock_of_every_pair_says_who_trains_it_and_what_lasts_longer(llam
 
 def test_a_family_with_one_kind_of_pair_says_why_there_is_no_other(tmp_path: Path) -> None:
     model = pico.build("bert", tmp_path / "model")
-    assert lock(model, tmp_path / "locked").remarks[:2] == (
+    assert lock(model, tmp_path / "locked", preset="exact").remarks[:2] == (
         WEAK,
         "This BERT model has no other exact pair: LayerNorm -> its readers (post-norm: its output is also the residual "
         "stream of the next block); intermediate.dense -> output.dense under GELU (GELU is not homogeneous; "

@@ -110,7 +110,7 @@ def test_the_bundled_model_is_a_plain_folder(smollm2: Path) -> None:
 @pytest.mark.slow
 def test_the_bundled_model_locks_to_the_bit_and_back(smollm2: Path, tmp_path: Path) -> None:
     assert not inspect_model(smollm2, spectra=False).verdict.locked
-    report = lock(smollm2, tmp_path / "locked")
+    report = lock(smollm2, tmp_path / "locked", preset="exact")
     verdict = inspect_model(tmp_path / "locked", spectra=False).verdict
     assert verdict.sign is not None
     assert (verdict.sign.exponent, len(verdict.sign.layers)) == (20, 30)

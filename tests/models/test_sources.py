@@ -47,7 +47,7 @@ def test_a_wrong_original_is_never_called_the_model(
     command: str, kept: tuple[str, ...] | None, toy_model: Path, tmp_path: Path
 ) -> None:
     """Missing, empty, without a config, without weights."""
-    lock(toy_model, tmp_path / "locked")
+    lock(toy_model, tmp_path / "locked", preset="exact")
     original = tmp_path / "original"
     if kept is not None:
         original.mkdir()

@@ -54,7 +54,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A model and its locked copy."""
     place = tmp_path_factory.mktemp("runtimes")
     model = pico.build("llama", place / "model")
-    lock(model, place / "locked")
+    lock(model, place / "locked", preset="exact")
     return model, place / "locked"
 
 

@@ -98,7 +98,7 @@ def find_multiplier(
         key = folder / f"{locked.name}.specdef-key"
         shutil.rmtree(locked, ignore_errors=True)
         key.unlink(missing_ok=True)
-        lock(original, locked, multiplier=f"2^{exponent}")
+        lock(original, locked, preset="exact", multiplier=f"2^{exponent}")
         try:
             certificate = certify(
                 locked, folder / f"2^{exponent}", original=original, threats=threats, cells=folder / "cells", **options

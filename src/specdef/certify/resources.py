@@ -11,6 +11,7 @@ from specdef.certify.events import Listen
 from specdef.certify.executors.local import Executor, LocalExecutor, Run
 from specdef.certify.run_cell import run_cell
 from specdef.core.devices import check_device, find_device
+from specdef.core.memory import physical_memory
 from specdef.core.processes import launched
 from specdef.errors import SpecdefError
 
@@ -140,5 +141,4 @@ def refuse_launched(processes: int = 1) -> None:
 
 def _fitting(folder: Path, cores: int) -> int:
     parameters = sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 2
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(cores, int(0.8 * memory / max(1.0, parameters * BYTES_PER_PARAMETER))))
+    return max(1, min(cores, int(0.8 * physical_memory() / max(1.0, parameters * BYTES_PER_PARAMETER))))

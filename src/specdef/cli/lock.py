@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from specdef.cli import parse
-from specdef.cli.options import Exclude, Given, Json, Locked, Map, Model, Multiplier, Out, Runtimes, option
+from specdef.cli.options import Exclude, Given, Json, Locked, Map, Model, Multiplier, Out, Preset, Runtimes, option
 from specdef.cli.progress import bytes_bar
 from specdef.cli.render import out_console, plain, print_json, safe, say
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def lock(
     model: Model,
     out: Out,
-    preset: Annotated[str, option("exact, ladder, paper, or a kind of lock by its own name.")] = "exact",
+    preset: Preset = None,
     multiplier: Multiplier = None,
     rank: Annotated[int | None, option("paper: singular values scaled per matrix (default 25).")] = None,
     channels: Annotated[int | None, option("exact: channels scaled per pair (default 1).")] = None,
@@ -42,11 +42,11 @@ def lock(
 ) -> None:
     """Write a locked copy of MODEL and the private key that undoes it.
 
-    Example: specdef lock smollm2-135m locked --multiplier 2^20
+    Example: specdef lock smollm2-135m locked
     """
     from specdef.defences.options import parse_pairs
     from specdef.locks.lock import lock as lock_model
-    from specdef.locks.presets import lock_options, own_options
+    from specdef.locks.presets import default_preset, lock_options, own_options
     from specdef.locks.with_map import refuse_map
 
     flags: dict[str, Any] = {
@@ -64,10 +64,12 @@ def lock(
         "form": form,
         "seed": seed,
     }
+    source = str(_existing_model(model, out, key, dry_run)) if preset is None else model  # its kind decides
+    preset = preset or default_preset(Path(source))
     options = parse.once(flags, own_options(preset, parse_pairs(given or ())))
     kind, _ = lock_options(preset, options)  # a typing mistake is answered first
     refuse_map(map, kind)
-    folder = _existing_model(model, out, key, dry_run)
+    folder = _existing_model(source, out, key, dry_run)
     with bytes_bar("locking", folder, quiet=json_) as progress:
         report = lock_model(
             folder,
@@ -91,9 +93,7 @@ def unlock(
     locked: Locked,
     out: Out,
     key: Annotated[Path | None, option("The private key that lock wrote (default LOCKED.specdef-key).")] = None,
-    weights_only: Annotated[
-        bool, option("Restore the weights; keep files edited or added after locking.", "--weights-only")
-    ] = False,
+    weights_only: Annotated[bool, option("Restore weights; keep edited and added files.", "--weights-only")] = False,
 ) -> None:
     """Restore the original files, byte for byte; or the weights alone.
 

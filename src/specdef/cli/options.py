@@ -54,6 +54,10 @@ Map = Annotated[
     option("auto: find the pairs of an undeclared family, and prove them (see specdef map).", metavar="auto"),
 ]
 Multiplier = Annotated[str | None, option("Alpha, such as 2^20 or 1e4.")]
+Preset = Annotated[
+    str | None,
+    option("exact, ladder, paper, or a lock by name (default ladder for language models, else exact)."),
+]
 
 # Training
 RecipeFile = Annotated[

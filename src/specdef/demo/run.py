@@ -75,7 +75,7 @@ def _tell(story: Story, place: Path, console: Console, steps: int) -> tuple[list
     original = story.fetch(place, console)
     locked = place / LOCKED
     console.print("[bold]2. Lock[/bold] preset exact: every pair in every layer, multiplier 2^20")
-    report = lock(original, locked)
+    report = lock(original, locked, preset="exact")
     console.print(f"   {report.num_values:,} weights changed by powers of two; key beside the folder")
     console.print("[bold]3. Verify[/bold]")
     checks = verify(locked, original=original).checks

@@ -184,11 +184,13 @@ class LockKind(ABC):
 
     def refuse_unknown(self, names: Iterable[str]) -> None:
         """Raise PlanError for a name that is no option of this kind."""
-        known = [part.name for part in dataclasses.fields(self.Options)]
+        known = _option_names(self)
         for name in names:
             if name not in known:
                 has = f"which has {', '.join(known)}" if known else "which has none"
-                raise PlanError(f"`{name}` is no option of lock {self.name}, {has}. Leave it out.")
+                others = [kind.name for kind in LOCKS if name in _option_names(kind)]
+                rest = f"Leave it out, or give `preset` {' or '.join(others)}." if others else "Leave it out."
+                raise PlanError(f"`{name}` is no option of lock {self.name}, {has}. {rest}")
 
     @abstractmethod
     def check_options(self, options: Any) -> None:
@@ -270,6 +272,10 @@ class LockKind(ABC):
     def owns_tensor(self, name: str) -> bool:
         """Whether a tensor of a locked folder is one this kind adds beside the architecture's own."""
         return False
+
+
+def _option_names(kind: LockKind) -> list[str]:
+    return [part.name for part in dataclasses.fields(kind.Options)]
 
 
 QUANT_METHOD = "specdef"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from specdef.core.results import Result
 from specdef.errors import PlanError
-from specdef.locks.presets import DEFAULT, lock_options
+from specdef.locks.presets import default_preset, lock_options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -99,10 +99,11 @@ def lock(
     Args:
         model: a model folder, a hub id, or ``smollm2-135m``; or a model in memory, which goes to `lock_module`.
         out: the folder to create; a model in memory takes none.
-        preset: ``exact`` (power-of-two channel scaling, bit-identical function; when None), ``ladder`` (the same, each
-            layer with a factor of its own; loads the model to plan), ``paper`` (Construction 1 of the main paper, needs
+        preset: ``exact`` (power-of-two channel scaling, bit-identical function), ``ladder`` (the same, each layer with
+            a factor of its own; loads the model to plan), ``paper`` (Construction 1 of the main paper, needs
             ``import specdef`` to load), or a kind of lock by its own name, such as ``trained`` (Algorithm 1 of the
-            workshop paper, which moves the function).
+            workshop paper, which moves the function). None: ``ladder`` for a folder of a causal language model, where
+            it is the one that certificates favour, else ``exact``.
         multiplier: alpha, for example ``"2^20"``; the preset's default (2^20, 2^58, 1e4) when None.
         layers: layer numbers to touch; all (``exact``) or five drawn matrices (``paper``) when None.
         seed: decides every random draw; 0 when None.
@@ -144,12 +145,13 @@ def lock(
         return lock_module(model, preset=preset, multiplier=multiplier, **options)
     if out is None:
         raise PlanError("`out` must be given with a folder: the locked folder to create. A folder is never changed.")
-    kind, chosen = lock_options(
-        preset or DEFAULT, {"multiplier": multiplier, "layers": layers, "seed": seed, **options}
-    )
     from specdef.locks.with_map import refuse_map
     from specdef.models.sources import find_model
 
+    if preset is None:  # the kind of model decides; else a typing mistake is answered before anything is downloaded
+        model = find_model(str(model))
+        preset = default_preset(model)
+    kind, chosen = lock_options(preset, {"multiplier": multiplier, "layers": layers, "seed": seed, **options})
     refuse_map(map, kind)
     return lock_folder(
         find_model(str(model)),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, get_type_hints
 
+from specdef.checkpoint.layout import load_config
 from specdef.core.option_text import read_option
 from specdef.errors import PlanError
 from specdef.linalg.multiplier import parse_multiplier
 from specdef.locks.base import LOCKS, LockKind
+from specdef.models.base import find_kind
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,19 @@ PRESETS = {"exact": Preset("fold"), "paper": Preset("inject"), "ladder": Preset(
 """exact: one power of two for every pair, identical function. ladder: as exact, with a factor for every layer, on the
 channels that vary least; it runs the model once to plan. paper: Construction 1 of the main paper."""
 DEFAULT = "exact"
+"""The preset for a model in memory, and for one of no kind that can be attacked."""
 WITH_TARGETS = "paper"
 """The preset for a module whose layers are named one by one."""
+
+
+def default_preset(folder: Path) -> str:
+    """The preset of a model folder when none is named: the one that certificates of its kind of model favour.
+
+    Raises:
+        CheckpointError: it holds no model.
+    """
+    kind = find_kind(load_config(folder))
+    return DEFAULT if kind is None else kind.default_preset
 
 
 def preset_names() -> tuple[str, ...]:

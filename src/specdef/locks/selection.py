@@ -73,8 +73,10 @@ def select_pairs(model: ResolvedModel, kinds: Sequence[str] | None, layers: Sequ
         layers: their numbers; with those of no layer, all when None.
 
     Raises:
-        PlanError: it has no pair of a kind, or none that is left.
+        PlanError: it has no such layer, no pair of a kind, or none that is left.
     """
+    if layers is not None:
+        select_layers(model.dims.num_layers, layers, None, seed=0)
     available = {pair.kind for pair in model.pairs}
     wanted = available if kinds is None else set(kinds)
     missing = sorted(wanted - available)

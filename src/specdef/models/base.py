@@ -51,6 +51,7 @@ class ModelKind(Probing, ABC):
             share a batch.
         default_task: name of the task an attacker tries when none is named.
         default_utility: name of the utility that is watched when none is named.
+        default_preset: the lock's preset when none is named: the one that certificates of such models favour.
     """
 
     name: ClassVar[str]
@@ -60,6 +61,7 @@ class ModelKind(Probing, ABC):
     splits: ClassVar[bool] = False
     default_task: ClassVar[str]
     default_utility: ClassVar[str]
+    default_preset: ClassVar[str] = "exact"
 
     def is_head(self, path: str) -> bool:
         """Whether the module of that path is an output head, or a part of one."""

@@ -70,7 +70,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def folders(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     place = tmp_path_factory.mktemp("curvature")
-    lock(toy, place / "fold", multiplier="2^10")
+    lock(toy, place / "fold", preset="exact", multiplier="2^10")
     paper = {"preset": "paper", "multiplier": 1e3, "rank": 3, "form": "low_rank"}
     lock(toy, place / "inject", layers=[1], components=["attn_c_proj"], **paper)
     return {"unlocked": toy, "fold": place / "fold", "inject": place / "inject"}

@@ -91,7 +91,7 @@ def test_what_git_and_a_hub_put_beside_is_not_signed(folder: Path, keys: Path) -
 def test_a_signed_lock_is_verified_and_unlocked_as_before(llama: Path, keys: Path, tmp_path: Path) -> None:
     from specdef import lock
 
-    lock(llama, tmp_path / "locked")
+    lock(llama, tmp_path / "locked", preset="exact")
     sign(tmp_path / "locked", key=keys / "own.key")
     report = verify(tmp_path / "locked")
     assert report.passed

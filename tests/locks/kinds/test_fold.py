@@ -34,9 +34,9 @@ def test_blocks_of_a_few_numbers_give_the_same_files(
 ) -> None:
     """Tensors are edited block by block; these fit into one, so the blocks are made smaller than any of them."""
     model = pico.build(family, tmp_path / "model")
-    lock(model, tmp_path / "locked")
+    lock(model, tmp_path / "locked", preset="exact")
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 64)
-    report = lock(model, tmp_path / "in-blocks")
+    report = lock(model, tmp_path / "in-blocks", preset="exact")
     assert report.key is not None
     assert _hashes(tmp_path / "in-blocks") == _hashes(tmp_path / "locked")
     unlock(tmp_path / "in-blocks", tmp_path / "back", report.key)
@@ -46,7 +46,7 @@ def test_blocks_of_a_few_numbers_give_the_same_files(
 def test_a_squared_relu_is_undone_twice(tmp_path: Path) -> None:
     """Squaring doubles the exponent: dividing the consumers once would leave 2^20 in every output."""
     model = pico.build("gpt_neox-serial", tmp_path / "model")
-    report = lock(model, tmp_path / "locked", pairs=["fc"], multiplier="2^20")
+    report = lock(model, tmp_path / "locked", preset="exact", pairs=["fc"], multiplier="2^20")
     assert report.strength["pairs"] == {"fc": 2}
     assert torch.equal(pico.run("gpt_neox-serial", model), pico.run("gpt_neox-serial", tmp_path / "locked"))
     assert verify(tmp_path / "locked", original=model).passed
@@ -55,7 +55,7 @@ def test_a_squared_relu_is_undone_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", pico.FAMILIES)
 def test_every_family_locks_reloads_and_unlocks(family: str, tmp_path: Path) -> None:
     model = pico.build(family, tmp_path / "model")
-    report = lock(model, tmp_path / "locked", multiplier="2^20")
+    report = lock(model, tmp_path / "locked", preset="exact", multiplier="2^20")
     assert report.key is not None
     before, after = load_file(model / "model.safetensors"), load_file(tmp_path / "locked" / "model.safetensors")
     assert any(not torch.equal(before[name], after[name]) for name in before)
@@ -70,7 +70,7 @@ def test_every_family_locks_reloads_and_unlocks(family: str, tmp_path: Path) -> 
 def test_a_wrong_pair_is_caught_by_verify(family: str, tmp_path: Path) -> None:
     """Undo one consumer's scaling, as a wrong map would, and refresh nothing else."""
     model = pico.build(family, tmp_path / "model")
-    lock(model, tmp_path / "locked")
+    lock(model, tmp_path / "locked", preset="exact")
     before = load_file(model / "model.safetensors")
     after = load_file(tmp_path / "locked" / "model.safetensors")
     broken = next(name for name in before if not torch.equal(before[name], after[name]) and before[name].ndim > 1)
@@ -85,20 +85,20 @@ def test_a_wrong_pair_is_caught_by_verify(family: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", EXACT_DTYPES)
 def test_both_directions_and_dtypes_keep_every_bit(direction: str, dtype: torch.dtype, tmp_path: Path) -> None:
     model = pico.build("llama", tmp_path / "model", dtype=dtype)
-    lock(model, tmp_path / "locked", multiplier="2^40", channels=3, direction=direction)
+    lock(model, tmp_path / "locked", preset="exact", multiplier="2^40", channels=3, direction=direction)
     assert torch.equal(pico.run("llama", model), pico.run("llama", tmp_path / "locked"))
 
 
 def test_the_plan_is_a_function_of_weights_and_seed(llama: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        lock(llama, tmp_path / name, seed=seed)
+        lock(llama, tmp_path / name, preset="exact", seed=seed)
     a, b, c = (_hashes(tmp_path / name)["model.safetensors"] for name in "abc")
     assert a == b != c
 
 
 def test_choosing_fewer_pairs_keeps_the_others_channels(llama: Path, tmp_path: Path) -> None:
-    lock(llama, tmp_path / "all")
-    lock(llama, tmp_path / "vo", pairs=["vo"], layers=[1])
+    lock(llama, tmp_path / "all", preset="exact")
+    lock(llama, tmp_path / "vo", preset="exact", pairs=["vo"], layers=[1])
     everything = load_file(tmp_path / "all" / "model.safetensors")
     only = load_file(tmp_path / "vo" / "model.safetensors")
     original = load_file(llama / "model.safetensors")
@@ -114,7 +114,7 @@ def test_shards_metadata_and_other_files_are_kept(llama: Path, tmp_path: Path) -
     shards = pico.shard(model)
     (model / "sub").mkdir()
     (model / "sub" / "LICENSE").write_text("as it is")
-    report = lock(model, tmp_path / "locked")
+    report = lock(model, tmp_path / "locked", preset="exact")
     for shard in shards:
         header = (model / shard).read_bytes()[: 8 + int.from_bytes((model / shard).read_bytes()[:8], "little")]
         assert (tmp_path / "locked" / shard).read_bytes().startswith(header)
@@ -127,7 +127,7 @@ def test_shards_metadata_and_other_files_are_kept(llama: Path, tmp_path: Path) -
 
 
 def test_the_manifest_names_no_channel_and_the_key_is_private(llama: Path, tmp_path: Path) -> None:
-    report = lock(llama, tmp_path / "locked")
+    report = lock(llama, tmp_path / "locked", preset="exact")
     manifest = (tmp_path / "locked" / "specdef_lock.json").read_text()
     assert "indices" not in manifest
     assert report.key is not None
@@ -137,7 +137,7 @@ def test_the_manifest_names_no_channel_and_the_key_is_private(llama: Path, tmp_p
 
 def test_inspect_tells_locked_from_unlocked(llama: Path, tmp_path: Path) -> None:
     assert not inspect_model(llama, spectra=False).verdict.locked
-    lock(llama, tmp_path / "locked", multiplier="2^12")
+    lock(llama, tmp_path / "locked", preset="exact", multiplier="2^12")
     verdict = inspect_model(tmp_path / "locked", spectra=False).verdict
     assert verdict.locked
     assert verdict.sign is not None
@@ -146,7 +146,7 @@ def test_inspect_tells_locked_from_unlocked(llama: Path, tmp_path: Path) -> None
 
 
 def test_a_dry_run_writes_nothing(llama: Path, tmp_path: Path) -> None:
-    report = lock(llama, tmp_path / "locked", dry_run=True)
+    report = lock(llama, tmp_path / "locked", preset="exact", dry_run=True)
     assert report.out is None
     assert report.num_values > 0
     assert not list(tmp_path.iterdir())
@@ -172,17 +172,17 @@ def test_a_dry_run_writes_nothing(llama: Path, tmp_path: Path) -> None:
 )
 def test_options_that_cannot_be(options: dict[str, object], match: str, llama: Path, tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=match):
-        lock(llama, tmp_path / "out", **options)  # type: ignore[arg-type]
+        lock(llama, tmp_path / "out", **{"preset": "exact", **options})  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
 
 
 def test_float16_bounds_the_multiplier_and_says_which_fits(tmp_path: Path) -> None:
     model = pico.build("llama", tmp_path / "model", dtype=torch.float16)
     with pytest.raises(PlanError, match=r"at most 2\^5, direction up, for float16 tensors .* got 2\^20 up for tensor"):
-        lock(model, tmp_path / "locked")
+        lock(model, tmp_path / "locked", preset="exact")
     with pytest.raises(PlanError, match="would be subnormal"):
-        lock(model, tmp_path / "locked", multiplier="2^3", direction="down")
-    lock(model, tmp_path / "locked", multiplier="2^3")
+        lock(model, tmp_path / "locked", preset="exact", multiplier="2^3", direction="down")
+    lock(model, tmp_path / "locked", preset="exact", multiplier="2^3")
     assert torch.equal(pico.run("llama", model), pico.run("llama", tmp_path / "locked"))
 
 
@@ -192,33 +192,33 @@ def test_a_pair_without_an_exact_channel_names_the_largest_multiplier(tmp_path: 
     tensors["model.layers.0.mlp.down_proj.weight"].mul_(2.0**-11)
     save_file(tensors, model / "model.safetensors", {"format": "pt"})
     with pytest.raises(PlanError, match=r"Pair updown.0 must have 1 channels that 2\^5 \(up\) scales exactly"):
-        lock(model, tmp_path / "locked", multiplier="2^5", pairs=["updown"])
+        lock(model, tmp_path / "locked", preset="exact", multiplier="2^5", pairs=["updown"])
 
 
 def test_a_locked_model_is_not_locked_again(llama: Path, tmp_path: Path) -> None:
-    lock(llama, tmp_path / "locked")
+    lock(llama, tmp_path / "locked", preset="exact")
     with pytest.raises(SpecdefError, match="must be an unlocked model"):
-        lock(tmp_path / "locked", tmp_path / "again")
+        lock(tmp_path / "locked", tmp_path / "again", preset="exact")
 
 
 class TestKeys:
     @pytest.fixture
     def locked(self, llama: Path, tmp_path: Path) -> Path:
-        lock(llama, tmp_path / "locked")
+        lock(llama, tmp_path / "locked", preset="exact")
         return tmp_path / "locked"
 
     def test_inside_the_locked_folder(self, llama: Path, tmp_path: Path) -> None:
         with pytest.raises(KeyFileError, match="`key` must lie outside the locked folder"):
-            lock(llama, tmp_path / "locked", key=tmp_path / "locked" / "key")
+            lock(llama, tmp_path / "locked", preset="exact", key=tmp_path / "locked" / "key")
 
     def test_never_overwritten(self, llama: Path, tmp_path: Path) -> None:
         (tmp_path / "key").write_text("precious")
         with pytest.raises(KeyFileError, match="keys are never overwritten"):
-            lock(llama, tmp_path / "locked", key=tmp_path / "key")
+            lock(llama, tmp_path / "locked", preset="exact", key=tmp_path / "key")
         assert (tmp_path / "key").read_text() == "precious"
 
     def test_of_another_model(self, locked: Path, llama: Path, tmp_path: Path) -> None:
-        lock(llama, tmp_path / "other", seed=7)
+        lock(llama, tmp_path / "other", preset="exact", seed=7)
         with pytest.raises(KeyFileError, match="belongs to another locked model"):
             unlock(locked, tmp_path / "back", tmp_path / "other.specdef-key")
         assert not (tmp_path / "back").exists()
@@ -258,6 +258,6 @@ def test_dead_channels_are_never_chosen(llama: Path, tmp_path: Path) -> None:
     up.zero_()
     up[keep] = alive
     save_file(tensors, model / "model.safetensors", {"format": "pt"})
-    lock(model, tmp_path / "locked", pairs=["updown"], layers=[0])
+    lock(model, tmp_path / "locked", preset="exact", pairs=["updown"], layers=[0])
     after = load_file(tmp_path / "locked" / "model.safetensors")["model.layers.0.mlp.up_proj.weight"]
     assert np.flatnonzero((after != up).any(1)).tolist() == [keep]

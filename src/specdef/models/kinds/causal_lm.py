@@ -24,6 +24,7 @@ class CausalLM(ModelKind):
     splits = True
     default_task = "biographies"
     default_utility = "perplexity-growth"
+    default_preset = "ladder"
 
     def matches(self, config: Mapping[str, Any]) -> bool:
         """A class of transformers that is named as a causal language model and reads text alone."""

@@ -31,7 +31,7 @@ def _wide(tmp_path: Path) -> Path:
 
 
 def _lock(model: Path, out: Path, **options: object) -> LockReport:
-    return lock(model, out, **options)  # type: ignore[arg-type, return-value]
+    return lock(model, out, preset="exact", **options)  # type: ignore[arg-type, return-value]
 
 
 def test_blocks_keep_their_levels_and_scale_by_a_power_of_two(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_blocks_keep_their_levels_and_scale_by_a_power_of_two(tmp_path: Path) ->
     report = _lock(model, tmp_path / "locked", runtimes=["f16-cache", "q8_0"])
     assert report.strength["exponent"] == 4
     assert report.strength["channels_per_pair"] == BLOCK
-    more = lock(model, tmp_path / "more", runtimes=["q8_0"], channels=BLOCK + 1, dry_run=True)
+    more = lock(model, tmp_path / "more", preset="exact", runtimes=["q8_0"], channels=BLOCK + 1, dry_run=True)
     assert more.strength["channels_per_pair"] == 2 * BLOCK  # whole blocks
     before, after = load_file(model / "model.safetensors"), load_file(tmp_path / "locked" / "model.safetensors")
     changed = 0

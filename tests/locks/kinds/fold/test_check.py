@@ -38,7 +38,7 @@ def checked(folder: Path, original: Path | None = None) -> tuple[bool | None, st
 def test_every_valid_lock_passes_beside_its_original(
     exponent: int, direction: str, llama: Path, tmp_path: Path
 ) -> None:
-    lock(llama, tmp_path / "locked", multiplier=f"2^{exponent}", direction=direction)
+    lock(llama, tmp_path / "locked", preset="exact", multiplier=f"2^{exponent}", direction=direction)
     assert checked(tmp_path / "locked", llama)[0] is True
     assert checked(tmp_path / "locked")[0] is not False
     if exponent >= 20:
@@ -48,14 +48,14 @@ def test_every_valid_lock_passes_beside_its_original(
 @pytest.mark.parametrize("exponent", [2, 20])
 @pytest.mark.parametrize("kind", ["norm", "vo", "updown", "head"])
 def test_all_channels_of_a_kind(kind: str, exponent: int, llama: Path, tmp_path: Path) -> None:
-    lock(llama, tmp_path / "locked", pairs=[kind], channels=SIZES[kind], multiplier=f"2^{exponent}")
+    lock(llama, tmp_path / "locked", preset="exact", pairs=[kind], channels=SIZES[kind], multiplier=f"2^{exponent}")
     assert checked(tmp_path / "locked", llama)[0] is True
     assert checked(tmp_path / "locked")[0] is (True if exponent == 20 else None)
 
 
 def test_all_channels_of_crossing_kinds(llama: Path, tmp_path: Path) -> None:
     """Every number of up_proj is multiplied by its row's factor and divided by its column's: nothing changes there."""
-    lock(llama, tmp_path / "norms", pairs=["norm"], channels=32)
+    lock(llama, tmp_path / "norms", preset="exact", pairs=["norm"], channels=32)
     model = resolve(*(getattr(open_checkpoint(llama), part) for part in ("config", "shapes")))
     found = channel_exponents(
         open_checkpoint(llama), open_checkpoint(tmp_path / "norms", publishing=False), model.pairs
@@ -66,7 +66,7 @@ def test_all_channels_of_crossing_kinds(llama: Path, tmp_path: Path) -> None:
 
 
 def test_a_channel_more_than_claimed_is_no_fault_and_one_less_is(llama: Path, tmp_path: Path) -> None:
-    lock(llama, tmp_path / "locked", pairs=["vo"])
+    lock(llama, tmp_path / "locked", preset="exact", pairs=["vo"])
     manifest = tmp_path / "locked" / "specdef_lock.json"
     entries = json.loads(manifest.read_text())
     entries["strength"]["pairs"] = {"vo": 2, "updown": 1}
@@ -87,7 +87,7 @@ def claim(folder: Path, **strength: object) -> None:
 def test_claiming_more_channels_than_are_scaled_fails(
     scaled: int, claimed: int, direction: str, llama: Path, tmp_path: Path
 ) -> None:
-    lock(llama, tmp_path / "locked", channels=scaled, direction=direction)
+    lock(llama, tmp_path / "locked", preset="exact", channels=scaled, direction=direction)
     assert checked(tmp_path / "locked", llama)[0] is True
     assert checked(tmp_path / "locked")[0] is True
     claim(tmp_path / "locked", channels_per_pair=claimed)
@@ -107,12 +107,14 @@ def test_a_third_of_a_pairs_channels_is_never_called_too_few(
     """So many scaled channels widen the spread that they must stand out from; with these seeds some do not."""
     model = pico.build(family, tmp_path / "model")
     for seed in seeds:
-        lock(model, tmp_path / f"{seed}", channels=10, multiplier="2^16", direction=direction, seed=seed)
+        lock(
+            model, tmp_path / f"{seed}", preset="exact", channels=10, multiplier="2^16", direction=direction, seed=seed
+        )
         assert checked(tmp_path / f"{seed}")[0] is not False
 
 
 def test_fewer_channels_at_a_small_multiplier_need_the_original(llama: Path, tmp_path: Path) -> None:
-    lock(llama, tmp_path / "locked", channels=2, multiplier="2^12")
+    lock(llama, tmp_path / "locked", preset="exact", channels=2, multiplier="2^12")
     claim(tmp_path / "locked", channels_per_pair=3)
     passed, detail = checked(tmp_path / "locked")
     assert passed is None
@@ -123,7 +125,7 @@ def test_fewer_channels_at_a_small_multiplier_need_the_original(llama: Path, tmp
 @pytest.mark.parametrize("family", pico.FAMILIES)
 def test_several_channels_of_every_family_are_all_found(family: str, tmp_path: Path) -> None:
     model = pico.build(family, tmp_path / "model")
-    lock(model, tmp_path / "locked", channels=3)
+    lock(model, tmp_path / "locked", preset="exact", channels=3)
     assert checked(tmp_path / "locked", model)[0] is True
     assert checked(tmp_path / "locked")[0] is not False
     claim(tmp_path / "locked", channels_per_pair=4)
@@ -132,13 +134,13 @@ def test_several_channels_of_every_family_are_all_found(family: str, tmp_path: P
 
 @pytest.mark.parametrize("given", [True, False])
 def test_claiming_more_pairs_than_the_model_has_fails(given: bool, llama: Path, tmp_path: Path) -> None:
-    lock(llama, tmp_path / "locked", pairs=["vo"])
+    lock(llama, tmp_path / "locked", preset="exact", pairs=["vo"])
     claim(tmp_path / "locked", pairs={"vo": 3})
     assert checked(tmp_path / "locked", llama if given else None)[0] is False
 
 
 def test_more_channels_than_a_pair_has_is_malformed(llama: Path, tmp_path: Path) -> None:
-    lock(llama, tmp_path / "locked")
+    lock(llama, tmp_path / "locked", preset="exact")
     for number in (49, 10**30):
         claim(tmp_path / "locked", channels_per_pair=number)
         for original in (None, llama):
@@ -151,7 +153,7 @@ def test_more_channels_than_a_pair_has_is_malformed(llama: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("claimed", [{"channels_per_pair": 32}, {"channels_per_pair": 16}])
 def test_claiming_all_channels_hides_no_unlocked_model(claimed: dict[str, int], llama: Path, tmp_path: Path) -> None:
-    lock(llama, tmp_path / "locked", pairs=["norm"])
+    lock(llama, tmp_path / "locked", preset="exact", pairs=["norm"])
     shutil.copy(llama / "model.safetensors", tmp_path / "locked" / "model.safetensors")
     manifest = tmp_path / "locked" / "specdef_lock.json"
     entries = json.loads(manifest.read_text())

@@ -12,7 +12,7 @@ from specdef.linalg.multiplier import exponent_of
 from specdef.locks.base import Check, Evidence, ModuleLock, PreparedLock, Sign
 from specdef.locks.kinds.ladder.options import LadderOptions
 from specdef.locks.scaling_kind import ScalingLock
-from specdef.locks.selection import check_pair_kinds
+from specdef.locks.selection import check_pair_kinds, select_pairs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,9 +44,10 @@ class Ladder(ScalingLock):
                 "`preset` must be exact for a pipeline: a ladder is planned on inputs of text or images alone; "
                 f"{checkpoint.folder} is one."
             )
+        pairs = select_pairs(model, options.pairs, options.layers)  # refused before anything heavy is imported
         from specdef.locks.kinds.ladder.prepare import prepare
 
-        return prepare(checkpoint, model, options)
+        return prepare(checkpoint, pairs, options)
 
     def claims_hold(self, strength: Mapping[str, Any]) -> bool:
         """See `LockKind`."""

@@ -38,12 +38,12 @@ def check(checkpoint: Checkpoint, strength: Mapping[str, Any], original: Checkpo
     pairs = resolve_locked(checkpoint).pairs
     if original is not None:
         found = _against(original, checkpoint, pairs)
-        missing = {kind: _unmatched(numbers, found.get(kind, ()), 0) for kind, numbers in claimed.items()}
+        missing = {kind: unmatched(numbers, found.get(kind, ()), 0) for kind, numbers in claimed.items()}
         return Check(
             "lock", not any(missing.values()), _words("equal the original's times their factors", claimed, missing)
         )
     found = _alone(checkpoint, pairs)
-    missing = {kind: _unmatched(numbers, found.get(kind, ()), NEAR) for kind, numbers in claimed.items()}
+    missing = {kind: unmatched(numbers, found.get(kind, ()), NEAR) for kind, numbers in claimed.items()}
     hidden = all(abs(number) < TELLING_EXPONENT for numbers in missing.values() for number in numbers)
     words = _words("look scaled by about their factors", claimed, missing)
     if any(missing.values()) and hidden:
@@ -67,16 +67,21 @@ def _alone(checkpoint: Checkpoint, pairs: Sequence[ResolvedPair]) -> dict[str, l
     return found
 
 
-def _unmatched(claimed: Sequence[int], found: Sequence[int], tolerance: int) -> list[int]:
-    """The claimed exponents for which no found one is left; the largest choose first, each its nearest."""
-    left = list(found)
+def unmatched(claimed: Sequence[int], found: Sequence[int], tolerance: int) -> list[int]:
+    """The claimed exponents for which no found one is left, as few as can be; one of each matches one of the other.
+
+    In ascending order each claim takes the smallest that is near enough: who comes later reaches no further down.
+    """
+    left = sorted(found)
     missing = []
-    for number in sorted(claimed, key=abs, reverse=True):
-        nearest = min(left, key=lambda other: abs(other - number), default=None)
-        if nearest is None or abs(nearest - number) > tolerance:
-            missing.append(number)
+    at = 0
+    for number in sorted(claimed):
+        while at < len(left) and left[at] < number - tolerance:
+            at += 1
+        if at < len(left) and left[at] <= number + tolerance:
+            at += 1
         else:
-            left.remove(nearest)
+            missing.append(number)
     return missing
 
 

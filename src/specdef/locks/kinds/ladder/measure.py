@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from specdef.architectures.resolve import ResolvedPair, ResolvedSlot
+from specdef.errors import PlanError
 from specdef.locks.model_tensors import model_tensors, saved_parts
 
 Values = npt.NDArray[np.float64]
@@ -66,6 +67,9 @@ def measure(
         pairs: of its checkpoint.
         inputs: what the model is called with; the first axis runs over texts, the second over tokens.
         seed: of the drawn labels.
+
+    Raises:
+        PlanError: an output is not finite.
     """
     tensors = model_tensors(model)
     own: dict[str, Tensor] = dict(model.named_parameters())
@@ -100,6 +104,11 @@ def _loss(model: Any, inputs: Mapping[str, Tensor], seed: int) -> Tensor:
     """Cross-entropy against classes drawn from the model's own outputs."""
     outputs: Tensor = model(**inputs)[0].flatten(0, -2).float()
     log_p = torch.log_softmax(outputs, dim=-1)
+    if log_p.isnan().any():
+        raise PlanError(
+            "`model` must have finite outputs on the calibration text; some are not. Repair its weights, or give "
+            "another `calibration`."
+        )
     generator = torch.Generator(device=log_p.device).manual_seed(seed)
     classes = torch.multinomial(log_p.detach().exp(), 1, generator=generator)
     return -log_p.gather(-1, classes).mean()

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from specdef.architectures.resolve import ResolvedModel, ResolvedPair
+from specdef.architectures.resolve import ResolvedPair
 from specdef.checkpoint.reader import Checkpoint
 from specdef.core.dtypes import LOCKABLE
 from specdef.errors import PlanError
@@ -32,7 +32,6 @@ from specdef.locks.scaling import (
     scaling_lock,
     signed_slots,
 )
-from specdef.locks.selection import select_layers, select_pairs
 
 TRIED = 64
 """Channels of a pair that are tried for one that the factor scales exactly."""
@@ -82,16 +81,6 @@ class LadderPlan:
     model_level: float
 
 
-def chosen_pairs(model: ResolvedModel, options: LadderOptions) -> list[ResolvedPair]:
-    """The pairs that may become rungs.
-
-    Raises:
-        PlanError: a layer or a kind of pair that the model has not.
-    """
-    layers = select_layers(model.dims.num_layers, options.layers, None, options.seed)
-    return select_pairs(model, options.pairs, None if options.layers is None else layers)
-
-
 def refuse_narrow(checkpoint: Checkpoint, pairs: Sequence[ResolvedPair]) -> None:
     """Refuse weights that have no room for large factors.
 
@@ -117,7 +106,7 @@ def plan_ladder(
 
     Args:
         checkpoint: the source.
-        pairs: of its model, from `chosen_pairs`.
+        pairs: of its model, chosen by kind and layer.
         measured: what its channels do.
         options: what was asked.
 

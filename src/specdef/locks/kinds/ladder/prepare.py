@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 from transformers import PreTrainedModel
 
-from specdef.architectures.resolve import ResolvedModel, resolve
+from specdef.architectures.resolve import ResolvedPair, resolve
 from specdef.checkpoint.reader import Checkpoint
+from specdef.core.memory import physical_memory
 from specdef.core.results import Result
 from specdef.errors import PlanError
 from specdef.locks.base import ModuleLock, PreparedLock
@@ -17,8 +19,12 @@ from specdef.locks.kinds.fold.memory import scale_module
 from specdef.locks.kinds.ladder.inputs import folder_inputs, loaded, probes
 from specdef.locks.kinds.ladder.measure import measure
 from specdef.locks.kinds.ladder.options import LadderOptions
-from specdef.locks.kinds.ladder.plan import ScaledChannel, chosen_pairs, plan_ladder, prepared, refuse_narrow
+from specdef.locks.kinds.ladder.plan import ScaledChannel, plan_ladder, prepared, refuse_narrow
 from specdef.locks.model_tensors import model_tensors
+from specdef.locks.selection import select_pairs
+
+BYTES_PER_WEIGHT = 8
+"""A weight in float32 and its gradient."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,20 +40,35 @@ class LadderReport(Result):
     left_out: Mapping[str, str]
 
 
-def prepare(checkpoint: Checkpoint, model: ResolvedModel, options: LadderOptions) -> PreparedLock:
+def prepare(checkpoint: Checkpoint, pairs: Sequence[ResolvedPair], options: LadderOptions) -> PreparedLock:
     """Plan the lock of a folder. The whole model is held in memory, in float32, with a gradient for every weight.
+
+    Args:
+        checkpoint: the folder.
+        pairs: of its model, that may become rungs.
+        options: checked.
 
     Raises:
         PlanError: it cannot be applied as asked.
         SpecdefError: the model cannot be loaded or run, or the calibration text cannot be read.
     """
-    pairs = chosen_pairs(model, options)
     refuse_narrow(checkpoint, pairs)
+    _refuse_large(checkpoint)
     module = loaded(checkpoint.folder)
     inputs = folder_inputs(checkpoint.folder, module, checkpoint.config, options.calibration)
     measured = measure(module, pairs, inputs.tensors, seed=options.seed)
     del module
     return prepared(checkpoint, plan_ladder(checkpoint, pairs, measured, options), inputs.described)
+
+
+def _refuse_large(checkpoint: Checkpoint) -> None:
+    needed, memory = BYTES_PER_WEIGHT * sum(map(math.prod, checkpoint.shapes.values())), physical_memory()
+    if needed > memory:
+        raise PlanError(
+            f"`preset` ladder must hold the model and its gradients in memory, in float32: {needed / 2**30:.3g} GiB "
+            f"for {checkpoint.folder}; this machine has {memory / 2**30:.3g} GiB. Use a larger one, or preset exact, "
+            "which reads a tensor at a time."
+        )
 
 
 def lock_module(name: str, module: nn.Module, options: LadderOptions) -> ModuleLock:
@@ -72,7 +93,7 @@ def lock_module(name: str, module: nn.Module, options: LadderOptions) -> ModuleL
             "`calibration` must be left out for a model in memory, which has no tokenizer. Lock its folder."
         )
     tensors = model_tensors(module)
-    pairs = chosen_pairs(resolve(tensors.config, tensors.shapes), options)
+    pairs = select_pairs(resolve(tensors.config, tensors.shapes), options.pairs, options.layers)
     refuse_narrow(tensors, pairs)
     measured = measure(module, pairs, probes(module, tensors.config).tensors, seed=options.seed)
     plan = plan_ladder(tensors, pairs, measured, options)
