@@ -46,9 +46,8 @@ def run(name: str) -> Path:
         rows.append({"model": entry["label"], **json.loads(kept.read_text())})
         shown = {key: value for key, value in rows[-1].items() if key != "gradient_norms"}
         print(shown, flush=True)
-    content = heading(name)
     settings = {"samples": SAMPLES, "tolerance": TOLERANCE, "task": "facts", "dtype": "fp32"}
-    write_json(HERE / "results" / f"{name}.json", {**content, **settings, "rows": rows})
+    write_json(HERE / "results" / f"{name}.json", {**heading(name), **settings, "rows": rows})
     path = HERE / "results" / f"{name}.md"
     path.write_text(_table(rows))
     return path

@@ -29,8 +29,7 @@ REAL_FOLD, REAL_INJECT = (4, 8, 20, 40), (4, 13)
 def run(name: str) -> Path:
     """Write results/detect.json and results/detect.md."""
     rows = [*_tiny(), *_real()]
-    content = heading(name)
-    write_json(HERE / "results" / f"{name}.json", {**content, "rates": _rates(rows), "rows": rows})
+    write_json(HERE / "results" / f"{name}.json", {**heading(name), "rates": _rates(rows), "rows": rows})
     path = HERE / "results" / f"{name}.md"
     path.write_text(_table(rows))
     return path

@@ -192,8 +192,7 @@ def _line(seeds: list[dict[str, Any]]) -> str:
 
 def write(name: str, shares: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """results/diffusion.json and .md."""
-    content = heading(name)
-    said = {**content, "esd": ESD, "imma": IMMA, "class shares": shares, "attacks": rows}
+    said = {**heading(name), "esd": ESD, "imma": IMMA, "class shares": shares, "attacks": rows}
     write_file(HERE / "results" / f"{name}.json", (json.dumps(said, indent=1) + "\n").encode())
     before = "".join(
         f"| {label} | {found['by class'][ERASED]:.2f} | "

@@ -60,8 +60,7 @@ def run(name: str) -> Path:
     drawn = samples(made, rows=JUDGED, seed=1)
     found = {"steps": STEPS, "judge on held-out images": judge_accuracy(place), **accuracy(place, drawn)}
     write_grid(RESULTS / f"{name}.png", drawn[:, :8])
-    content = heading(name)
-    write_file(RESULTS / f"{name}.json", (json.dumps({**content, **found}, indent=1) + "\n").encode())
+    write_file(RESULTS / f"{name}.json", (json.dumps({**heading(name), **found}, indent=1) + "\n").encode())
     write_file(RESULTS / f"{name}.md", _page(name, found).encode())
     return RESULTS / f"{name}.md"
 

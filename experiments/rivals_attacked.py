@@ -91,8 +91,7 @@ def run_spectra(name: str) -> Path:
         folders[entry["label"]] = locked_copy(original, entry)
     task = TaskSpec("own", rivals.rows()["forget"], eval=rivals.rows()["eval"])
     measured = {label: spectra.measure(folder, task, SAMPLES) for label, folder in folders.items()}
-    content = heading(name)
-    write_json(HERE / "results" / f"{name}.json", {**content, "samples": SAMPLES, "models": measured})
+    write_json(HERE / "results" / f"{name}.json", {**heading(name), "samples": SAMPLES, "models": measured})
     spectra.draw(measured, HERE / "results" / f"{name}.png")
     path = HERE / "results" / f"{name}.md"
     lines = [

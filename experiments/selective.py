@@ -46,8 +46,7 @@ that on authorised data. Silent: exactly 0 on every authorised input.
 def run(name: str) -> Path:
     """Measure two models; write results/selective.json and .md."""
     rows = [*_language(), *_images()]
-    content = heading(name)
-    write_json(HERE / "results" / f"{name}.json", {**content, "wanted": WANTED, "rows": rows})
+    write_json(HERE / "results" / f"{name}.json", {**heading(name), "wanted": WANTED, "rows": rows})
     path = HERE / "results" / f"{name}.md"
     lines = (
         f"| {row['model']} | {row['channels of']} | {row['channels']:,} | {row['silent']:,} | {row['median']:.2f} "

@@ -37,8 +37,7 @@ def run(name: str) -> Path:
             write_json(kept, measure(folder_of(original, entry), TaskSpec("facts"), SAMPLES))
         rows[entry["label"]] = json.loads(kept.read_text())
         print(entry["label"], flush=True)
-    content = heading(name)
-    write_json(HERE / "results" / f"{name}.json", {**content, "samples": SAMPLES, "models": rows})
+    write_json(HERE / "results" / f"{name}.json", {**heading(name), "samples": SAMPLES, "models": rows})
     draw(rows, HERE / "results" / f"{name}.png")
     path = HERE / "results" / f"{name}.md"
     path.write_text(_page(rows))

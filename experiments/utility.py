@@ -44,8 +44,7 @@ def run(name: str, study: StudyFile) -> Path:
             row["harness"] = evaluate_harness(folder, list(HARNESS[name]))
         rows.append(row)
         print(row, flush=True)
-    content = heading(name)
-    write_json(HERE / "results" / f"{name}.json", {**content, "study": plain(study), "rows": rows})
+    write_json(HERE / "results" / f"{name}.json", {**heading(name), "study": plain(study), "rows": rows})
     path = HERE / "results" / f"{name}.md"
     path.write_text(_table(name, study.title, rows))
     return path

@@ -24,7 +24,7 @@ SAMPLES = [Labelled("a short one", 0), Labelled("a much longer text than that", 
 def test_a_head_is_locked_trained_and_unlocked(family: str, tmp_path: Path) -> None:
     folder = pico.build(family, tmp_path / "model")
     pico_text.write_tokenizer(folder)
-    report = lock(folder, tmp_path / "locked", preset="exact", multiplier="2^4")
+    report = lock(folder, tmp_path / "locked", multiplier="2^4")
     assert verify(tmp_path / "locked", original=folder).passed
     original, locked = (kind_of(place).load(place) for place in (folder, tmp_path / "locked"))
     assert locked.kind.name == "text-classifier"

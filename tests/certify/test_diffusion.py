@@ -33,7 +33,7 @@ class Folders:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     place = tmp_path_factory.mktemp("diffusion")
     original = pico_diffusion.build(place / "original", odd=False)
-    lock(original, place / "locked", preset="exact", multiplier="2^20")
+    lock(original, place / "locked", multiplier="2^20")
     return Folders(original, place / "locked", pico_diffusion.write_concept(place))
 
 

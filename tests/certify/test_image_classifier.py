@@ -39,7 +39,7 @@ class Folders:
 
 def made(family: str, place: Path) -> Folders:
     original = pico.build(family, place / "original", **SMALL[family])
-    lock(original, place / "locked", preset="exact", multiplier="2^20")
+    lock(original, place / "locked", multiplier="2^20")
     return Folders(family, original, place / "locked")
 
 
@@ -72,9 +72,7 @@ def test_a_resnet_learns_bars_in_spite_of_the_lock(tmp_path: Path) -> None:
     plain, locked = (attacked(resnet, folder, tmp_path / "runs") for folder in (resnet.original, resnet.locked))
     assert locked.evaluations[0] == plain.evaluations[0]
     assert min(last(plain), last(locked)) >= 0.6
-    assert "BatchNorm follows every scaled convolution" in " ".join(
-        lock(resnet.original, tmp_path / "again", preset="exact").remarks
-    )
+    assert "BatchNorm follows every scaled convolution" in " ".join(lock(resnet.original, tmp_path / "again").remarks)
 
 
 def test_adapters_lie_beside_convolutions(tmp_path: Path) -> None:

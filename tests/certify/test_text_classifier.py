@@ -43,7 +43,7 @@ class Folders:
 def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Folders:
     place = tmp_path_factory.mktemp(request.param)
     original = pico_text.write_classifier(place / "original", request.param)
-    report = lock(original, place / "locked", preset="exact", multiplier="2^20")
+    report = lock(original, place / "locked", multiplier="2^20")
     assert report.key is not None
     return Folders(request.param, original, place / "locked", report.key)
 

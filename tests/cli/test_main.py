@@ -56,10 +56,21 @@ def run() -> Iterator[Run]:
         (["lock", "MODEL", "OUT", "--preset", "paper", "--form", "diagonal"], "`form` must be dense or low_rank"),
         (["lock", "MODEL", "OUT", "--preset", "paper", "--basis", "foo"], "`basis` must be svd or axis"),
         (["lock", "MODEL", "OUT", "-o", "strength=2"], "`strength` is no option of lock ladder, which has multiplier"),
+        (
+            ["lock", "MODEL", "OUT", "--preset", "exact", "-o", "strength=2"],
+            "`strength` is no option of lock fold, which has multiplier",
+        ),
+        (
+            ["lock", "MODEL", "OUT", "--preset", "exact", "-o", "channels=few"],
+            "`channels` must be an integer in lock fold; got 'few'",
+        ),
         (["lock", "MODEL", "OUT", "-o", "margin=few"], "`margin` must be a number in lock ladder; got 'few'"),
         (["lock", "MODEL", "OUT", "-o", "pairs=norm,xyz"], "`pairs` must be drawn from"),
         (["lock", "MODEL", "OUT", "-o", "multiplier=many"], "`multiplier` must be a finite number above 1"),
-        (["lock", "MODEL", "OUT", "-o", "layers=1", "--layers", "1"], "`layers` must be given once; it is"),
+        (
+            ["lock", "MODEL", "OUT", "--preset", "exact", "-o", "num-layers=1", "--num-layers", "2"],
+            "`num-layers` must be given once; it is",
+        ),
         (["lock", "MODEL", "OUT", "--key", "OUT/key"], "`key` must lie outside the locked folder"),
         (["unlock", "MODEL", "OUT", "--key", "nokey"], "`key` must be a specdef key file"),
         (["unlock", "MODEL", "OUT"], "`key` must be given: "),

@@ -36,7 +36,7 @@ def encoder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_an_exact_lock_keeps_every_bit_of_the_embeddings(encoder: Path, tmp_path: Path) -> None:
     before = embeddings(encoder)
-    report = lock(encoder, tmp_path / "locked", preset="exact")
+    report = lock(encoder, tmp_path / "locked")
     stored = [(folder / "model.safetensors").read_bytes() for folder in (encoder, tmp_path / "locked")]
     assert stored[0] != stored[1]
     assert torch.equal(embeddings(tmp_path / "locked"), before)

@@ -27,7 +27,7 @@ PRESETS = {"exact": Preset("fold"), "paper": Preset("inject"), "ladder": Preset(
 """exact: one power of two for every pair, identical function. ladder: as exact, with a factor for every layer, on the
 channels that vary least; it runs the model once to plan. paper: Construction 1 of the main paper."""
 DEFAULT = "exact"
-"""The preset for a model in memory, and for one of no kind that can be attacked."""
+"""The preset for a model in memory, and wherever certificates favour no other."""
 WITH_TARGETS = "paper"
 """The preset for a module whose layers are named one by one."""
 
@@ -39,7 +39,7 @@ def default_preset(folder: Path) -> str:
         CheckpointError: it holds no model.
     """
     kind = find_kind(load_config(folder))
-    return DEFAULT if kind is None else kind.default_preset
+    return (kind and kind.default_preset) or DEFAULT
 
 
 def preset_names() -> tuple[str, ...]:

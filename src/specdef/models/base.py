@@ -51,7 +51,8 @@ class ModelKind(Probing, ABC):
             share a batch.
         default_task: name of the task an attacker tries when none is named.
         default_utility: name of the utility that is watched when none is named.
-        default_preset: the lock's preset when none is named: the one that certificates of such models favour.
+        default_preset: the lock's preset when none is named: the one that certificates of such models favour; None
+            where they favour none.
     """
 
     name: ClassVar[str]
@@ -61,7 +62,7 @@ class ModelKind(Probing, ABC):
     splits: ClassVar[bool] = False
     default_task: ClassVar[str]
     default_utility: ClassVar[str]
-    default_preset: ClassVar[str] = "exact"
+    default_preset: ClassVar[str | None] = None
 
     def is_head(self, path: str) -> bool:
         """Whether the module of that path is an output head, or a part of one."""
