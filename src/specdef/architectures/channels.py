@@ -6,7 +6,7 @@ are large (or small) on one side only, so the evidence used is the smaller of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,8 @@ from specdef.architectures.resolve import ResolvedPair, ResolvedSlot
 from specdef.checkpoint.blocks import row_blocks
 from specdef.checkpoint.header import TensorInfo
 from specdef.checkpoint.reader import Checkpoint
+from specdef.core.atomic import uninterrupted
+from specdef.core.threads import threads
 from specdef.errors import CheckpointError
 from specdef.linalg.exponent import NUMPY_DTYPES, to_float
 
@@ -75,10 +77,9 @@ def pair_imbalances(
         pairs: its resolved pairs.
         progress: called after each pair.
     """
-    reader = _NormReader(checkpoint)
     results = []
-    for pair in pairs:
-        results.append(_imbalance(pair, reader))
+    for pair, producer, consumer in _logs_of(checkpoint, list(pairs)):
+        results.append(_imbalance(pair, deviation(producer), deviation(consumer)))
         if progress is not None:
             progress()
     return results
@@ -89,11 +90,7 @@ def channel_logs(checkpoint: Checkpoint, pairs: Iterable[ResolvedPair]) -> list[
 
     Dead channels are -inf.
     """
-    reader = _NormReader(checkpoint)
-    return [
-        (_logs(reader.channels(pair, pair.producers)), _logs(reader.channels(pair, pair.consumers)) / pair.degree)
-        for pair in pairs
-    ]
+    return [(producer, consumer) for _, producer, consumer in _logs_of(checkpoint, list(pairs))]
 
 
 def opposite_deviation(producer: Norms, consumer: Norms) -> Norms:
@@ -106,9 +103,7 @@ def threshold(producer: Norms, consumer: Norms) -> float:
     return max(MIN_BITS, SPREAD_FACTOR * max(_robust_std(producer), _robust_std(consumer)))
 
 
-def _imbalance(pair: ResolvedPair, reader: _NormReader) -> PairImbalance:
-    producer = deviation(_logs(reader.channels(pair, pair.producers)))
-    consumer = deviation(_logs(reader.channels(pair, pair.consumers))) / pair.degree
+def _imbalance(pair: ResolvedPair, producer: Norms, consumer: Norms) -> PairImbalance:
     opposite = opposite_deviation(producer, consumer)
     needed = threshold(producer, consumer)
     suspicious = np.flatnonzero(opposite > needed)
@@ -143,29 +138,32 @@ def _robust_std(values: Norms) -> float:
     return float(1.4826 * np.median(np.abs(values - np.median(values))))
 
 
-class _NormReader:
-    """Squared norms along axes of tensors, each tensor read once."""
+def _logs_of(checkpoint: Checkpoint, pairs: Sequence[ResolvedPair]) -> Iterator[tuple[ResolvedPair, Norms, Norms]]:
+    """Each pair with what `channel_logs` says of it; each tensor is read once, two at a time."""
+    where = checkpoint.locate()
+    sides = [side for pair in pairs for side in (pair.producers, pair.consumers)]
+    slots = {slot.tensor: slot for side in sides for slot in _weights(side)}
+    with threads(2) as pool:
+        with uninterrupted():
+            norms = {
+                name: pool.submit(squared_norms, checkpoint, *where[name], slot.offset) for name, slot in slots.items()
+            }
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self._checkpoint = checkpoint
-        self._where = checkpoint.locate()
-        self._cache: dict[str, tuple[Norms, ...]] = {}
+        def logs(pair: ResolvedPair, side: Sequence[ResolvedSlot]) -> Norms:
+            total = np.zeros(pair.size)
+            for slot in _weights(side):
+                along = norms[slot.tensor].result()[slot.axis]
+                positions = np.array([list(slot.indices(channel)) for channel in range(pair.size)])
+                total += along[positions].sum(axis=1)
+            return _logs(total)
 
-    def channels(self, pair: ResolvedPair, slots: tuple[ResolvedSlot, ...]) -> Norms:
-        """Squared norm of every channel over the weight slots (biases only where there is nothing else)."""
-        weights = [s for s in slots if not s.tensor.endswith(".bias")] or list(slots)
-        total = np.zeros(pair.size)
-        for slot in weights:
-            along = self._norms(slot)[slot.axis]
-            positions = np.array([list(slot.indices(c)) for c in range(pair.size)])
-            total += along[positions].sum(axis=1)
-        return total
+        for pair in pairs:
+            yield pair, logs(pair, pair.producers), logs(pair, pair.consumers) / pair.degree
 
-    def _norms(self, slot: ResolvedSlot) -> tuple[Norms, ...]:
-        if slot.tensor not in self._cache:
-            shard, tensor = self._where[slot.tensor]
-            self._cache[slot.tensor] = squared_norms(self._checkpoint, shard, tensor, slot.offset)
-        return self._cache[slot.tensor]
+
+def _weights(slots: Sequence[ResolvedSlot]) -> Sequence[ResolvedSlot]:
+    """Weights, and biases only where there is nothing else."""
+    return [slot for slot in slots if not slot.tensor.endswith(".bias")] or slots
 
 
 def squared_norms(checkpoint: Checkpoint, shard: str, tensor: TensorInfo, offset: float = 0.0) -> tuple[Norms, ...]:

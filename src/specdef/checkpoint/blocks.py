@@ -21,7 +21,7 @@ Progress = Callable[[int], None]
 
 
 def read_blocks(
-    source: Any, tensor: TensorInfo, read_hash: blake3, progress: Progress | None, *, by_rows: bool
+    source: Any, tensor: TensorInfo, read_hash: blake3, progress: Progress, *, by_rows: bool
 ) -> Iterator[tuple[int, memoryview]]:
     """Blocks of a tensor as views of one reused buffer: whole rows (axis 0) with the number of the first, or bytes."""
     num_rows = tensor.shape[0] if tensor.shape else 1
@@ -39,8 +39,7 @@ def read_blocks(
                 )
             position += count
         read_hash.update(block)
-        if progress is not None:
-            progress(len(block))
+        progress(len(block))
         yield start // row_bytes, block
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,10 +12,10 @@ from blake3 import blake3
 
 from specdef.checkpoint.blocks import Progress, as_array, read_blocks
 from specdef.checkpoint.digests import Digests
+from specdef.checkpoint.each_shard import each_shard
 from specdef.checkpoint.edits import EditBlock, NewTensor, ShardEdits
 from specdef.checkpoint.header import ShardHeader, TensorInfo, num_bytes, write_header
 from specdef.checkpoint.reader import Checkpoint
-from specdef.core.atomic import uninterrupted
 from specdef.linalg.exponent import NUMPY_DTYPES, Stored
 
 CheckBlock = Callable[[str, TensorInfo, Stored], None]
@@ -46,26 +44,11 @@ def write_shards(
     Returns:
         Shard name -> digests.
     """
-    stop = threading.Event()
 
-    def read(count: int) -> None:
-        if stop.is_set():
-            raise CancelledError
-        if progress is not None:
-            progress(count)
-
-    def one(shard: str) -> Digests:
+    def one(shard: str, read: Progress) -> Digests:
         return _write_shard(checkpoint, shard, target / shard, edits.get(shard, ShardEdits()), check, read)
 
-    pool = ThreadPoolExecutor(max_workers=min(num_workers, len(checkpoint.shards)))
-    try:
-        with uninterrupted():  # an interrupt while a thread starts would leave it running, unknown to its pool
-            written = {shard: pool.submit(one, shard) for shard in checkpoint.shards}
-        return {shard: future.result() for shard, future in written.items()}
-    finally:
-        stop.set()
-        with uninterrupted():  # nothing writes into `target` any more when it is removed
-            pool.shutdown(cancel_futures=True)
+    return each_shard(checkpoint.shards, one, progress=progress, num_workers=num_workers)
 
 
 class _Output:

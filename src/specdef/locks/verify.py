@@ -155,8 +155,7 @@ def integrity(checkpoint: Checkpoint, manifest: Manifest) -> Check:
     """Whether weights, code and configuration are as published; prose that differs is said and passes."""
     tensors: dict[str, str] = {}
     files: dict[str, str] = {}
-    for shard in checkpoint.shards:
-        digests = read_digests(checkpoint, shard)
+    for shard, digests in read_digests(checkpoint).items():
         files[shard] = digests.source
         tensors |= digests.tensors
     wrong = [
