@@ -48,9 +48,9 @@ PRECONDITIONERS: dict[str, tuple[float, ...]] = {
     "sgd": (1e-1, 1e-3),
     "adadelta": (1.0, 1e-2),
     "kron": (1e-3, 1e-5),
-    "xmat": (1e-2, 1e-4),
-    "kfac": (1e-2, 1e-4),
-    "adahessian": (1e-1, 1e-3),
+    "xmat": (3e-1, 3e-3),
+    "kfac": (1e-1, 1e-3),
+    "adahessian": (1.0, 1e-2),
     "lbfgs": (1e-1, 1e-3),
 }
 """Optimizer -> the rate at which the undefended model learns, and one further down."""

@@ -84,6 +84,19 @@ def test_the_natural_gradient_takes_whole_layers_and_leaves_the_rest_to_adamw():
     assert [id(p) for p in plain["params"]] == [id(p) for p in (*model[1].parameters(), model[2].weight)]
 
 
+def test_the_natural_gradient_of_a_wide_layer_stays_finite():
+    """Many inputs that are alike: the largest eigenvalue of their covariance is as many times its largest entry."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(256, 2)
+    rows = 1 + 0.1 * torch.randn(16, 256)
+    optimizer = build_optimizer("kfac", model, lr=1e-6, weight_decay=0.0)
+    for _ in range(30):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(rows), torch.arange(16) % 2).backward()
+        optimizer.step()
+    assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+
+
 @pytest.mark.parametrize(("name", "lr"), [("kfac", 0.05), ("adadelta", 1.0)])
 def test_it_learns(name, lr):
     torch.manual_seed(0)

@@ -137,7 +137,7 @@ def _kfac(trained: Trained, lr: float, decay: float) -> Any:
     ]
     matrices = [p for layer in layers if ours.issuperset(map(id, layer)) for p in layer]
     options: dict[str, Any] = {"lr": lr, "weight_decay": decay, "kfac_like": True, "alpha1": 0.0}
-    options |= {"normalize_lr_cov": True, "T": 1, "lr_cov": 0.1}
+    options |= {"normalize_lr_cov": True, "T": 1, "lr_cov": 0.01}
     return _beside_adamw(trained, matrices, lambda: SINGD(trained.model, matrices, **options), lr, decay)
 
 
