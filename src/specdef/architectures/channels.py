@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,7 @@ from specdef.architectures.resolve import ResolvedPair, ResolvedSlot
 from specdef.checkpoint.blocks import row_blocks
 from specdef.checkpoint.header import TensorInfo
 from specdef.checkpoint.reader import Checkpoint
-from specdef.core.atomic import uninterrupted
-from specdef.core.threads import threads
+from specdef.core.threads import in_threads
 from specdef.errors import CheckpointError
 from specdef.linalg.exponent import NUMPY_DTYPES, to_float
 
@@ -143,11 +143,8 @@ def _logs_of(checkpoint: Checkpoint, pairs: Sequence[ResolvedPair]) -> Iterator[
     where = checkpoint.locate()
     sides = [side for pair in pairs for side in (pair.producers, pair.consumers)]
     slots = {slot.tensor: slot for side in sides for slot in _weights(side)}
-    with threads(2) as pool:
-        with uninterrupted():
-            norms = {
-                name: pool.submit(squared_norms, checkpoint, *where[name], slot.offset) for name, slot in slots.items()
-            }
+    reading = {name: partial(squared_norms, checkpoint, *where[name], slot.offset) for name, slot in slots.items()}
+    with in_threads(2, reading) as norms:
 
         def logs(pair: ResolvedPair, side: Sequence[ResolvedSlot]) -> Norms:
             total = np.zeros(pair.size)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
-from typing import TypeVar
+from functools import partial
 
 from specdef.checkpoint.blocks import Progress
-from specdef.core.atomic import uninterrupted
-from specdef.core.threads import threads
-
-Found = TypeVar("Found")
+from specdef.core.threads import Found, in_threads
 
 
 def each_shard(
@@ -24,13 +21,12 @@ def each_shard(
     """What `work` finds in each shard; when one fails or the user interrupts, no thread outlives this call.
 
     Args:
-        shards: their names, at least one.
+        shards: their names.
         work: called with a shard and what it must call with the number of bytes just read: there it is stopped.
         progress: called with the number of bytes just read.
         num_workers: shards worked on at once.
     """
     stop = threading.Event()
-    names = list(shards)
 
     def read(count: int) -> None:
         if stop.is_set():
@@ -38,10 +34,5 @@ def each_shard(
         if progress is not None:
             progress(count)
 
-    with threads(min(num_workers, len(names))) as pool:
-        try:
-            with uninterrupted():
-                futures = {shard: pool.submit(work, shard, read) for shard in names}
-            return {shard: future.result() for shard, future in futures.items()}
-        finally:
-            stop.set()
+    with in_threads(num_workers, {shard: partial(work, shard, read) for shard in shards}, stop) as found:
+        return {shard: future.result() for shard, future in found.items()}

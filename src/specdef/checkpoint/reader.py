@@ -63,10 +63,7 @@ class Checkpoint:
         dtype = NUMPY_DTYPES[tensor.dtype]
         if not tensor.num_bytes:
             return np.empty(tensor.shape, dtype)
-        with (self.folder / shard).open("rb") as file:
-            if hasattr(os, "posix_fadvise"):  # read it in one go: a column touches every page, and each would wait
-                os.posix_fadvise(file.fileno(), tensor.start, tensor.num_bytes, os.POSIX_FADV_WILLNEED)
-            return np.memmap(file, dtype=dtype, mode="r", offset=tensor.start, shape=tensor.shape)
+        return np.memmap(self.folder / shard, dtype=dtype, mode="r", offset=tensor.start, shape=tensor.shape)
 
 
 def open_checkpoint(

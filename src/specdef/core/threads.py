@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 from specdef.core.atomic import uninterrupted
 
+Found = TypeVar("Found")
+
 
 @contextmanager
-def threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool of threads. At the end of the block what has not begun never does, and what runs is waited for.
+def in_threads(
+    count: int, jobs: Mapping[str, Callable[[], Found]], stop: threading.Event | None = None
+) -> Iterator[dict[str, Future[Found]]]:
+    """The jobs under way, `count` at once and in their order.
 
-    Submit under `uninterrupted`: an interrupt while a thread starts would leave it running, unknown to its pool.
+    At the end of the block, however it ends, what has not begun never does; `stop` is set, and what runs is waited for.
     """
     pool = ThreadPoolExecutor(count)
     try:
-        yield pool
+        with uninterrupted():  # an interrupt while a thread starts would leave it running, unknown to its pool
+            futures = {name: pool.submit(job) for name, job in jobs.items()}
+        yield futures
     finally:
+        if stop is not None:
+            stop.set()
         with uninterrupted():
             pool.shutdown(cancel_futures=True)
