@@ -21,7 +21,12 @@ def test_what_has_not_begun_never_does() -> None:
 
     jobs = {"first": waits, **{str(number): lambda: seen.append("late") for number in range(3)}}
     stop = threading.Event()
-    threading.Thread(target=lambda: stop.wait(60) and free.set()).start()  # it ends once it is told to
+
+    def frees() -> None:
+        assert stop.wait(60)
+        free.set()
+
+    threading.Thread(target=frees).start()  # the first ends once it is told to
     with in_threads(1, jobs, stop) as found:
         assert list(found) == ["first", "0", "1", "2"]
     assert found["first"].result() == "done"

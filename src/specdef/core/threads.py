@@ -19,7 +19,7 @@ def in_threads(
 ) -> Iterator[dict[str, Future[Found]]]:
     """The jobs under way, `count` at once and in their order.
 
-    At the end of the block, however it ends, what has not begun never does; `stop` is set, and what runs is waited for.
+    At the end of the block, however it ends, what has not begun never does, `stop` is set, what runs is waited for.
     """
     pool = ThreadPoolExecutor(count)
     try:
@@ -27,7 +27,8 @@ def in_threads(
             futures = {name: pool.submit(job) for name, job in jobs.items()}
         yield futures
     finally:
-        if stop is not None:
-            stop.set()
         with uninterrupted():
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            if stop is not None:
+                stop.set()
+            pool.shutdown()
