@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -94,3 +96,11 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Llama folder with a tokenizer of single characters; read only."""
     return pico_text.write_model(tmp_path_factory.mktemp("toy") / "model")
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, also where the tests were started with it ignored (a shell's background job)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -34,6 +34,7 @@ def test_what_has_not_begun_never_does() -> None:
     assert not seen
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_while_they_start_stops_those_that_run() -> None:
     stop, told, others = threading.Event(), [], threading.active_count()
 

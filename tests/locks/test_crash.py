@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FrameType
 
@@ -66,14 +66,6 @@ def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ' "head_dim": 64, "intermediate_size": 100, "tie_word_embeddings": true}'
     )
     return folder
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """SIGINT raises KeyboardInterrupt, also where the tests were started with it ignored (a shell's background job)."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def test_kill_9_at_many_instants_leaves_nothing_or_everything(larger: Path, tmp_path: Path) -> None:
