@@ -31,6 +31,7 @@ from experiments import (
     spectra,
     stories,
     tables,
+    together,
     workshop,
 )
 from experiments.theory import table9, table10, table11, table29
@@ -65,6 +66,7 @@ IN_CODE: dict[str, Callable[[str], Path]] = {
     "selective": selective.run,
     "spectra": spectra.run,
     **dict.fromkeys(("stories", *(f"stories-{model}" for model in certificates.LOCKS)), stories.run),
+    "together": together.run,
     "table9": table9.run,
     "table10": table10.run,
     "table11": table11.run,

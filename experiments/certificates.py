@@ -14,6 +14,8 @@ from experiments.locked import HERE, WORK, anywhere, locked_copy
 from experiments.progress import say
 from experiments.resources import resources
 from specdef.certify.api import certify_model
+from specdef.certify.result import StoredCell
+from specdef.core.atomic import write_file
 from specdef.core.folders import new_folder
 from specdef.models.bundled import BUNDLED
 from specdef.models.sources import find_model
@@ -22,6 +24,8 @@ from specdef.tasks.base import TaskSpec
 from specdef.training.recipe import Recipe
 
 THREATS = ("T0", "T1", "T2", "T3", "T4")
+KEPT = HERE / "kept"
+"""Finished cells of certificates that are not done, to be committed."""
 WRITTEN = (".json", ".md", ".html")
 """Files that may say where the experiment's files lie."""
 PAPER = {"label": "paper 1e4", "preset": "paper", "multiplier": "1e4"}
@@ -118,6 +122,9 @@ def run(name: str) -> Path:
 def certify(name: str, folder: Path, original: Path, out: Path, cells: Path, **asked: Any) -> None:
     """Certify a model and draw its page; ``EXPERIMENT_THREATS=T0,T1`` tries these threat models alone.
 
+    With ``EXPERIMENT_GO_ON=1`` committed cells are not run again, and finished ones are put where they can be
+    committed (`KEPT`): a certificate of many hours is made in parts, on one machine after another.
+
     Args:
         name: of the experiment.
         folder: the model.
@@ -126,7 +133,16 @@ def certify(name: str, folder: Path, original: Path, out: Path, cells: Path, **a
         cells: folder of finished cells that several certificates share.
         **asked: further arguments of `certify_model`.
     """
-    made = WORK / "certificates" / name
+    made, kept = WORK / "certificates" / name, KEPT / name
+    go_on = "EXPERIMENT_GO_ON" in os.environ
+    for finished in (out / "cells", kept) if go_on else ():
+        _take(finished, cells)
+
+    def keep(cell: StoredCell, done: int, total: int) -> None:
+        say(cell, done, total)
+        if go_on and not (out / "cells" / f"{cell.key}.json").is_file():
+            _take(cells, kept, cell.key)
+
     certify_model(
         folder,
         made,
@@ -134,7 +150,7 @@ def certify(name: str, folder: Path, original: Path, out: Path, cells: Path, **a
         threats=tuple(os.environ.get("EXPERIMENT_THREATS", ",".join(THREATS)).split(",")),
         resources=resources(),
         cells=cells,
-        on_cell=say,
+        on_cell=keep,
         on_stage=lambda stage: print(f"-- {stage}", flush=True),
         command=f"make experiment NAME={name}",
         **asked,
@@ -146,3 +162,12 @@ def certify(name: str, folder: Path, original: Path, out: Path, cells: Path, **a
         shutil.copytree(made, place, dirs_exist_ok=True)
         for file in (file for file in place.rglob("*") if file.suffix in WRITTEN):
             file.write_text(anywhere(file.read_text()))
+    shutil.rmtree(kept, ignore_errors=True)
+
+
+def _take(source: Path, target: Path, key: str = "*") -> None:
+    """Copy the cells that the other folder has not."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in source.glob(f"{key}.json"):
+        if not (target / path.name).exists():
+            write_file(target / path.name, anywhere(path.read_text()).encode())
