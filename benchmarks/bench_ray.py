@@ -44,11 +44,11 @@ def main() -> None:
     cells = [replace(cell, attack=Attack(Recipe(seed=seed))) for seed in range(count)]
     took = {}
     for workers in (1, 2):
-        executor = RayExecutor(workers=workers, function=cast(Any, function))
-        list(executor.run(cells[:workers]))  # Ray's own start and the first imports
-        started = time.perf_counter()
-        assert all(isinstance(found, int) for _, found in executor.run(cells))
-        took[workers] = time.perf_counter() - started
+        with RayExecutor(workers=workers, function=cast(Any, function)).staying() as executor:
+            list(executor.run(cells[:workers]))  # Ray's own start and the first imports
+            started = time.perf_counter()
+            assert all(isinstance(found, int) for _, found in executor.run(cells))
+            took[workers] = time.perf_counter() - started
         print(f"{count} cells, {workers} worker(s)  {took[workers]:7.1f} s", flush=True)
     print(f"efficiency from 1 worker to 2  {took[1] / took[2] / 2:.2f}")
 

@@ -8,7 +8,7 @@ import math
 import multiprocessing
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -155,6 +155,26 @@ def test_one_process_works_on_what_is_asked_for_alone() -> None:
     executor = LocalExecutor(1)
     with ahead.working_ahead(executor, lambda pending: pytest.fail("nobody is idle")) as found:
         assert found is executor
+
+
+def test_an_executor_on_other_machines_stays_connected_through_the_certificate(tmp_path: Path) -> None:
+    came: list[str] = []
+
+    class Far(synthetic.Pretended):
+        @contextmanager
+        def staying(self) -> Iterator[synthetic.Pretended]:
+            came.append("connected")
+            yield synthetic.Pretended(self.behaviour)
+            came.append("left")
+
+        def run(self, cells: Sequence[Cell]) -> Iterator[Any]:
+            raise AssertionError("a connection for every batch")
+
+    study = synthetic.study()
+    far = certify_study(study, Store(tmp_path / "far"), Far(synthetic.holds), threats=("T0", "T1"))
+    near = certify_study(study, Store(tmp_path / "near"), synthetic.Pretended(synthetic.holds), threats=("T0", "T1"))
+    assert far.threat_models == near.threat_models
+    assert came == ["connected", "left"]
 
 
 def test_a_run_that_goes_on_takes_up_what_was_finished_ahead(certify: Any, tmp_path: Path) -> None:

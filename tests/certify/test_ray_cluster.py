@@ -89,6 +89,20 @@ def test_cells_of_one_worker_have_a_process_each(cluster: Any, toy_model: Path, 
     assert len({worker for _, worker, _ in tries}) < 4, "a worker serves several"
 
 
+def test_workers_serve_one_batch_after_another(cluster: Any, toy_model: Path, tmp_path: Path) -> None:
+    """Whoever connects for every batch meets workers that import everything again."""
+    import ray
+
+    made = grids.study(toy_model)
+    with RayExecutor(cluster.address, function=partial(grids.hang_once, str(tmp_path))).staying() as executor:
+        assert not ray.is_initialized(), "where every cell is done, no cluster is needed"
+        for seeds in ((1, 2), (3, 4)):
+            sweep([made.cell(made.locked, seed=seed) for seed in seeds], Store(tmp_path / "ray"), executor)
+    assert not ray.is_initialized()
+    workers = {seed: (tmp_path / f"tries-{seed}").read_text().split()[1] for seed in (1, 2, 3, 4)}
+    assert {workers[3], workers[4]} <= {workers[1], workers[2]}
+
+
 def test_a_machine_lost_in_the_middle_of_a_cell_is_made_good(cluster: Any, toy_model: Path, tmp_path: Path) -> None:
     made = grids.study(toy_model)
 

@@ -16,7 +16,7 @@ from itertools import zip_longest
 
 from specdef.certify.cell import Cell
 from specdef.certify.events import tell, waiting
-from specdef.certify.executors.local import Executor, Finished, LocalExecutor, Pool
+from specdef.certify.executors.local import Connecting, Executor, Finished, LocalExecutor, Pool
 from specdef.certify.findings import learning_rate, without_seed
 from specdef.certify.result import StoredCell
 
@@ -29,7 +29,11 @@ RunAll = Callable[[Callable[[Sequence[Cell]], list[StoredCell]]], object]
 
 @contextmanager
 def working_ahead(executor: Executor, likely: Likely) -> Iterator[Executor]:
-    """The executor, one that works ahead where it can: several processes of this machine."""
+    """The executor: working ahead where it can, in several processes of this machine; connected, where on others."""
+    if isinstance(executor, Connecting):
+        with executor.staying() as connected:
+            yield connected
+        return
     if not isinstance(executor, LocalExecutor) or executor.workers == 1:
         yield executor
         return

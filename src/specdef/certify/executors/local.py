@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self, cast
+from typing import Any, Protocol, Self, cast, runtime_checkable
 
 from specdef.certify.cell import Cell
 from specdef.certify.cell_result import FinishedCell, crashed, refused
@@ -44,6 +44,15 @@ class Executor(Protocol):
 
     def run(self, cells: Sequence[Cell]) -> Iterator[Finished]:
         """Yield every cell once with what `run_cell` gave, or with `crashed`."""
+        ...
+
+
+@runtime_checkable
+class Connecting(Protocol):
+    """An executor on other machines, which had better stay connected from batch to batch."""
+
+    def staying(self) -> AbstractContextManager[Executor]:
+        """The executor, connected from its first batch to the end."""
         ...
 
 
