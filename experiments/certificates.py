@@ -140,7 +140,7 @@ def certify(name: str, folder: Path, original: Path, out: Path, cells: Path, **a
 
     def keep(cell: StoredCell, done: int, total: int) -> None:
         say(cell, done, total)
-        if go_on and not (out / "cells" / f"{cell.key}.json").is_file():
+        if go_on:
             _take(cells, kept, cell.key)
 
     certify_model(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -54,16 +53,17 @@ def run(name: str) -> Path:
         found = {launcher: _attacked(folder, original, lr, launcher) for launcher in LAUNCHERS}
         alone = found["one process"]
         rows += [_row(label, lr, launcher, cell, alone) for launcher, cell in found.items()]
-    write_json(HERE / "results" / f"{name}.json", {**heading(name), "rows": rows})
+    content = {**heading(name), "rows": rows}
+    write_json(HERE / "results" / f"{name}.json", content)
     path = HERE / "results" / f"{name}.md"
-    path.write_text(_table(name, rows))
+    path.write_text(_table(content))
     return path
 
 
 def _attacked(folder: Path, original: Path, lr: float, launcher: str) -> StoredCell:
     """The cell that the command line makes."""
     out = WORK / "together" / f"{folder.name}-{launcher.split()[0]}"
-    if not (out / "cells").is_dir() or not any((out / "cells").glob("*.json")):
+    if not any((out / "cells").glob("*.json")):
         print(f"{folder.name}, {launcher}", flush=True)
         asked = ("attack", str(folder), "--original", str(original), "--task", "biographies", "--lr", str(lr))
         run = ("-m", "specdef", *asked, "--threads", str(PROCESSES), "--device", "cpu", "--out", str(out))
@@ -98,10 +98,9 @@ def _row(label: str, lr: float, launcher: str, cell: StoredCell, alone: StoredCe
     }
 
 
-def _table(name: str, rows: list[dict[str, Any]]) -> str:
-    said = json.loads((HERE / "results" / f"{name}.json").read_text())
+def _table(content: Mapping[str, Any]) -> str:
     lines = [ABOUT, "", f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}"]
-    for row in rows:
+    for row in content["rows"]:
         differs = row["differs"]
         entries = (
             *(row["model"], rate(row["lr"]), row["launcher"], row["cell"], row["outcome"], str(row["step"] or "-")),
@@ -110,6 +109,6 @@ def _table(name: str, rows: list[dict[str, Any]]) -> str:
             f"{row['seconds']:.0f}",
         )
         lines.append(f"| {' | '.join(entries)} |")
-    about = said["environment"]
-    lines += ["", f"Command: `{said['command']}`, commit {about['commit']}, {about['hardware']}."]
+    about = content["environment"]
+    lines += ["", f"Command: `{content['command']}`, commit {about['commit']}, {about['hardware']}."]
     return "\n".join(lines) + "\n"
