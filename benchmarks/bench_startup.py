@@ -27,8 +27,7 @@ CASES = {
     "undo --help": ["undo", "--help"],
     "unknown kind of undoing": ["undo", "prune", "MODEL", "OUT"],
     "no such key": ["unlock", "MODEL", "OUT", "--key", "nowhere"],
-    "not a locked folder": ["verify", "MODEL"],
-    "plot as pdf": ["inspect", "MODEL", "--plot", "x.pdf"],
+    "plot as gif": ["inspect", "MODEL", "--plot", "x.gif"],
     "unknown bundled model": ["fetch", "gpt-5", "OUT"],
 }
 

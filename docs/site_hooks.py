@@ -1,4 +1,4 @@
-"""The experiments' tables and pictures join the site: pages link to them as they do in the repository."""
+"""Tables and pictures of experiments and texts of benchmarks join the site: pages link to them as they do here."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from typing import Any
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parents[1]
-SHOWN = ("experiments/*.md", "experiments/results/*.md", "experiments/results/*.png", "experiments/studies/*.yaml")
+SHOWN = (
+    "experiments/*.md",
+    "experiments/results/*.md",
+    "experiments/results/*.png",
+    "experiments/studies/*.yaml",
+    "benchmarks/results/*.txt",
+)
 CERTIFICATES = ("md", "png", "html", "json")
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the experiments' pages and pictures."""
+    """Add the pages, pictures and texts."""
     found = [path for pattern in SHOWN for path in ROOT.glob(pattern)]
     for ending in CERTIFICATES:
         found += ROOT.glob(f"experiments/results/certificates/**/*.{ending}")
@@ -24,7 +30,9 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """In the repository docs/ and experiments/ are neighbours; on the site docs/ is the root."""
+    """In the repository docs/ is beside experiments/ and benchmarks/; on the site docs/ is the root."""
     if page.file.src_uri.startswith("experiments/"):
         return markdown.replace("](../docs/", "](../").replace("](../../docs/", "](../../")
-    return markdown.replace("](../../experiments/", "](../experiments/").replace("](../experiments/", "](experiments/")
+    for place in ("experiments", "benchmarks"):
+        markdown = markdown.replace(f"](../../{place}/", f"](../{place}/").replace(f"](../{place}/", f"]({place}/")
+    return markdown
