@@ -1,11 +1,13 @@
 """Does each rival remove what SmolLM2-135M was taught, and what does it cost? Before anyone attacks it.
 
 The model, the defences and their options are those of `studies/table1.yaml`. Copies are made one after another, with
-the first seed first. A killed run goes on, and the page is written after every copy.
+the first seed first. A killed run goes on, and the page is written after every copy. With ``EXPERIMENT_GO_ON=1`` copies
+whose row is committed are not made again, so that several machines, one after another, may write one page.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -41,9 +43,12 @@ def run(name: str) -> Path:
     copies = Copies(MODELS, None, digest_of(utility_for(kind_of(source)).read(None)))
     taught, rows = copies.prepared(source, model, "models[0]"), list[dict[str, Any]]()
     before = read_object(taught / RECORD)["scores"]
+    committed = _committed(HERE / "results" / f"{name}.json") if "EXPERIMENT_GO_ON" in os.environ else {}
     for place, defence in _defences(plan.defences):
         known = digest_of([defence.method, dict(defence.options), defence.seed])
         notes = WORK / name / f"{known[:16]}.json"
+        if known in committed:
+            write_json(notes, committed[known])
         if not notes.is_file():
             started, spent = time.time(), time.process_time()
             folder = copies.defended(taught, defence, place)
@@ -53,6 +58,12 @@ def run(name: str) -> Path:
         print(rows[-1], flush=True)
         _write(name, before, rows)
     return HERE / "results" / f"{name}.md"
+
+
+def _committed(page: Path) -> dict[str, dict[str, Any]]:
+    """Defence and seed -> its row."""
+    rows = read_object(page)["rows"] if page.is_file() else []
+    return {digest_of([row["method"], row["options"], row["seed"]]): row for row in rows}
 
 
 def _defences(defences: tuple[DefencePlan, ...]) -> Iterator[tuple[str, DefencePlan]]:
@@ -78,6 +89,7 @@ def _row(folder: Path, defence: DefencePlan, seconds: float | None) -> dict[str,
         "steps": record["steps"]["defend"],
         "ended": record["ended"],
         "seconds": None if seconds is None else round(seconds),
+        "hardware": environment("cpu").hardware,
         "removed": abs(scores[0]["after"] - CHANCE) <= NEAR and growth <= BUDGET,
     }
 
@@ -85,13 +97,14 @@ def _row(folder: Path, defence: DefencePlan, seconds: float | None) -> dict[str,
 def _write(name: str, taught: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     command = f"make experiment NAME={name}"
     content = {"command": command, "environment": plain(environment("cpu")), "taught": taught, "rows": rows}
+    machines = sorted({row["hardware"] for row in rows})
     write_json(HERE / "results" / f"{name}.json", content)
     lines = [
         "# Does each rival remove the facts?",
         "",
         f"SmolLM2-135M, taught `biographies` (score {rows[0]['before']:.2f}, chance {CHANCE:g}), then defended.",
         "Growth is that of perplexity on the worst of four texts, over the taught model's. Removed: within",
-        f"{NEAR:g} of chance at a growth of at most {BUDGET:g}. Seconds are those of one core.",
+        f"{NEAR:g} of chance at a growth of at most {BUDGET:g}. Seconds are those of one core ({'; '.join(machines)}).",
         "",
         f"| {' | '.join(COLUMNS)} |",
         "|---" * len(COLUMNS) + "|",
