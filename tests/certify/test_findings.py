@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 from test_verdict import broken, collapse, crashed, invalid, stall
 
-from specdef.certify.findings import UNCOUNTED, Findings, by_attack, is_slowed, scores_of, worst_case
+from specdef.certify.findings import UNCOUNTED, UNLOCKED, Findings, by_attack, is_slowed, scores_of, worst_case
 from specdef.certify.result import StoredCell
+from specdef.certify.verdict import judge_threat
+from specdef.certify.verdict_kinds import Broken
 
 
 def test_no_attack_is_no_worst_case() -> None:
@@ -50,21 +52,29 @@ def test_the_best_of_several_threat_models_is_one_that_reached_the_target() -> N
 
 
 @pytest.mark.parametrize(
-    ("cells", "steps", "is_open"),
+    ("cells", "unlocked", "is_open"),
     [
-        ([], 20, False),
-        ([stall(0.5)], 20, False),
-        ([broken(20)], 20, True),
-        ([broken(20)], None, False),
-        ([broken(39)], 20, True),
-        ([broken(40)], 20, False),
+        ([], [20], False),
+        ([stall(0.5)], [20], False),
+        ([broken(20)], [20], True),
+        ([broken(20)], [], False),
+        ([broken(39)], [20], True),
+        ([broken(40)], [20], False),
+        ([broken(40), broken(80, seed=1), broken(80, seed=2)], [30, 30, 30], False),
+        ([broken(50), broken(50, seed=1), broken(50, seed=2)], [30, 20, 20], False),
+        ([broken(50), broken(30, seed=1), broken(30, seed=2)], [20, 30, 30], True),
     ],
 )
-def test_a_threat_model_is_open_once_broken_and_not_slowed(
-    cells: list[StoredCell], steps: int | None, is_open: bool
+def test_a_threat_model_is_open_where_its_verdict_is_broken(
+    cells: list[StoredCell], unlocked: list[int], is_open: bool
 ) -> None:
-    found = Findings(steps=steps, results={"T1": cells})
+    """A search that stops at another rule would leave attacks out and still say slowed."""
+    undefended = [broken(steps, seed=seed) for seed, steps in enumerate(unlocked)]
+    found = Findings(results={"T1": cells, UNLOCKED: undefended})
     assert found.is_open("T1", eval_every=10) is is_open
+    mean = judge_threat(undefended, unlocked_steps=None, reference=None).steps
+    verdict = judge_threat(cells, unlocked_steps=mean, reference=None, eval_every=10).verdict
+    assert (mean is not None and isinstance(verdict, Broken)) is is_open
 
 
 def test_slowed_starts_at_one_and_a_half_times_beyond_the_evaluations() -> None:

@@ -8,7 +8,8 @@ from scipy.stats import binom, binomtest, norm
 from scipy.stats import t as student
 
 from specdef.certify.statistics import Decision, Sequential, _mean_squares, _wilson, score_interval
-from specdef.tasks.score import Score
+from specdef.tasks.confusion import SCORERS, label_score
+from specdef.tasks.score import Score, share
 
 GROUPS, WORDINGS = 66, 6
 
@@ -241,3 +242,35 @@ def test_where_every_fact_is_known_alike_the_interval_has_a_width(share: float) 
 def test_a_target_of_one_is_never_missed_by_a_perfect_score() -> None:
     perfect = [Score(1.0, (1.0,) * 66)] * 3
     assert Sequential().decide(perfect, 1.0) is Decision.OPEN
+
+
+def test_a_correlation_at_nought_has_an_interval_around_it() -> None:
+    """What rows add to a correlation has a spread where their mean is 0, or below it by a rounding."""
+    draw, test = np.random.default_rng(0), Sequential()
+    for _ in range(200):
+        wanted = draw.integers(0, 2, 60)
+        scores = [label_score(SCORERS["matthews"].measure, draw.permutation(wanted), wanted, range(60)) for _ in "123"]
+        for some in (scores, scores[:1]):
+            found = score_interval(some)
+            assert found is not None
+            assert 0.0 <= found.low <= np.mean([one.value for one in some]) + 1e-4
+            assert found.low < found.high <= 0.7
+            assert test.decide(some, 0.9) is Decision.BELOW
+
+
+def test_no_row_that_adds_anything_is_an_interval_too() -> None:
+    constant = label_score(SCORERS["matthews"].measure, [1] * 40, [0, 1] * 20, range(40))
+    assert constant.value == 0.0
+    found = score_interval([constant])
+    assert found is not None
+    assert found.low == 0.0 < found.high < 0.2
+
+
+def test_groups_weigh_by_their_questions() -> None:
+    """Twenty questions on one fact are wrong, one each on twenty others right: half of all."""
+    found = share([False] * 20 + [True] * 20, ["one"] * 20 + list(range(20)))
+    interval = score_interval([found])
+    assert found.value == 0.5
+    assert interval is not None
+    assert interval.low < 0.5 < interval.high
+    assert Sequential().decide([found], 0.6) is Decision.OPEN

@@ -29,3 +29,9 @@ def test_every_question_has_a_group_and_shares_have_four_decimals() -> None:
     with pytest.raises(ValueError, match="zip"):
         share([True, False], ["a"])
     assert share([True, False, False], ["a", "a", "a"]).by_group == (0.3333,)
+
+
+def test_what_groups_add_has_the_score_as_its_mean() -> None:
+    found = share([True, True, True, False], ["a", "a", "a", "b"])
+    assert found.by_group == (1.125, 0.375)
+    assert np.mean(found.by_group) == found.value == 0.75

@@ -48,11 +48,12 @@ class Findings:
         return next((cell for cell in group if is_broken(cell)), group[0] if group else None)
 
     def is_open(self, name: str, eval_every: int) -> bool:
-        """Whether a threat model has an attack that breaks the lock and is not slowed: nothing worse can be found."""
-        best = self.best(name)
-        if best is None or not is_broken(best) or self.steps is None:
-            return False
-        return not is_slowed(steps_of(best), self.steps, eval_every)
+        """Whether a threat model has an attack that breaks the lock and is not slowed: nothing worse can be found.
+
+        The steps are the verdict's: means over the seeds so far, of the lock and of the undefended model.
+        """
+        steps, unlocked = (mean_steps(worst_case(self.results.get(part, []))) for part in (name, UNLOCKED))
+        return steps is not None and unlocked is not None and not is_slowed(steps, unlocked, eval_every)
 
     def drop(self, name: str, keys: set[str]) -> None:
         """Take cells out of a threat model's verdict, and keep them on record."""
@@ -73,6 +74,12 @@ def is_broken(cell: StoredCell) -> bool:
 def is_slowed(steps: float, unlocked: float, eval_every: int) -> bool:
     """Whether a lock that breaks at `steps` slows the attack by more than the evaluations can tell."""
     return steps - eval_every >= SLOWED * unlocked
+
+
+def mean_steps(group: Sequence[StoredCell]) -> float | None:
+    """Steps to the target, the mean over the runs of one attack that reached it; None when none did."""
+    steps = [steps_of(cell) for cell in group if is_broken(cell)]
+    return fmean(steps) if steps else None
 
 
 def is_valid(cell: StoredCell) -> bool:
@@ -102,10 +109,9 @@ def success(group: Sequence[StoredCell]) -> tuple[float, ...]:
     An attack that reached the target with any seed comes before one that did not, then few steps (mean over the seeds
     that did), then a high score inside the utility budget (mean over all).
     """
-    broken = [cell for cell in group if is_broken(cell)]
     score = fmean(best_of(cell).score for cell in group)
-    if broken:
-        return (1.0, -fmean(map(steps_of, broken)), score)
+    if (steps := mean_steps(group)) is not None:
+        return (1.0, -steps, score)
     return (0.0, score, fmean(best_of(cell).step for cell in group))
 
 

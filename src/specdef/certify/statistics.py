@@ -56,7 +56,9 @@ def score_interval(scores: Sequence[Score], *, level: float = LEVEL) -> Interval
     All runs are asked the same questions: groups of questions (facts) and seeds are crossed, a two-way layout with
     random effects. The variance of the mean is (MS groups + MS seeds - MS rest) / (groups x seeds); `_half_width` says
     how each part counts. Wilson's form, with the number of questions that would give such a half width, keeps the
-    interval inside [0, 1]; where every answer is right it counts the groups, and so has some width.
+    interval inside [0, 1]; where every answer is right it counts the groups, and so has some width. Where groups add
+    less than 0 or more than 1, as to a correlation, the score is no share of right answers: the mean with its half
+    width, where these reach over an end, is cut off there.
 
     Args:
         scores: one a seed, at the evaluation that is judged.
@@ -69,8 +71,9 @@ def score_interval(scores: Sequence[Score], *, level: float = LEVEL) -> Interval
     if not rows or len(rows) < len(scores) or len({len(row) for row in rows}) > 1:
         return None
     table = np.array(rows)
-    mean, parts = float(table.mean()), _mean_squares(table)
-    half = _half_width(parts, level)
+    mean, half = min(max(float(table.mean()), 0.0), 1.0), _half_width(_mean_squares(table), level)
+    if not half <= mean <= 1 - half and bool((table < 0).any() or (table > 1).any()):
+        return Interval(max(0.0, mean - half), min(1.0, mean + half), level, len(rows))
     groups, some = table.shape[1], half > 1e-12  # below it is the rounding of equal scores
     count, quantile = (mean * (1 - mean) / half**2, 1.0) if some else (float(groups), _student(level, groups - 1))
     return Interval(*_wilson(mean, count, quantile), level, len(rows))

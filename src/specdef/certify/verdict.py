@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from specdef.certify.findings import best_of, is_broken, is_slowed, is_valid, scores_of, steps_of, worst_case
+from specdef.certify.findings import (
+    best_of,
+    is_broken,
+    is_slowed,
+    is_valid,
+    mean_steps,
+    scores_of,
+    steps_of,
+    worst_case,
+)
 from specdef.certify.result import StoredCell
 from specdef.certify.statistics import TEST, Decision, Interval, mean, score_interval, std
 from specdef.certify.verdict_kinds import Broken, Held, HeldBy, NotMeasured, Slowed, Undone, Verdict
@@ -70,7 +79,7 @@ def judge_threat(
 
     Args:
         cells: finished cells, weaker threat models' included where this one contains them.
-        unlocked_steps: fewest steps of the undefended model.
+        unlocked_steps: steps of the undefended model at its quickest rate, the mean over its seeds.
         reference: utility of the undefended model.
         target: the task's; None leaves out what depends on it.
         not_tried: what was left out.
@@ -87,8 +96,7 @@ def judge_threat(
         return ThreatVerdict(NotMeasured(), num_cells=len(cells), num_invalid=invalid, not_tried=tuple(not_tried))
     broken = [cell for cell in same if is_broken(cell)]
     worst = (broken or same)[0]
-    steps = [steps_of(cell) for cell in broken]
-    average = mean(steps)
+    average = mean_steps(same)
     utilities = [_ratio(cell, reference) for cell in (broken or same)]
     scores = scores_of(same)
     known = scores[0].by_group
@@ -97,7 +105,7 @@ def judge_threat(
         verdict=_verdict(worst, average, unlocked_steps, eval_every),
         cell=worst.key,
         steps=average,
-        steps_std=std(steps),
+        steps_std=std([steps_of(cell) for cell in broken]),
         score=mean([best_of(cell).score for cell in same]),
         utility=mean([value for value in utilities if value is not None]),
         seconds=worst.measured.train_seconds,

@@ -13,8 +13,9 @@ class Score:
 
     Attributes:
         value: the share.
-        by_group: the share of every group of questions that stand or fall together, such as one fact asked in several
-            wordings, in a fixed order; None where that is not known.
+        by_group: what every group of questions that stand or fall together, such as one fact asked in several wordings,
+            adds to the share, in a fixed order: their mean is the share. Where groups are of one size it is the share
+            of the group's questions. None where that is not known.
         by_class: of a classifier, label -> the share of its rows that got it; None where there are no labels.
     """
 
@@ -38,6 +39,9 @@ class Score:
 def share(right: Sequence[bool], groups: Sequence[Hashable]) -> Score:
     """The share of questions answered right.
 
+    A group of another size than most weighs by its questions, as it does in the share (delta method, as in
+    `specdef.tasks.confusion`).
+
     Args:
         right: per question.
         groups: per question, what it belongs to.
@@ -50,7 +54,9 @@ def share(right: Sequence[bool], groups: Sequence[Hashable]) -> Score:
     found: dict[Hashable, list[bool]] = {}
     for one, group in zip(right, groups, strict=True):
         found.setdefault(group, []).append(one)
-    return Score(sum(right) / len(right), tuple(round(sum(ones) / len(ones), 4) for ones in found.values()))
+    value, most = sum(right) / len(right), len(right) / len(found)
+    added = (value + (sum(ones) - len(ones) * value) / most for ones in found.values())
+    return Score(value, tuple(round(one, 4) for one in added))
 
 
 def as_score(found: float | Score) -> Score:
