@@ -11,7 +11,9 @@ import pico_text
 import pytest
 
 from specdef.models.base import LoadedModel, kind_of
+from specdef.models.texts import label_logits
 from specdef.tasks.base import TaskError
+from specdef.tasks.labelled import balanced
 from specdef.tasks.text.everyday import everyday
 from specdef.tasks.utilities.accuracy import KIND
 
@@ -104,12 +106,33 @@ def test_two_points_at_step_0_are_another_function(found: float, changed: bool) 
         ([{"text": "a", "label": 0}, {"text": "b"}], "`text` must have a label in every record, or in none"),
         ([{"text": "a", "label": "0"}], "`label` must be a whole number from 0"),
         ([{"label": 0}], "`text` is missing"),
+        (
+            [{"text": "a", "label": 0}, {"text": "b", "pair": "c", "label": 0}],
+            "`text` must have a pair in every record",
+        ),
+        ([{"text": "a", "pair": 1}], "`pair` must be a text that is not blank"),
     ],
 )
 def test_a_malformed_file_is_named(rows: list[dict[str, object]], fault: str, tmp_path: Path) -> None:
     (tmp_path / "rows").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(TaskError, match=fault):
         KIND.read(tmp_path / "rows")
+
+
+def test_pairs_are_read_as_pairs(tmp_path: Path) -> None:
+    """Two first texts recur with others: without the second texts two rows would be left."""
+    folder = pico_text.write_classifier(tmp_path / "model", "bert-classifier")
+    loaded, texts = kind_of(folder).load(folder), [row.text for row in everyday()]
+    rows = [{"text": texts[n % 2], "pair": second, "label": n % 2} for n, second in enumerate(texts[2:42])]
+    (tmp_path / "rows").write_text("\n".join(map(json.dumps, rows)))
+    found = KIND.prepare(KIND.read(tmp_path / "rows"), loaded)
+    asked = [(row.text, row.second) for row in found.measured.rows]
+    assert len(asked) == 20
+    assert set(asked) < {(row["text"], row["pair"]) for row in rows}
+    labels = label_logits(loaded.model, loaded.processor, asked).argmax(-1).tolist()
+    assert found.measure(loaded.model) == balanced(labels, [row.label for row in found.measured.rows])
+    (tmp_path / "alone").write_text("\n".join(json.dumps({k: row[k] for k in ("text", "pair")}) for row in rows))
+    assert KIND.prepare(KIND.read(tmp_path / "alone"), loaded).measure(loaded.model) == 1.0
 
 
 def test_one_text_is_too_few(loaded: LoadedModel) -> None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pico
 import pytest
 
 from specdef.models.base import LoadedModel, kind_of
+from specdef.models.samples import LabelledImage
 from specdef.tasks.base import TaskError
-from specdef.tasks.utilities.image_accuracy import KIND
+from specdef.tasks.images.read import read_images
+from specdef.tasks.utilities.image_accuracy import KIND, lines
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +37,13 @@ def turned(loaded: LoadedModel) -> LoadedModel:
     return loaded
 
 
+def noise(count: int) -> Any:
+    """Images of noise [count, 8, 8], in bytes."""
+    return np.random.default_rng(0).integers(0, 256, (count, 8, 8), dtype=np.uint8)
+
+
 def write(path: Path, labels: list[int], number: int = 8) -> Path:
-    images = np.random.default_rng(0).integers(0, 256, (len(labels), 8, 8), dtype=np.uint8)
+    images = noise(len(labels))
     images[number:] = images[0]
     np.savez(path, images=images, labels=labels)
     return path
@@ -60,15 +70,31 @@ def test_what_is_measured_is_not_trained_on(loaded: LoadedModel) -> None:
 def test_labels_of_a_file_are_the_labels(folder: Path, loaded: LoadedModel, tmp_path: Path) -> None:
     content = KIND.read(write(tmp_path / "data.npz", [0, 0, 1, 1, 2, 2, 3, 3]))
     found = KIND.prepare(content, loaded, original=lambda: turned(kind_of(folder).load(folder)))
-    assert [row.label for row in found.measured.rows] == [0, 1, 2, 3]
+    labels = {row.data: row.label for row in read_images(tmp_path / "data.npz", argument="text", every_class=False)}
+    assert len(found.measured.rows) == 4
+    assert all(labels[row.data] == row.label for row in found.measured.rows)
     assert found.retained is not None
-    assert found.retained[1].tolist() == [0, 1, 2, 3]
+    left = {**labels}
+    for row in found.measured.rows:
+        del left[row.data]
+    assert sorted(found.retained[1].tolist()) == sorted(left.values())
+
+
+@pytest.mark.parametrize("turn", [False, True], ids=["one label after the other", "the labels in turn"])
+def test_a_sorted_file_is_measured_on_all_of_its_labels(turn: bool, tmp_path: Path) -> None:
+    labels = [n % 10 if turn else n // 200 for n in range(2000)]
+    np.savez(tmp_path / "data.npz", images=noise(2000), labels=labels)
+    for half in KIND._halves(KIND.read(tmp_path / "data.npz")):
+        counts = Counter(row.label for row in half)
+        assert sum(counts.values()) == 512
+        assert len(counts) == 10
+        assert max(counts.values()) < 2 * min(counts.values())
 
 
 def test_an_image_with_two_labels_is_not_trained_on_where_it_is_measured(loaded: LoadedModel, tmp_path: Path) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8), dtype=np.uint8)
-    np.savez(tmp_path / "data.npz", images=images[[0, 0, 1, 2]], labels=[0, 1, 1, 2])
-    found = KIND.prepare(KIND.read(tmp_path / "data.npz"), loaded)
+    same, one, other = (LabelledImage.of(image[None], 0) for image in noise(3))
+    content = lines([same, replace(same, label=1), replace(one, label=1), replace(other, label=2)])
+    found = KIND.prepare(content, loaded)
     assert [row.label for row in found.measured.rows] == [0, 1]
     assert found.retained is not None
     assert found.retained[1].tolist() == [2]

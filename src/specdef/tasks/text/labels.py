@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
-from specdef.models.samples import Labelled
+from specdef.models.samples import Labelled, LabelledPair
 from specdef.models.texts import Text, label_logits
 from specdef.tasks.confusion import SCORERS, label_score
 from specdef.tasks.labelled import likeliest
@@ -58,13 +58,20 @@ def predicted(model: Any, processor: Any, texts: Sequence[Text]) -> list[int] | 
     return likeliest(label_logits(model, processor, texts))
 
 
-def labelled_record(fields: dict[str, Any]) -> Labelled:
-    """A row of a user's file: ``text`` and ``label``, a whole number from 0.
+def labelled_record(fields: dict[str, Any], *, unlabelled: int) -> Labelled:
+    """A row of a user's file: ``text``, ``pair`` for a model that reads two, ``label``, a whole number from 0.
+
+    Args:
+        fields: the record.
+        unlabelled: stands for the label of a record that has none.
 
     Raises:
-        RecordError: it is not.
+        RecordError: a field is not of that form.
     """
     label = fields.get("label")
-    if isinstance(label, bool) or not isinstance(label, int) or label < 0:
+    if "label" not in fields:
+        label = unlabelled
+    elif isinstance(label, bool) or not isinstance(label, int) or label < 0:
         raise RecordError(f"`label` must be a whole number from 0; got {label!r}")
-    return Labelled(text_field(fields, "text"), label)
+    text = text_field(fields, "text")
+    return LabelledPair(text, label, text_field(fields, "pair")) if "pair" in fields else Labelled(text, label)

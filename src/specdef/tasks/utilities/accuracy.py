@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,11 +12,11 @@ from typing import Any, ClassVar
 
 from specdef.errors import TaskError
 from specdef.models.base import Batch, LoadedModel
-from specdef.models.samples import Labelled
+from specdef.models.samples import Labelled, LabelledPair
 from specdef.tasks.labelled import balanced, by_class
 from specdef.tasks.text.everyday import everyday
 from specdef.tasks.text.labels import labelled_record, predicted
-from specdef.tasks.text.records import read_records, text_field
+from specdef.tasks.text.records import read_records
 from specdef.tasks.utility import Utility, UtilityData
 
 MAX_ROWS = 512
@@ -32,8 +33,9 @@ class Accuracy(Utility):
     """Share of general sentences that get their label, each label weighing the same, so that one label for all is worth
     no more than guessing.
 
-    A file gives texts with ``label``, the model's own; texts without labels, such as those that ship with the package,
-    get the labels that the undefended model gives them: the number is then agreement with it.
+    A file gives texts with ``label``, the model's own, and with ``pair`` where the model reads two. Texts without
+    labels, such as those that ship with the package, get the labels that the undefended model gives them: the number
+    is then agreement with it.
 
     What a row is, how it is read and asked are `parse` and `predicted`: `ImageAccuracy` overrides them.
 
@@ -50,15 +52,15 @@ class Accuracy(Utility):
     general_name: ClassVar[str] = "general text"
 
     def read(self, path: Path | None) -> str:
-        """One JSON object a line: ``text`` and, in all or none, ``label``."""
+        """One JSON object a line, in an order drawn by a seed: ``text`` and, in all or none, ``pair`` and ``label``."""
         if path is None:
             return "\n".join(json.dumps({"text": row.text}) for row in everyday())
         rows = read_records(path).parse(_labelled)
         if len({row.label == UNKNOWN for row in rows}) > 1:
             raise TaskError(f"`text` must have a label in every record, or in none; {path} has both.")
-        return "\n".join(
-            json.dumps({"text": r.text} | ({} if r.label == UNKNOWN else {"label": r.label})) for r in rows
-        )
+        if len({isinstance(row, LabelledPair) for row in rows}) > 1:
+            raise TaskError(f"`text` must have a pair in every record, or in none; {path} has both.")
+        return "\n".join(json.dumps(_fields(row)) for row in drawn(rows))
 
     def check(self, content: str, processor: Any) -> None:
         """There must be a row to measure and one to train on."""
@@ -102,7 +104,7 @@ class Accuracy(Utility):
 
     def predicted(self, model: Any, processor: Any, rows: Sequence[Any]) -> list[int] | None:
         """The label a classifier gives each row; None when any logit is not finite."""
-        return predicted(model, processor, [row.text for row in rows])
+        return predicted(model, processor, [row.read for row in rows])
 
     def training_rows(self, content: str, loaded: LoadedModel, data: UtilityData) -> Batch | None:
         """Every row that is not measured, however many there are."""
@@ -145,8 +147,19 @@ class _Measured:
     processor: Any
 
 
+def drawn(rows: Sequence[Any]) -> list[Any]:
+    """The rows in an order drawn by a seed: a file has its labels one after the other, or in turn, and what is measured
+    must have its share of each."""
+    return random.Random(0).sample(rows, len(rows))
+
+
 def _labelled(fields: dict[str, Any]) -> Labelled:
-    return labelled_record(fields) if "label" in fields else Labelled(text_field(fields, "text"), UNKNOWN)
+    return labelled_record(fields, unlabelled=UNKNOWN)
+
+
+def _fields(row: Labelled) -> dict[str, Any]:
+    second = {"pair": row.second} if isinstance(row, LabelledPair) else {}
+    return {"text": row.text, **second, **({} if row.label == UNKNOWN else {"label": row.label})}
 
 
 KIND = Accuracy()

@@ -12,7 +12,7 @@ from specdef.models.samples import LabelledImage
 from specdef.tasks.images.labels import predicted
 from specdef.tasks.images.read import read_images
 from specdef.tasks.images.shapes import waves
-from specdef.tasks.utilities.accuracy import UNKNOWN, Accuracy
+from specdef.tasks.utilities.accuracy import UNKNOWN, Accuracy, drawn
 
 DRAWN = 240
 """Bundled images."""
@@ -32,12 +32,10 @@ class ImageAccuracy(Accuracy):
     general_name = "general images"
 
     def read(self, path: Path | None) -> str:
-        """One JSON object a line: an image in base64, its form and its label."""
+        """One JSON object a line, of a file in an order drawn by a seed: an image in base64, its form and its label."""
         if path is None:
-            images = [LabelledImage.of(pixels, UNKNOWN) for pixels in waves(DRAWN)]
-        else:
-            images = read_images(path, argument="text", every_class=False)
-        return lines(images)
+            return lines([LabelledImage.of(pixels, UNKNOWN) for pixels in waves(DRAWN)])
+        return lines(drawn(read_images(path, argument="text", every_class=False)))
 
     def parse(self, line: str) -> LabelledImage:
         """An image of what `read` gave."""
