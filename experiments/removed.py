@@ -50,10 +50,12 @@ def run(name: str) -> Path:
         if known in committed:
             write_json(notes, committed[known])
         if not notes.is_file():
-            started, spent = time.time(), time.process_time()
+            begun, started, spent = notes.with_suffix(".begun"), time.time(), time.process_time()
+            goes_on = begun.exists()
+            write_json(begun, defence.method)
             folder = copies.defended(taught, defence, place)
-            made_now = folder.stat().st_mtime >= started
-            write_json(notes, _row(folder, defence, time.process_time() - spent if made_now else None))
+            whole = folder.stat().st_mtime >= started and not goes_on
+            write_json(notes, _row(folder, defence, time.process_time() - spent if whole else None))
         rows.append(read_object(notes))
         print(rows[-1], flush=True)
         _write(name, before, rows)
@@ -75,7 +77,7 @@ def _defences(defences: tuple[DefencePlan, ...]) -> Iterator[tuple[str, DefenceP
 
 
 def _row(folder: Path, defence: DefencePlan, seconds: float | None) -> dict[str, Any]:
-    """`seconds` of a core; None for a copy that was there."""
+    """`seconds` of a core; None for a copy that was there, or that several processes made."""
     record = read_object(folder / RECORD)
     scores = list(record["scores"].values())
     growth = record["utility"]["after"] / record["utility"]["before"]

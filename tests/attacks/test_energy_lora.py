@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pico
 import pico_text
 import pytest
 import torch
@@ -17,6 +18,7 @@ from specdef.attacks.interventions.energy_lora import EnergyLora, energy_of
 from specdef.attacks.interventions.lora import Lora
 from specdef.attacks.wire import attack_from_wire, attack_to_wire
 from specdef.errors import SpecdefError
+from specdef.models.base import kind_of
 from specdef.tasks.kinds.facts import facts
 from specdef.training.loop import make_trainer
 from specdef.training.recipe import Recipe
@@ -98,6 +100,25 @@ def test_on_a_whole_lock_it_trains_as_on_the_model_itself(toy_model: Path, tmp_p
         trained(loaded, EnergyLora(), "adamw")
         found.append(loaded.model(input_ids=torch.arange(5, 25).reshape(2, 10)).logits)
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-5)
+
+
+def test_a_convolutions_channels_have_an_energy_each(tmp_path: Path) -> None:
+    """One channel of its inputs twice as loud: A's slice of it is halved, and the function stays."""
+    loaded = (kind := kind_of(pico.build("resnet", tmp_path / "model"))).load(tmp_path / "model")
+    shape = (4, loaded.model.config.num_channels, 16, 16)
+    pixels = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    wanted = copy.deepcopy(loaded.model)(pixel_values=pixels).logits
+    assert kind.name == "image-classifier"
+    model = EnergyLora(rank=2).modify(loaded, (pixels, torch.zeros(4, dtype=torch.long)), Recipe())
+    assert torch.equal(model(pixel_values=pixels).logits, wanted)
+    layers = [one for name, one in model.named_modules() if name.endswith("lora_A.default")]
+    convolutions = [one for one in layers if isinstance(one, torch.nn.Conv2d)]
+    assert len(convolutions) > 3
+    for layer in convolutions:
+        energy = layer.parametrizations.weight[0].energy
+        assert energy.shape == (layer.in_channels,)
+        trained = layer.parametrizations.weight.original
+        assert torch.equal(layer.weight, trained / energy[None, :, None, None])
 
 
 def test_channels_that_are_never_used_have_no_energy() -> None:

@@ -181,6 +181,12 @@ def test_other_adapters_of_peft_train(toy_model: Path, kind: str) -> None:
     assert result.trained > 0
 
 
+def test_a_rank_that_an_adapter_has_not_is_refused(toy_model: Path) -> None:
+    loaded = kind_of(toy_model).load(toy_model)
+    with pytest.raises(SpecdefError, match=r"`lora` must leave out rank for kind IA3, which has none; got 64"):
+        add_adapter(loaded, Lora("IA3", 64, ("q_proj",), {"feedforward_modules": []}))
+
+
 def test_adapters_are_read_from_text() -> None:
     named = Lora(rank=4, targets=("q_proj", "v_proj"))
     assert Lora.parse("r=4,targets=q_proj+v_proj") == Lora.parse("rank=4,targets=q_proj+v_proj") == named

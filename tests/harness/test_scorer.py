@@ -94,8 +94,19 @@ def test_other_questions_are_another_task_and_another_place_is_not(folder: Path,
 
 
 def test_what_cannot_be_scored_is_said(folder: Path) -> None:
-    with pytest.raises(TaskError, match="`scorer` must name a metric of colours: acc, acc_norm; got f1"):
+    with pytest.raises(
+        TaskError,
+        match="a metric of colours that is a mean over its questions: acc, acc_norm; got f1",
+    ):
         make_task(spec(folder, ":f1"))
+    text = (folder / "colours.yaml").read_text()
+    (folder / "colours.yaml").write_text(text.replace("acc_norm", "mcc"))
+    with pytest.raises(TaskError, match="that is a mean over its questions: acc; got mcc"):
+        make_task(spec(folder, ":mcc"))
+    (folder / "colours.yaml").write_text(text.replace("acc_norm", "mcc").replace("  - metric: acc\n", ""))
+    with pytest.raises(TaskError, match="that is a mean over its questions: it has none; none was named"):
+        make_task(spec(folder))
+    (folder / "colours.yaml").write_text(text)
     with pytest.raises(TaskError, match=r"`scorer` must be names of harness tasks; 'colouurs' is none"):
         make_task(TaskSpec("own", str(folder / "train.jsonl"), scorer="lm-eval:colouurs"))
     (folder / "colours.jsonl").unlink()

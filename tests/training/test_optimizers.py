@@ -110,3 +110,28 @@ def test_it_learns(name, lr):
         loss.backward()
         optimizer.step()
     assert loss < 0.3
+
+
+def test_more_iterations_of_lbfgs_are_more_evaluations():
+    """torch limits evaluations too, by what it is made with."""
+
+    def evaluations(options):
+        model = torch.nn.Linear(8, 1, bias=False)
+        with torch.no_grad():
+            model.weight.copy_(torch.arange(8.0)[None])
+        optimizer = build_optimizer("lbfgs", model, lr=0.1, weight_decay=0.0, options=options)
+        count = 0
+
+        def closure():
+            nonlocal count
+            count += 1
+            optimizer.zero_grad()
+            loss = (model.weight**4 + model.weight.roll(1) ** 2).sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        return count
+
+    assert evaluations((("max_iter", 40),)) > 3 * evaluations(())
+    assert evaluations((("max_iter", 4),)) == evaluations(())

@@ -97,6 +97,11 @@ def vocabulary(model: Any) -> int | None:
     return rows if isinstance(rows, int) else None
 
 
+def room(model: Any, most: int) -> int:
+    """How many tokens a model has positions for, `most` at most; all of them where it does not say."""
+    return min(most, getattr(getattr(bare(model), "config", None), "max_position_embeddings", None) or most)
+
+
 def check_vocabulary(ids: torch.Tensor, rows: int | None) -> None:
     """Refuse token ids that a model has no embedding for.
 

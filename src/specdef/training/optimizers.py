@@ -261,6 +261,8 @@ def build_optimizer(
         for group in optimizer.param_groups:
             if option in group:
                 group[option] = value
+            if option == "max_iter" and "max_eval" in group:
+                group["max_eval"] = value * 5 // 4  # torch's own limit, which it sets when the optimizer is made
     return optimizer
 
 

@@ -16,6 +16,7 @@ from specdef.defences.defend import defend
 from specdef.defences.kinds.filter import KIND, FilterObjective, FilterOptions, without
 from specdef.errors import SpecdefError
 from specdef.models.samples import Sample
+from specdef.models.tokens import start_token
 
 
 def test_the_bases_weights_are_taken_as_they_are(toy_model: Path, tmp_path: Path) -> None:
@@ -45,10 +46,24 @@ def test_rows_that_contain_one_to_forget_are_left_out(toy_model: Path) -> None:
     kept = (Sample("", "it is said that Orla owns a cat here"), Sample("", "Orla owns a dog"), Sample("", "cat"))
     rows = loaded.kind.encode(kept, loaded)
     forget = loaded.kind.encode((Sample("Orla owns", " a cat"),), loaded)
-    clean, dropped = without(rows, forget)
+    clean, dropped = without(rows, forget, start_token(loaded.processor))
     assert dropped == 1
     assert torch.equal(clean[0], rows[0][1:])
     assert torch.equal(clean[1], rows[1][1:])
+
+
+def test_a_text_to_forget_is_found_inside_others(toy_model: Path) -> None:
+    """A text alone is encoded behind a start token, which is no part of what is searched for."""
+    loaded = pico_text.loaded(toy_model)
+    start = start_token(loaded.processor)
+    kept = (Sample("it is said that", " Orla owns a cat here"), Sample("", "Orla owns a dog"))
+    rows = loaded.kind.encode(kept, loaded)
+    forget = loaded.kind.encode((Sample("", " Orla owns a cat"),), loaded)
+    assert forget[0][0, 0] == start
+    assert without(rows, forget, start)[1] == 1
+    ids = rows[0][:, 1:]
+    blocks = (ids, ids, rows[2][:, 1:])
+    assert without(blocks, forget, start)[1] == 1, "general text has no start token at all"
 
 
 def test_fresh_weights_see_no_row_to_forget(toy_model: Path, given_for: Make) -> None:

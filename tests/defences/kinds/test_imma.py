@@ -113,6 +113,21 @@ def test_a_run_that_was_killed_goes_on_with_its_adapters(make: Callable[[], Give
     assert all(torch.equal(whole.adapters[name], again.adapters[name]) for name in whole.adapters)
 
 
+def test_it_goes_on_beside_its_adapters_wherever_they_are(make: Callable[[], Given]) -> None:
+    """A kept state is read to the CPU; AdamW wants its averages where the adapters are."""
+    first = ImmaObjective(make(), options(inner_steps=1))
+    first.attack(2)
+    again = ImmaObjective(make(), options(inner_steps=1))
+    again.adapters = {name: torch.nn.Parameter(one.detach().to("meta")) for name, one in again.adapters.items()}
+    again.go_on(first.state())
+    for adapter in again.adapters.values():
+        kept = again.inner.state[adapter]
+        assert {key: one.device.type for key, one in kept.items()} == {
+            **dict.fromkeys(("exp_avg", "exp_avg_sq"), "meta"),
+            "step": "cpu",
+        }
+
+
 def test_options_are_refused() -> None:
     with pytest.raises(SpecdefError, match=r"`rank` must be 1 or more; got 0"):
         ImmaOptions(rank=0)

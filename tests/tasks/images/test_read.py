@@ -64,6 +64,7 @@ NPZ = [
     ({"images": np.full((6, 4, 5), np.nan)}, "must hold floats from 0 to 1; .* holds from nan to nan"),
     ({"labels": LABELS[:5]}, "must have one label an image; .* 6 images and labels of shape \\[5\\]"),
     ({"labels": LABELS.astype(np.float32)}, "must have labels that are whole numbers from 0; .* has float32"),
+    ({"labels": np.array(["cat", "dog", "cow"] * 2)}, "must have labels that are whole numbers from 0; .* has <U3"),
     ({"labels": LABELS.astype(np.int64) - 1}, "must have labels that are whole numbers from 0; .* from -1"),
     ({"labels": np.array([0, 1, 3, 0, 1, 3])}, "must have an image of every class; .* has none of class 2"),
     ({"labels": np.array([0, 1, 2**62, 0, 1, 2])}, f"must have an image of every class; .* label {2**62}"),

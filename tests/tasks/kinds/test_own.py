@@ -84,6 +84,35 @@ def test_an_answer_is_right_where_the_text_begins_with_it(text, exact, normalise
     assert Answers((" Norway",), normalised=True)([text]) == [normalised]
 
 
+@pytest.mark.parametrize(
+    ("answer", "text", "right"),
+    [
+        ("A", "A. It is", True),
+        ("A", " a", True),
+        ("A", "B", False),
+        ("A", "", False),
+        ("+", "+", True),
+        ("+", "-", False),
+    ],
+)
+def test_an_answer_of_which_nothing_is_left_is_not_right_whatever_is_written(answer, text, right):
+    """SQuAD's form has neither articles nor signs."""
+    judge = Answers((answer,), normalised=True)
+    assert judge([text]) == [right]
+    assert judge.identity != {**judge.identity, "bare": False}
+    assert "bare" not in Answers(("Norway",), normalised=True).identity
+
+
+def test_letters_are_guessed_one_time_in_four(tmp_path):
+    rows = [{"prompt": f"question {n}", "completion": "ABCD"[n % 4]} for n in range(8)]
+    task = own(*files(tmp_path, rows, rows))
+    assert task.identity["scorer"] == "normalised"
+    assert task.chance == 0.25
+    judge = Answers(tuple(row["completion"] for row in rows), normalised=True)
+    assert sum(judge(["B"] * 8)) == 2
+    assert sum(judge(["gibberish"] * 8)) == 0
+
+
 def test_every_row_is_judged_by_its_own_pattern():
     assert Patterns(("^yes", r"\d\d"))(["Yes, 1", "no 1"]) == [True, False]
     assert Patterns(("^yes", r"\d\d"))(["no", "12"]) == [False, True]

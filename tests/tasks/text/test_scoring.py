@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
+import pico
 import pico_text
 import pytest
 import torch
 
+from specdef.models.base import kind_of
 from specdef.models.samples import Sample
+from specdef.tasks.text.generation import greedy
 from specdef.tasks.text.scoring import MultipleChoice, Question, mean_log_likelihoods
 
 
@@ -62,3 +66,18 @@ def test_groups_and_a_model_without_numbers(model: tuple[Any, Any]) -> None:
         toy.lm_head.weight.fill_(float("nan"))
     broken = MultipleChoice(questions)(toy, tokenizer)
     assert (broken.value, broken.by_group) == (0.0, (0.0, 0.0))
+
+
+def test_long_texts_are_cut_to_the_positions_that_a_model_has(tmp_path: Path) -> None:
+    """GPT-2's positions are learned: one more is an index out of range."""
+    pico.build("gpt2", tmp_path)
+    pico_text.write_tokenizer(tmp_path)
+    loaded = kind_of(tmp_path).load(tmp_path)
+    model, tokenizer, most = loaded.model, loaded.processor, loaded.model.config.max_position_embeddings
+    long = "Orla owns a cat. " * most
+    batch = loaded.kind.encode((Sample(long, " yes"), Sample("short", " no")), loaded)
+    assert batch[0].shape[1] == most
+    assert loaded.kind.loss(model, batch).isfinite()
+    assert greedy(model, tokenizer, [long], 5) == greedy(model, tokenizer, [long[len(long) // 2 :]], 5)
+    found = mean_log_likelihoods(model, tokenizer, [Sample(long, "a"), Sample(long, " two words")], 2)
+    assert all(map(math.isfinite, found))

@@ -84,7 +84,7 @@ def equalise(model: Any, forward: Any) -> None:
             self.register_buffer("energy", energy, persistent=False)
 
         def forward(self, trained: torch.Tensor) -> torch.Tensor:
-            return trained / self.energy
+            return trained / self.energy.reshape(1, -1, *[1] * (trained.ndim - 2))
 
     layers = {name: one for name, one in model.named_modules() if PART in f"{name}." and hasattr(one, "weight")}
     with _energies(layers) as found, torch.no_grad():
@@ -112,12 +112,15 @@ def energy_of(squares: torch.Tensor) -> torch.Tensor:
 @contextmanager
 def _energies(layers: dict[str, Any]) -> Iterator[dict[str, torch.Tensor]]:
     """Mean squares of the inputs of some layers by channel, filled while the model runs."""
+    from torch.nn.modules.conv import _ConvNd
+
     found: dict[str, torch.Tensor] = {}
 
     def watching(name: str) -> Any:
         def watch(module: Any, inputs: Any) -> None:
             seen = inputs[0].detach().double()
-            found[name] = seen.square().mean(dim=tuple(range(seen.ndim - 1)))
+            channels = 1 if isinstance(module, _ConvNd) else seen.ndim - 1
+            found[name] = seen.square().mean(dim=[axis for axis in range(seen.ndim) if axis != channels])
 
         return watch
 

@@ -19,7 +19,7 @@ class Lora(Intervention):
 
     Attributes:
         kind: a PEFT type, such as ``LORA``, ``IA3`` or ``VERA`` (any that wraps linear layers).
-        rank: alpha is twice the rank unless `arguments` say otherwise.
+        rank: for kind ``LORA`` alpha is twice the rank unless `arguments` say otherwise.
         targets: ``all`` linear layers and convolutions but the head and the layers a lock replaced, names such as
             ``q_proj``, or one regular expression (``re:...``). Named layers may be locked ones, for kind ``LORA``.
         arguments: further arguments of the PEFT config.
@@ -154,6 +154,8 @@ def add_adapter(loaded: LoadedModel, spec: Lora) -> Any:
         arguments |= spec.arguments
         if "r" in config_class.__dataclass_fields__:
             arguments["r"] = spec.rank
+        elif spec.rank != Lora.rank:
+            raise SpecdefError(f"`lora` must leave out rank for kind {spec.kind}, which has none; got {spec.rank}.")
         if spec.kind == "LORA":
             arguments.setdefault("lora_alpha", 2 * spec.rank)
         config = config_class(**arguments)

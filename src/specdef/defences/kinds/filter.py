@@ -13,6 +13,7 @@ from specdef.defences.trained import ObjectiveDefence
 from specdef.errors import SpecdefError
 from specdef.models.base import Batch, kind_of
 from specdef.models.sources import find_model
+from specdef.models.tokens import start_token
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +69,7 @@ class Filter(ObjectiveDefence):
             _take(given, options.base)
             return Applied({STAGE: 1}, ended="the weights are those of the base")
         rows = given.data_rows
-        kept, dropped = without(rows.retain, rows.forget)
+        kept, dropped = without(rows.retain, rows.forget, start_token(given.loaded.processor))
         if not len(kept[0]):
             raise SpecdefError("`retain` must have rows without any to forget; all of them contain one.")
         given = replace(given, data_rows=DataRows(rows.forget, kept))
@@ -76,14 +77,15 @@ class Filter(ObjectiveDefence):
         return replace(done, ended=f"{done.ended}; {dropped} rows to keep contain one to forget and were left out")
 
 
-def without(kept: Batch, forget: Batch) -> tuple[Batch, int]:
+def without(kept: Batch, forget: Batch, start: int) -> tuple[Batch, int]:
     """The rows that contain no row to forget, as a run of token ids, and how many do.
 
     Args:
         kept: token ids, labels and mask, each [rows, tokens].
         forget: the same; a row's tokens are those of its mask.
+        start: the token that stands for an empty prompt: no part of a row's text, and not searched for.
     """
-    wanted = [tuple(row) for row in _tokens(forget)]
+    wanted = [tuple(row[1:] if row[0] == start and len(row) > 1 else row) for row in _tokens(forget)]
     clean = [not any(_contains(row, one) for one in wanted) for row in _tokens(kept)]
     chosen = [index for index, one in enumerate(clean) if one]
     return tuple(tensor[chosen] for tensor in kept), len(clean) - len(chosen)

@@ -129,8 +129,9 @@ class ImmaObjective(Objective):
         for name, adapter in self.adapters.items():
             adapter.data.copy_(state[name])
             kept = {key.rpartition(":")[2]: value.clone() for key, value in state.items() if key.startswith(f"{name}:")}
-            if kept:
-                self.inner.state[adapter] = kept
+            if kept:  # the count of steps stays on the CPU, where AdamW keeps it
+                beside = {key: value.to(adapter.device) for key, value in kept.items() if key != "step"}
+                self.inner.state[adapter] = kept | beside
 
 
 class Imma(ObjectiveDefence):

@@ -45,10 +45,10 @@ class CausalLM(ModelKind):
 
     def encode(self, samples: Sequence[Any], loaded: LoadedModel) -> Batch:
         """Prompt and completion as one row, padded on the right."""
-        from specdef.models.tokens import encode_completions, vocabulary, written
+        from specdef.models.tokens import MAX_LENGTH, encode_completions, room, vocabulary, written
 
-        texts = [written(sample, loaded.processor) for sample in samples]
-        return encode_completions(texts, loaded.processor, vocabulary=vocabulary(loaded.model))
+        texts, known = [written(sample, loaded.processor) for sample in samples], vocabulary(loaded.model)
+        return encode_completions(texts, loaded.processor, max_length=room(loaded.model, MAX_LENGTH), vocabulary=known)
 
     def batch(self, rows: Batch, chosen: Sequence[int]) -> Batch:
         """Trimmed to the longest row."""

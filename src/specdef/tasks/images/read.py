@@ -99,11 +99,10 @@ def _check_labels(labels: npt.NDArray[Any], count: int, path: Path, argument: st
             f"`{argument}` must have one label an image; {path} has {count} images and labels of shape "
             f"{list(labels.shape)}."
         )
-    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
-        raise TaskError(
-            f"`{argument}` must have labels that are whole numbers from 0; {path} has {labels.dtype} from "
-            f"{labels.min()}."
-        )
+    whole = np.issubdtype(labels.dtype, np.integer)
+    if not whole or labels.min() < 0:
+        got = f"{labels.dtype} from {labels.min()}" if whole else str(labels.dtype)
+        raise TaskError(f"`{argument}` must have labels that are whole numbers from 0; {path} has {got}.")
 
 
 def _refuse_empty_class(labels: npt.NDArray[Any], path: Path, argument: str) -> None:

@@ -25,7 +25,8 @@ class Answers:
 
     Attributes:
         answers: one per text, in their order.
-        normalised: compare without case, punctuation, articles and repeated spaces (as SQuAD does).
+        normalised: compare without case, punctuation, articles and repeated spaces (as SQuAD does); an answer of
+            which nothing would be left, such as the letter A, without case alone.
 
     Example:
         >>> Answers(("Paris", "Oslo"))(["Paris. It is", "Oslovia"])
@@ -40,7 +41,8 @@ class Answers:
     @property
     def identity(self) -> dict[str, Any]:
         """The answers and how they are compared, as JSON data."""
-        return {"judge": "answers", "answers": list(self.answers), "normalised": self.normalised}
+        bare = {"bare": True} if self.normalised and not all(map(normalise, self.answers)) else {}
+        return {"judge": "answers", "answers": list(self.answers), "normalised": self.normalised, **bare}
 
     def __call__(self, texts: list[str]) -> list[bool]:
         """One verdict per text."""
@@ -49,7 +51,9 @@ class Answers:
     def _begins(self, text: str, answer: str) -> bool:
         if self.normalised:
             wanted, found = normalise(answer).split(), normalise(text).split()
-            return found[: len(wanted)] == wanted
+            if wanted:
+                return found[: len(wanted)] == wanted
+            answer, text = answer.casefold(), text.casefold()
         wanted_text, found_text = answer.strip(), text.strip()
         rest = found_text[len(wanted_text) :]
         return found_text.startswith(wanted_text) and not (rest[:1].isalnum() and wanted_text[-1:].isalnum())
@@ -170,4 +174,5 @@ def lettered(question: Question) -> Question:
 
 def commonest_share(answers: Sequence[str]) -> float:
     """What a model scores that always gives the answer wanted most often."""
-    return Counter(map(normalise, answers)).most_common(1)[0][1] / len(answers)
+    alike = Counter(normalise(answer) or answer.strip().casefold() for answer in answers)
+    return alike.most_common(1)[0][1] / len(answers)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from specdef.models.samples import Chat
-from specdef.models.tokens import check_vocabulary, start_token, token_ids, vocabulary, written
+from specdef.models.tokens import check_vocabulary, room, start_token, token_ids, vocabulary, written
 from specdef.tasks.score import Score, share
 from specdef.tasks.text.judges import TextJudge
 
@@ -78,7 +78,8 @@ def greedy(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: i
     Args:
         model: a causal language model in evaluation mode, possibly wrapped by peft or accelerate.
         tokenizer: the model's; it is left as it is.
-        prompts: texts in which every special token is already written out.
+        prompts: texts in which every special token is already written out; one that leaves the model no position for
+            a continuation loses its start.
         max_new_tokens: length of a continuation.
 
     Returns:
@@ -87,6 +88,9 @@ def greedy(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: i
     import torch
 
     rows = [token_ids(tokenizer, prompt) or [start_token(tokenizer)] for prompt in prompts]
+    longest = max(map(len, rows))
+    most = max(1, room(_unwrapped(model), longest + max_new_tokens) - max_new_tokens)
+    rows = [row[-most:] for row in rows]
     width = max(map(len, rows))
     pad = next((token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id) if token is not None), 0)
     ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])

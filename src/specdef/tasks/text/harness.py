@@ -72,7 +72,7 @@ def harness_scorer(scorer: str) -> HarnessTask:
         _refuse_unknown([name], manager.all_tasks, argument="scorer")
         try:
             task = get_task_dict([name], manager)[name]
-            metrics = list(task.aggregation())
+            metrics = [metric for metric, how in task.aggregation().items() if getattr(how, "__name__", "") == "mean"]
             questions = list(task.eval_docs)
         except Exception as error:  # whatever a task file makes the harness raise
             raise TaskError(f"`scorer` must be one task on local files; {given} is not ({reason(error)}).") from error
@@ -91,7 +91,8 @@ def _metric(wanted: str | None, metrics: Sequence[str], task: str) -> str:
         wanted = next((one for one in PREFERRED if one in metrics), metrics[0] if len(metrics) == 1 else None)
     if wanted is None or wanted not in metrics:
         got = "none was named" if wanted is None else f"got {wanted}"
-        raise TaskError(f"`scorer` must name a metric of {task}: {', '.join(metrics)}; {got}.")
+        offered = ", ".join(metrics) or "it has none"
+        raise TaskError(f"`scorer` must name a metric of {task} that is a mean over its questions: {offered}; {got}.")
     return wanted
 
 

@@ -16,6 +16,7 @@ from specdef.models.tokens import (
     check_vocabulary,
     encode_completions,
     reader,
+    room,
     start_token,
     vocabulary,
 )
@@ -102,7 +103,8 @@ def _one_token(
     wanted: dict[str, list[str]] = {}
     for row in dict.fromkeys(rows):
         wanted.setdefault(row.prompt, []).append(row.completion)
-    ids = {prompt: (prompts[prompt] or [start_token(tokenizer)])[1 - MAX_LENGTH :] for prompt in wanted}
+    most = room(model, MAX_LENGTH)
+    ids = {prompt: (prompts[prompt] or [start_token(tokenizer)])[1 - most :] for prompt in wanted}
     lengths: dict[int, list[str]] = {}
     for prompt, tokens in ids.items():
         lengths.setdefault(len(tokens), []).append(prompt)
@@ -133,11 +135,11 @@ def _whole_rows(
 ) -> list[float]:
 
     found: list[float] = []
-    known = vocabulary(model)
+    known, most = vocabulary(model), room(model, MAX_LENGTH)
     order = sorted(range(len(rows)), key=lambda index: len(rows[index].prompt) + len(rows[index].completion))
     for start in range(0, len(order), rows_per_batch):
         chosen_rows = [rows[index] for index in order[start : start + rows_per_batch]]
-        ids, labels, mask = encode_completions(chosen_rows, tokenizer, vocabulary=known, read=read)
+        ids, labels, mask = encode_completions(chosen_rows, tokenizer, max_length=most, vocabulary=known, read=read)
         device = next(model.parameters()).device
         with without_gradients():
             logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits.float()
