@@ -98,8 +98,18 @@ def vocabulary(model: Any) -> int | None:
 
 
 def room(model: Any, most: int) -> int:
-    """How many tokens a model has positions for, `most` at most; all of them where it does not say."""
-    return min(most, getattr(getattr(bare(model), "config", None), "max_position_embeddings", None) or most)
+    """How many tokens a model has learned positions for, `most` at most; all of them where positions are computed.
+
+    Learned positions are a table beside that of the tokens, as long as the configuration says, or two longer (OPT).
+    """
+    import torch
+
+    limit = getattr(getattr(bare(model), "config", None), "max_position_embeddings", None)
+    if limit is None or limit >= most:
+        return most
+    tokens = bare(model).get_input_embeddings()
+    tables = (part for part in model.modules() if isinstance(part, torch.nn.Embedding) and part is not tokens)
+    return limit if any(table.num_embeddings in (limit, limit + 2) for table in tables) else most
 
 
 def check_vocabulary(ids: torch.Tensor, rows: int | None) -> None:
