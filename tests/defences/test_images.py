@@ -41,7 +41,9 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("method", "options"), [("grad-diff", {"lr": 2e-4}), ("npo", {"lr": 1e-3, "beta": 1.0})])
+@pytest.mark.parametrize(
+    ("method", "options"), [("grad-diff", {"lr": 3e-4, "gamma": 3.0}), ("npo", {"lr": 1e-3, "beta": 1.0})]
+)
 def test_a_class_is_removed_and_taught_again(
     method: str, options: dict[str, float], model: Path, others: Path, tmp_path: Path
 ) -> None:
