@@ -71,6 +71,7 @@ def certify(
     from specdef.certify.api import certify_model
     from specdef.certify.resources import Resources
     from specdef.linalg.multiplier import parse_multiplier
+    from specdef.report.plots import require_matplotlib
     from specdef.tasks.base import given_task
     from specdef.training.recipe import Recipe
 
@@ -105,6 +106,7 @@ def certify(
         "resources": Resources(workers, threads, device, ray, gpus_per_cell, devices_per_cell=devices_per_cell),
         "command": shlex.join(["specdef", *sys.argv[1:]]),
     }
+    require_matplotlib()
     with cells_shown(f"loading {locked} and {original}", quiet=json_) as watch:
         options |= {"on_stage": watch.on_stage, "on_cell": watch.on_cell, "on_event": watch.on_event}
         if find_multiplier:
