@@ -330,6 +330,9 @@ def test_a_study_can_certify(models: tuple[Path, Path], tmp_path: Path, pretende
     for name, stop in ((results.certificates[0], "ruin"), (thorough[0], "budget")):
         cells = read_cells(tmp_path / name, read_certificate(tmp_path / name))
         assert {cell.attack.stop for cell in cells} == {stop}
+    growth = run(text.replace("utility: perplexity", "utility: perplexity-growth"), tmp_path).certificates
+    assert not set(growth) & {*results.certificates, *thorough}, "so is another utility"
+    assert run(text.replace("utility: perplexity\n", ""), tmp_path).certificates == growth, "the kind's own"
 
 
 def test_the_reference_is_measured_once(
