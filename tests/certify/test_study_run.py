@@ -351,6 +351,10 @@ def test_the_reference_is_measured_once(
         ({"defences": "[exact]"}, r"`defences\[0\]` must be none, or a mapping .* Write {preset: exact} for a lock"),
         ({"defences": "[{preset: exacd}]"}, r"`defences\[0\].preset` must be .*exacd"),
         ({"defences": "[{preset: exact, method: guard}]"}, r"`defences\[0\]` must have preset .* or method"),
+        (
+            {"defences": "[{preset: none, method: rmu, steps: 3}]"},
+            r"`defences\[0\]` must have preset none and label alone, .*; it has method, steps too",
+        ),
         ({"defences": "[{multiplier: 2^4}]"}, r"`defences\[0\]` must have preset"),
         ({"defences": "[none, {preset: exact, components: [q]}]"}, r"`defences\[1\].components` "),
         ({"defences": "[{method: guards}]"}, r"`defences\[0\].method` must be one of .*guard, .*; got 'guards'"),
