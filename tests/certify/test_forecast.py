@@ -100,8 +100,10 @@ def test_numbers_that_are_none_are_refused(options: dict[str, float], match: str
 
 
 def test_what_cannot_be_told_is_refused(toy_model: Path, pipeline: Path, tmp_path: Path) -> None:
-    for rest in ("certify: [T0]", ""):
+    study = write_study(tmp_path, toy_model, "")
+    for text in (study.read_text(), study.read_text().replace("seeds: [0, 1]", "certify: [T0]")):
+        study.write_text(text)
         with pytest.raises(SpecdefError, match="`dry_run` must be given for a study that lists `attacks`"):
-            forecast(write_study(tmp_path, toy_model, rest))
+            forecast(study)
     with pytest.raises(SpecdefError, match="`dry_run` must be given for causal language models"):
         shapes_of(pipeline)
