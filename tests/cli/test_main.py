@@ -141,6 +141,10 @@ def run() -> Iterator[Run]:
             ["certify", "MODEL", "--original", "MODEL", "--out", "OUT", "--find-multiplier", "--multiplier", "4"],
             "`multiplier`, `cells` and `minutes` must be left out with --find-multiplier",
         ),
+        (
+            ["certify", "MODEL", "--original", "nowhere", "--out", "OUT", "--find-multiplier"],
+            "`original` must be LOCKED, the unlocked model, with --find-multiplier; got nowhere.",
+        ),
         (["runs", "OUT"], "must hold results of `specdef attack`"),
         (["report", "OUT"], "`folder` must hold results of `specdef attack` or `specdef certify`"),
         (["defend", "cake", "MODEL", "OUT"], "`method` must be one of elm, esd, filter, grad-diff, guard, imma, npo"),

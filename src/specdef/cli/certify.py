@@ -79,6 +79,8 @@ def certify(
     alpha = None if multiplier is None else parse_multiplier(multiplier)
     if find_multiplier and (alpha is not None or cells is not None or minutes is not None):
         raise SpecdefError("`multiplier`, `cells` and `minutes` must be left out with --find-multiplier: it sets them.")
+    if find_multiplier and original != locked:
+        raise SpecdefError(f"`original` must be LOCKED, the unlocked model, with --find-multiplier; got {original}.")
     options: dict[str, Any] = {
         "task": given_task(
             task, train=train, evaluate=eval_, fields=fields, seed=task_seed, target=target, scorer=scorer
