@@ -7,6 +7,10 @@ class SpecdefError(Exception):
     """Bad input; the command line prints the message and exits with code 2."""
 
 
+class UnreadyError(SpecdefError):
+    """A package is missing, or a file changed under a sweep: true of the machine today, of no model or attack."""
+
+
 class CheckpointError(SpecdefError):
     """A model folder or one of its files cannot be read as a safetensors checkpoint."""
 

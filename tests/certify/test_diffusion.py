@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from specdef import attack, lock
+from specdef.certify import resources
 from specdef.certify.cell_result import CellResult
 from specdef.cli.main import app
 from specdef.errors import SpecdefError
@@ -41,6 +43,14 @@ def attacked(folders: Folders, folder: Path, out: Path, *interventions: str, **g
     arguments: dict[str, Any] = {"recipe": RECIPE, "threads": 1, "device": "cpu", "text": folders.concept, **given}
     task = TaskSpec("concept", str(folders.concept), target=0.7)
     return attack(folder, out, original=folders.original, task=task, interventions=interventions, **arguments).result
+
+
+def test_as_many_cells_run_at_once_as_memory_holds_pipelines(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, weights in folders of components counted for nothing, and every core was given a cell."""
+    weights = sum(path.stat().st_size for path in folders.original.rglob("*.safetensors"))
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(resources, "physical_memory", lambda: 4 * weights / 2 * resources.BYTES_PER_PARAMETER)
+    assert resources.Resources(device="cpu").for_model(folders.original).workers == 3
 
 
 def test_a_pipeline_learns_the_concept_and_a_lock_keeps_what_it_draws(folders: Folders, tmp_path: Path) -> None:

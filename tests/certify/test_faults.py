@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,6 +14,8 @@ import grids
 import pytest
 import torch
 
+from specdef.attacks.base import Attack
+from specdef.attacks.interventions.lora import Lora
 from specdef.certify import run_cell
 from specdef.certify.api import attack
 from specdef.certify.executors.local import LocalExecutor, safely
@@ -21,6 +24,7 @@ from specdef.certify.store import Store
 from specdef.certify.sweep import sweep
 from specdef.errors import CheckpointError, SpecdefError
 from specdef.training.outcome import Outcome
+from specdef.training.recipe import Recipe
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 MACHINE = [
@@ -74,6 +78,37 @@ def test_a_cell_is_refused_for_bad_input_alone(error: Exception, kind: str) -> N
         raise error
 
     assert safely(fail, {"subject": {"path": "model"}})[0] == kind
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (Attack(interventions=(Lora(),)), "LoRA and other adapters need peft. Run `pip install specdef[attack]`."),
+        (Attack(Recipe(optimizer="kfac")), "Optimizer kfac needs singd. Run `pip install specdef[attack]`."),
+        (
+            Attack(Recipe(optimizer="soap")),
+            "Optimizer SOAP needs pytorch-optimizer. Run `pip install specdef[attack]`.",
+        ),
+    ],
+)
+def test_what_is_not_installed_is_no_result(
+    toy_model: Path, monkeypatch: pytest.MonkeyPatch, given: Attack, said: str
+) -> None:
+    """Before, such a cell never ran again, whatever was installed."""
+    find = importlib.util.find_spec
+    missing = ("peft", "singd", "pytorch_optimizer")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in missing else find(name, *rest))
+    cell = replace(grids.cells(toy_model, 1)[0], attack=given)
+    assert safely(run_cell.run_settled, cell.to_json()) == ("failed", said)
+
+
+def test_a_file_that_changed_since_the_plan_is_no_result(toy_model: Path) -> None:
+    cell = grids.cells(toy_model, 1)[0]
+    for changed, name in ((replace(cell, task_digest="0"), "Task file"), (replace(cell, text_digest="0"), "`text`")):
+        kind, said = safely(run_cell.run_settled, changed.to_json())
+        assert kind == "failed"
+        assert said.startswith(name)
+        assert said.endswith("changed. Start again.")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub
 import pico_text
 import pytest
 from typer.testing import CliRunner
@@ -80,6 +81,11 @@ def test_the_plan_for_eight_billion_weights_is_of_the_real_shapes(monkeypatch: p
     assert found.cells == 30
 
 
+def test_the_plan_needs_no_weights(toy_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **patterns: str(toy_model))
+    assert forecast(write_study(tmp_path, Path("org/name"), "attacks: [{lr: 1.0e-3}]")).cells == 4
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [
@@ -94,7 +100,10 @@ def test_numbers_that_are_none_are_refused(options: dict[str, float], match: str
 
 
 def test_what_cannot_be_told_is_refused(toy_model: Path, pipeline: Path, tmp_path: Path) -> None:
-    with pytest.raises(SpecdefError, match="`dry_run` must be given for a study that lists `attacks`"):
-        forecast(write_study(tmp_path, toy_model, "certify: [T0]"))
+    study = write_study(tmp_path, toy_model, "")
+    for text in (study.read_text(), study.read_text().replace("seeds: [0, 1]", "certify: [T0]")):
+        study.write_text(text)
+        with pytest.raises(SpecdefError, match="`dry_run` must be given for a study that lists `attacks`"):
+            forecast(study)
     with pytest.raises(SpecdefError, match="`dry_run` must be given for causal language models"):
         shapes_of(pipeline)

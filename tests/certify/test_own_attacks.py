@@ -11,6 +11,7 @@ import synthetic
 from specdef.attacks.base import parse_intervention
 from specdef.certify.attack_plan import AttackPlan
 from specdef.certify.cell import Cell
+from specdef.certify.effort import THOROUGH
 from specdef.certify.findings import CONTROLS
 from specdef.certify.own_attacks import read_attack, read_attacks
 from specdef.certify.study_faults import StudyError
@@ -62,6 +63,14 @@ def test_a_fault_is_said_of_its_place(tmp_path: Path, text: str, said: str) -> N
 def test_a_file_that_is_missing_is_said(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="`also` must be a readable file"):
         read_attacks(tmp_path / "none.yaml", Recipe())
+
+
+def test_an_attack_is_tried_longer_than_it_says_itself(tmp_path: Path) -> None:
+    """Before, one of 300 steps was tried again with twice the ordinary 60."""
+    also = (AttackPlan("slow", {"steps": 300, "lr": 1e-3}),)
+    found = synthetic.certify(tmp_path, synthetic.holds, ("T0",), also=also, effort=THOROUGH)
+    tried = {row.attack.recipe.steps for row in found.cells if row.threat_model == "YOURS"}
+    assert tried == {300, 300 * THOROUGH.longer}
 
 
 MUON = AttackPlan("muon", {"optimizer": "muon", "lr": 3e-6})

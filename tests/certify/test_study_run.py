@@ -330,6 +330,9 @@ def test_a_study_can_certify(models: tuple[Path, Path], tmp_path: Path, pretende
     for name, stop in ((results.certificates[0], "ruin"), (thorough[0], "budget")):
         cells = read_cells(tmp_path / name, read_certificate(tmp_path / name))
         assert {cell.attack.stop for cell in cells} == {stop}
+    growth = run(text.replace("utility: perplexity", "utility: perplexity-growth"), tmp_path).certificates
+    assert not set(growth) & {*results.certificates, *thorough}, "so is another utility"
+    assert run(text.replace("utility: perplexity\n", ""), tmp_path).certificates == growth, "the kind's own"
 
 
 def test_the_reference_is_measured_once(
@@ -348,6 +351,10 @@ def test_the_reference_is_measured_once(
         ({"defences": "[exact]"}, r"`defences\[0\]` must be none, or a mapping .* Write {preset: exact} for a lock"),
         ({"defences": "[{preset: exacd}]"}, r"`defences\[0\].preset` must be .*exacd"),
         ({"defences": "[{preset: exact, method: guard}]"}, r"`defences\[0\]` must have preset .* or method"),
+        (
+            {"defences": "[{preset: none, method: rmu, steps: 3}]"},
+            r"`defences\[0\]` must have preset none and label alone, .*; it has method, steps too",
+        ),
         ({"defences": "[{multiplier: 2^4}]"}, r"`defences\[0\]` must have preset"),
         ({"defences": "[none, {preset: exact, components: [q]}]"}, r"`defences\[1\].components` "),
         ({"defences": "[{method: guards}]"}, r"`defences\[0\].method` must be one of .*guard, .*; got 'guards'"),

@@ -17,6 +17,7 @@ from specdef.certify.findings import CONTROLS, UNCOUNTED
 from specdef.certify.store import Store
 from specdef.errors import SpecdefError
 from specdef.tasks.base import TaskSpec, make_task
+from specdef.training.recipe import Recipe
 
 MULTIPLIER = 2.0**20
 
@@ -56,6 +57,15 @@ def test_t4_clips_tensor_by_tensor_and_scales_eps(held: Certificate) -> None:
     recipes = [row.attack.recipe for row in held.cells if row.threat_model in ("T4", UNCOUNTED, CONTROLS)]
     assert any(recipe.clip_each for recipe in recipes)
     assert any(recipe.eps == pytest.approx(1e-8 * MULTIPLIER) for recipe in recipes)
+
+
+@pytest.mark.parametrize("recipe", [Recipe(clip_each=True), Recipe(max_grad_norm=None)])
+def test_every_recipe_can_be_clipped_in_each_way(tmp_path: Path, recipe: Recipe) -> None:
+    """Before, both ended the certificate among its cells: what is not clipped cannot be clipped tensor by tensor."""
+    study = replace(synthetic.study(multiplier=4.0), recipe=recipe)
+    found = certify_study(study, Store(tmp_path), synthetic.Pretended(synthetic.holds), threats=["T0", "T2", "T4"])
+    ways = {(row.attack.recipe.max_grad_norm, row.attack.recipe.clip_each) for row in found.cells}
+    assert ways == {(recipe.max_grad_norm, recipe.clip_each), (None, False), (1.0, True)}
 
 
 def test_t3_freezes_what_the_lock_replaced(held: Certificate) -> None:

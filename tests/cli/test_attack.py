@@ -15,9 +15,11 @@ from typer.testing import CliRunner
 from specdef.certify import reference
 from specdef.certify.cell import Cell
 from specdef.certify.run_cell import reference_utility
+from specdef.certify.store import stored_cells
 from specdef.cli import heartbeat, progress
 from specdef.cli.main import app
 from specdef.cli.progress import pace, steps_bar
+from specdef.report.run_table import outcome_words
 from specdef.training.outcome import Evaluation
 
 
@@ -86,6 +88,17 @@ def test_a_second_attack_in_a_folder_does_not_measure_the_original_again(
     other = ("--steps", "2", "--threads", "1", "--json", "--out", tmp_path / "one")
     run("attack", toy_model, "--original", locked, *other)
     assert len(measured) == len({*measured}) + 1 == 3
+
+
+def test_a_rewritten_model_alone_never_holds(toy_model: Path, locked: Path, tmp_path: Path) -> None:
+    """What rewriting does is judged against the model itself, which says nothing of a defence."""
+    options = ("--rewrite", "sharpen:num_matrices=1", "--steps", "2", "--threads", "1")
+    alone = run("attack", toy_model, "--out", tmp_path / "alone", *options)
+    assert "Target not reached after 2 steps" in alone.stdout
+    run("attack", locked, "--original", toy_model, "--out", tmp_path / "both", *options)
+    (found,) = stored_cells(tmp_path / "both")
+    assert found.measured.compared
+    assert outcome_words(found).startswith("held by")
 
 
 def test_early_stop_and_smallest_gradients_have_the_names_of_the_field(toy_model: Path, tmp_path: Path) -> None:

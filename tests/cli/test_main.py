@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from cli.forks import Done, forks
 from typer.testing import CliRunner
 
 from specdef.cli.main import app
+from specdef.errors import SpecdefError
 
 Run = Callable[..., Done]
 AHEAD = (
@@ -139,6 +141,10 @@ def run() -> Iterator[Run]:
             ["certify", "MODEL", "--original", "MODEL", "--out", "OUT", "--find-multiplier", "--multiplier", "4"],
             "`multiplier`, `cells` and `minutes` must be left out with --find-multiplier",
         ),
+        (
+            ["certify", "MODEL", "--original", "nowhere", "--out", "OUT", "--find-multiplier"],
+            "`original` must be LOCKED, the unlocked model, with --find-multiplier; got nowhere.",
+        ),
         (["runs", "OUT"], "must hold results of `specdef attack`"),
         (["report", "OUT"], "`folder` must hold results of `specdef attack` or `specdef certify`"),
         (["defend", "cake", "MODEL", "OUT"], "`method` must be one of elm, esd, filter, grad-diff, guard, imma, npo"),
@@ -166,6 +172,28 @@ def test_bad_input_exits_2_with_one_sentence_and_nothing_heavy(
     assert "Traceback" not in result.stderr
     assert not result.stderr.startswith("\n"), "a bar where there is no terminal for it"
     assert not result.heavy
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("certify", "nowhere", "--original", "nowhere", "--out", "OUT"),
+        ("run", "nowhere.yaml", "--out", "OUT"),
+        ("inspect", "nowhere", "--plot", "plot.png"),
+        ("curvature", "nowhere", "--plot", "plot.png"),
+        ("attack", "nowhere", "--out", "OUT", "--plot", "plot.png"),
+    ],
+)
+def test_what_always_draws_asks_for_matplotlib_first(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, a certificate of hours ended in this sentence, without a table."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, SpecdefError)
+    assert str(result.exception).startswith("Plots need matplotlib, which is not installed.")
     assert not list(tmp_path.iterdir())
 
 

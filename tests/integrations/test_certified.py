@@ -70,6 +70,7 @@ def test_the_digest_of_a_subject_is_as_it_always_was(tmp_path: Path) -> None:
     """Stored cells are found by it."""
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     (tmp_path / "README.md").write_text("prose")
+    (tmp_path / "specdef.sig").write_text("{}")
     assert sorted(file_digests(tmp_path)) == ["model.safetensors"]
     assert subject_of(tmp_path).digest == subject_digest(file_digests(tmp_path))
     assert subject_of(tmp_path).digest == "4fd79e961577596a94be38847f8f8986906d994000e578651f31ddaf359b1a69"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import huggingface_hub
 import pytest
 
 import specdef
 from specdef import certify_model, lock, verify
 from specdef.errors import CheckpointError, SpecdefError
-from specdef.models.sources import find_model
+from specdef.models.sources import find_config, find_model
 
 
 @pytest.mark.parametrize(
@@ -32,6 +34,19 @@ def test_the_argument_is_named(name: str, sentence: str) -> None:
 def test_a_folder_that_holds_no_model(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"`original` must be a Hugging Face model folder; .* no config\.json"):
         find_model(str(tmp_path), argument="original")
+
+
+def test_a_configuration_is_fetched_without_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, a dry run fetched gigabytes that it never read."""
+    asked: list[str | None] = []
+
+    def fetch(name: str, *, allow_patterns: str | None, **others: Any) -> str:
+        asked.append(allow_patterns)
+        return "fetched"
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    assert find_config("org/name") == find_model("org/name") == Path("fetched")
+    assert asked == ["*.json", None]
 
 
 WITH_AN_ORIGINAL: dict[str, Callable[[Path, Path, Path], object]] = {

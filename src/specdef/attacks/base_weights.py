@@ -13,7 +13,7 @@ from specdef.attacks.base import Intervention
 from specdef.checkpoint.digests import file_digest
 from specdef.checkpoint.reader import Checkpoint, open_checkpoint
 from specdef.core.text import shown
-from specdef.errors import SpecdefError
+from specdef.errors import SpecdefError, UnreadyError
 from specdef.models.sources import find_model
 
 
@@ -76,7 +76,8 @@ def open_base(base: str, digest: str) -> Checkpoint:
     """The base weights, which must be those the digest names where there is one.
 
     Raises:
-        SpecdefError: there are none, or they changed.
+        UnreadyError: they changed.
+        SpecdefError: there are none.
     """
     if not base:
         raise SpecdefError(
@@ -84,7 +85,7 @@ def open_base(base: str, digest: str) -> Checkpoint:
         )
     folder, found = find_base(base)
     if digest and found != digest:
-        raise SpecdefError(
+        raise UnreadyError(
             f"`base` must hold the weights of digest {digest[:8]}; {folder} holds {found[:8]}. Start again."
         )
     return open_checkpoint(Path(folder), publishing=False, argument="base")

@@ -70,7 +70,8 @@ def attack_once(
             images_kept(kept) as keep,
         ):
             finished = measure_cell(cell, progress=told, on_step=on_step)
-        return from_first(lambda: store.write(cell, finished))
+        measured = replace(finished.measured, compared=study.original.digest != study.locked.digest)
+        return from_first(lambda: store.write(cell, replace(finished, measured=measured)))
     except BaseException:  # Ctrl-C too
         if is_first():
             store.abandon()

@@ -14,6 +14,7 @@ from blake3 import blake3
 from specdef.attacks.base import Attack
 from specdef.attacks.wire import attack_from_wire, attack_to_wire
 from specdef.checkpoint.layout import is_pipeline
+from specdef.core.folders import SIGNATURE
 from specdef.defences.card import CARD, RECORD
 from specdef.errors import SpecdefError
 from specdef.tasks.base import TaskSpec
@@ -25,7 +26,7 @@ FIRST_KIND, FIRST_UTILITY = "causal-lm", "perplexity"
 _FIRST_REFERENCE = "reference_perplexity"
 """How such a cell names its `reference`."""
 _SHARED = ("model", "task", "task_digest", "text_digest", "threads", "device", "format")
-_NOT_WEIGHTS = {"README.md", ".gitattributes", "SPECDEF_LOCK.md", "specdef_lock.json", CARD, RECORD}
+_NOT_WEIGHTS = {"README.md", ".gitattributes", "SPECDEF_LOCK.md", "specdef_lock.json", CARD, RECORD, SIGNATURE}
 
 
 @dataclass(frozen=True)

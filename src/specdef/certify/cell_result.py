@@ -85,6 +85,7 @@ class Measured:
         scorer: what counted as success, where the user said so.
         target: the score to reach.
         processes: how many made the attack together; None where it was one.
+        compared: whether the undefended model is another than the one attacked; None where the configuration says it.
     """
 
     seconds: float | None = None
@@ -99,6 +100,7 @@ class Measured:
     scorer: str | None = None
     target: float | None = None
     processes: int | None = None
+    compared: bool | None = None
 
 
 @dataclass(frozen=True)

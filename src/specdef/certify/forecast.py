@@ -23,7 +23,7 @@ from specdef.certify.study_plan import StudyPlan, plan_study
 from specdef.errors import SpecdefError
 from specdef.models.base import kind_of
 from specdef.models.empty import empty_model
-from specdef.models.sources import find_model
+from specdef.models.sources import find_config
 from specdef.tasks.base import make_task, parse_task
 from specdef.training.optimizers import optimizer_spec
 from specdef.training.recipe import Recipe
@@ -137,17 +137,17 @@ def forecast(study: Path | str, *, devices: int = 1, tflops: float = 100.0, work
         workers: cells at once.
 
     Raises:
-        SpecdefError: a fault of the file or of a model's configuration; or the study certifies, whose cells depend on
-            what earlier ones show.
+        SpecdefError: a fault of the file or of a model's configuration; or the study lists no attacks: the cells of one
+            that certifies depend on what earlier ones show.
     """
     check_devices(devices, tflops, workers)
     plan = plan_study(read_study(study))
-    if plan.study.certify:
+    if not plan.attacks:
         raise SpecdefError(
             "`dry_run` must be given for a study that lists `attacks`; cells of one that lists `certify` depend on "
             "what earlier ones show."
         )
-    models = tuple(_model(plan, one.label, find_model(one.model), devices) for one in plan.models)
+    models = tuple(_model(plan, one.label, find_config(one.model), devices) for one in plan.models)
     return Forecast(models, devices, tflops, workers)
 
 

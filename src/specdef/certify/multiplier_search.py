@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +11,11 @@ from specdef.certify.api import certify_model
 from specdef.certify.store import write_json
 from specdef.certify.threat_model import THREATS
 from specdef.certify.verdict_kinds import Verdict, holds
+from specdef.core.folders import scratch_folder
+from specdef.core.leftovers import remove_leftovers
 from specdef.core.results import Result, brief
 from specdef.core.schema import plain
-from specdef.errors import SpecdefError
+from specdef.errors import PlanError, SpecdefError
 from specdef.locks.lock import lock
 from specdef.models.sources import find_model
 
@@ -34,18 +35,21 @@ class MultiplierSearch(Result):
         threats: threat models that had to hold.
         smallest: exponent of the smallest power of two that held them all; None when none did.
         tried: exponent -> threat model -> verdict, in order of exponents.
+        refused: exponent -> why no lock could be made with it.
     """
 
     threats: tuple[str, ...]
     smallest: int | None
     tried: dict[int, dict[str, Verdict]]
+    refused: dict[int, str] = field(default_factory=dict)
 
     @property
     def sentence(self) -> str:
         """One sentence for people."""
         names = ", ".join(self.threats)
         if self.smallest is None:
-            return f"No multiplier from 2^{min(self.tried)} to 2^{max(self.tried)} holds {names}."
+            none = f"No multiplier from 2^{min(self.tried)} to 2^{max(self.tried)} holds {names}."
+            return " ".join([none, *(f"2^{exponent} is refused: {why}" for exponent, why in self.refused.items())])
         return f"2^{self.smallest} is the smallest multiplier tried that holds {names}."
 
     def summary(self) -> dict[str, str]:
@@ -70,7 +74,7 @@ def find_multiplier(
     """Lock with growing multipliers and certify each, until one holds; then look between it and the one before.
 
     A larger multiplier is not assumed to hold more than a smaller one: every exponent up to the first that holds is
-    tried, and the gap below it is filled by halving.
+    tried, and the gap below it is filled by halving. The first that the model cannot be locked with ends the search.
 
     Args:
         model: the unlocked model.
@@ -81,7 +85,7 @@ def find_multiplier(
         **options: of `certify_model`.
 
     Raises:
-        SpecdefError: bad input, or a task the unlocked model does not learn.
+        SpecdefError: bad input, a task the unlocked model does not learn, or a model that cannot be locked.
     """
     threats = THREATS.names()[:1] if threats is None else threats
     original, folder = find_model(str(model)), Path(out)
@@ -91,40 +95,44 @@ def find_multiplier(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SpecdefError(f"`out` must be a folder; {folder} cannot be used ({error.strerror}).") from error
+    remove_leftovers(folder)
     tried: dict[int, dict[str, Verdict]] = {}
+    refused: dict[int, str] = {}
 
-    def held(exponent: int) -> bool:
-        locked = folder / f"locked-2^{exponent}"
-        key = folder / f"{locked.name}.specdef-key"
-        shutil.rmtree(locked, ignore_errors=True)
-        key.unlink(missing_ok=True)
-        lock(original, locked, preset="exact", multiplier=f"2^{exponent}")
-        try:
+    def held(exponent: int) -> bool | None:
+        with scratch_folder(folder) as scratch:
+            locked = scratch / f"locked-2^{exponent}"
+            try:
+                lock(original, locked, preset="exact", multiplier=f"2^{exponent}")
+            except PlanError as error:
+                if not tried:
+                    raise
+                refused[exponent] = str(error)
+                return None
             certificate = certify(
                 locked, folder / f"2^{exponent}", original=original, threats=threats, cells=folder / "cells", **options
             )
-        finally:
-            shutil.rmtree(locked, ignore_errors=True)
-            key.unlink(missing_ok=True)
         tried[exponent] = certificate.verdicts
         return all(map(holds, certificate.verdicts.values()))
 
     smallest = _search(exponents, held)
-    result = MultiplierSearch(tuple(threats), smallest, dict(sorted(tried.items())))
+    result = MultiplierSearch(tuple(threats), smallest, dict(sorted(tried.items())), refused)
     write_json(folder / RESULT, result.to_wire())
     return result
 
 
-def _search(exponents: Sequence[int], held: Callable[[int], bool]) -> int | None:
+def _search(exponents: Sequence[int], held: Callable[[int], bool | None]) -> int | None:
     before = 0
     for exponent in exponents:
-        if held(exponent):
+        if (found := held(exponent)) is None:
+            return None
+        if found:
             return min(_between(before, exponent, held), default=exponent)
         before = exponent
     return None
 
 
-def _between(low: int, high: int, held: Callable[[int], bool]) -> Iterator[int]:
+def _between(low: int, high: int, held: Callable[[int], bool | None]) -> Iterator[int]:
     """Exponents that hold between one that does not and one that does, by halving."""
     while high - low > 1:
         middle = (low + high) // 2

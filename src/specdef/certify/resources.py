@@ -10,6 +10,7 @@ from pathlib import Path
 from specdef.certify.events import Listen
 from specdef.certify.executors.local import Executor, LocalExecutor, Run
 from specdef.certify.run_cell import run_cell
+from specdef.checkpoint.layout import is_pipeline
 from specdef.core.devices import check_device, find_device
 from specdef.core.memory import physical_memory
 from specdef.core.processes import launched
@@ -140,5 +141,6 @@ def refuse_launched(processes: int = 1) -> None:
 
 
 def _fitting(folder: Path, cores: int) -> int:
-    parameters = sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 2
+    weights = "**/*.safetensors" if is_pipeline(folder) else "*.safetensors"
+    parameters = sum(path.stat().st_size for path in folder.glob(weights)) / 2
     return max(1, min(cores, int(0.8 * physical_memory() / max(1.0, parameters * BYTES_PER_PARAMETER))))

@@ -24,7 +24,7 @@ from specdef.certify.environment import environment
 from specdef.certify.events import Listen, Teller
 from specdef.core.folders import scratch_folder
 from specdef.core.processes import on_this_machine, size
-from specdef.errors import SpecdefError
+from specdef.errors import UnreadyError
 from specdef.models.base import MODEL_KINDS, LoadedModel
 from specdef.tasks.base import make_task
 from specdef.tasks.utility import UTILITIES, UtilityData
@@ -127,7 +127,7 @@ def attack_cell(
     loaded, general = _load(cell)
     task = make_task(cell.task)
     if digest_of(task.fingerprint()) != cell.task_digest:
-        raise SpecdefError(f"Task file {cell.task.path} must stay as it is during a sweep; it changed. Start again.")
+        raise UnreadyError(f"Task file {cell.task.path} must stay as it is during a sweep; it changed. Start again.")
     return run_attack(
         loaded,
         task,
@@ -207,7 +207,7 @@ def _load(cell: Cell) -> tuple[LoadedModel, UtilityData]:
 def _content(cell: Cell) -> str:
     content = UTILITIES.get(cell.utility).read(None if cell.text is None else Path(cell.text))
     if blake3(content.encode()).hexdigest() != cell.text_digest:
-        raise SpecdefError(f"`text` must stay as it is during a sweep; {cell.text} changed. Start again.")
+        raise UnreadyError(f"`text` must stay as it is during a sweep; {cell.text} changed. Start again.")
     return content
 
 

@@ -98,5 +98,5 @@ def try_longer(study: Study, findings: Findings, names: Sequence[str], make: Mak
     if study.effort.longer == 1 or not best or any(map(is_broken, cells)):
         return
     attack = best[0].attack
-    steps = study.recipe.steps * study.effort.longer
+    steps = attack.recipe.steps * study.effort.longer
     yield [make(replace(attack, recipe=replace(attack.recipe, steps=steps)))]

@@ -187,6 +187,7 @@ def _check(study: StudyFile) -> None:
     """What types cannot say, as far as it needs no model."""
     if study.attacks and study.certify:
         raise StudyError("`certify` must be left out where attacks are given: a certificate chooses its own attacks.")
+    _refuse_unused(study)
     recipe = study_recipe(study)
     for number, entry in enumerate(study.attacks):
         at(f"attacks[{number}]", partial(replace, recipe, **changes(entry)))
@@ -195,3 +196,13 @@ def _check(study: StudyFile) -> None:
             place = f"tasks[{number}].task"
             raise StudyError(f"`{place}` must be given, or `train` and `eval` with your own files; it is missing.")
     refuse_twins("seeds", [str(seed) for seed in study.seeds])
+
+
+def _refuse_unused(study: StudyFile) -> None:
+    """Refuse what was changed and would be ignored."""
+    names, why = ("effort", "window"), "given with `certify`, which alone uses it; no threat model is listed"
+    if study.certify:
+        names, why = ("seeds", "early_stop"), "left out with `certify`: a certificate chooses its own"
+    for field in msgspec.structs.fields(StudyFile):
+        if field.name in names and getattr(study, field.name) != field.default:
+            raise StudyError(f"`{field.name}` must be {why}.")

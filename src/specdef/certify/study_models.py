@@ -127,6 +127,11 @@ def _plan(place: str, entry: str | Mapping[str, Any]) -> DefencePlan:
         if value is not None and (not isinstance(value, kind) or isinstance(value, bool) or value == ""):
             raise StudyError(f"`{place}.{name}` must be a {'text' if kind is str else 'whole number'}; got {value!r}.")
     if preset == PLAIN or (preset is None and method is None and not options):
+        if unused := set(entry) - {"label", _LOCK}:
+            raise StudyError(
+                f"`{place}` must have {_LOCK} {PLAIN} and label alone, the model as it is; it has "
+                f"{', '.join(sorted(unused))} too."
+            )
         return DefencePlan(label or PLAIN)
     if (preset is None) == (method is None):
         raise StudyError(f"`{place}` must have {_LOCK} (a lock) or {_DEFENCE} (another defence), one of them.")

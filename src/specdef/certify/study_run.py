@@ -28,7 +28,7 @@ from specdef.certify.study_plan import StudyPlan, TaskPlan, plan_study
 from specdef.certify.study_results import RESULTS, Row, StudyResults, Table, results_to_wire, summarise
 from specdef.certify.sweep import OnCell, sweep
 from specdef.core.leftovers import LEFTOVER, remove_leftovers
-from specdef.models.base import kind_of
+from specdef.models.base import MODEL_KINDS, kind_of
 from specdef.models.sources import find_model
 from specdef.tasks.base import parse_task
 from specdef.tasks.utility import utility_for
@@ -285,11 +285,13 @@ def _certify(
 
 
 def _identity(field: Field, defended: Defended, effort: str) -> str:
+    own = utility_for(MODEL_KINDS.get(field.study.model_kind), None).name
     found: dict[str, Any] = {
         "original": field.study.original.digest,
         "defended": defended.subject.digest,
         "task": field.study.task_digest,
         "text": field.study.text_digest,
         **({} if effort == QUICK.name else {"effort": effort}),
+        **({} if field.utility == own else {"utility": field.utility}),
     }
     return digest_of(found)[:16]

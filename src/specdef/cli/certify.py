@@ -71,6 +71,7 @@ def certify(
     from specdef.certify.api import certify_model
     from specdef.certify.resources import Resources
     from specdef.linalg.multiplier import parse_multiplier
+    from specdef.report.plots import require_matplotlib
     from specdef.tasks.base import given_task
     from specdef.training.recipe import Recipe
 
@@ -78,6 +79,8 @@ def certify(
     alpha = None if multiplier is None else parse_multiplier(multiplier)
     if find_multiplier and (alpha is not None or cells is not None or minutes is not None):
         raise SpecdefError("`multiplier`, `cells` and `minutes` must be left out with --find-multiplier: it sets them.")
+    if find_multiplier and original != locked:
+        raise SpecdefError(f"`original` must be LOCKED, the unlocked model, with --find-multiplier; got {original}.")
     options: dict[str, Any] = {
         "task": given_task(
             task, train=train, evaluate=eval_, fields=fields, seed=task_seed, target=target, scorer=scorer
@@ -105,6 +108,7 @@ def certify(
         "resources": Resources(workers, threads, device, ray, gpus_per_cell, devices_per_cell=devices_per_cell),
         "command": shlex.join(["specdef", *sys.argv[1:]]),
     }
+    require_matplotlib()
     with cells_shown(f"loading {locked} and {original}", quiet=json_) as watch:
         options |= {"on_stage": watch.on_stage, "on_cell": watch.on_cell, "on_event": watch.on_event}
         if find_multiplier:

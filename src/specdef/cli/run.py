@@ -40,6 +40,7 @@ def run(
     from specdef.certify.resources import Resources
     from specdef.certify.study_run import run_study
     from specdef.report.exports import check_formats, write_reports
+    from specdef.report.plots import require_matplotlib
 
     resources = Resources(workers, threads, device, ray, gpus_per_cell, devices_per_cell=devices_per_cell)
     if dry_run:
@@ -51,6 +52,7 @@ def run(
         raise SpecdefError("`out` must be given: the study's folder. Only --dry-run writes nothing.")
     wanted = parse.words(formats) or ()
     check_formats(wanted)
+    require_matplotlib()
     with cells_shown(f"loading the models of {study}", quiet=False) as watch:
         run_study(
             study,

@@ -16,7 +16,7 @@ _MOST = 12
 def is_of_folder(digest: str, folder: Path, manifest: Manifest) -> bool:
     """Whether a certificate's subject is the folder, each file of prose as it is now or as the lock left it.
 
-    A licence or a signature may have come before the certificate or after it; neither changes what was attacked. Files
+    A licence may have come before the certificate or after it; it does not change what was attacked. Files
     that are no prose must be as they are now.
 
     Args:

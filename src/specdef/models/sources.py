@@ -23,6 +23,11 @@ def find_model(name: str, *, argument: str = "model") -> Path:
     Raises:
         CheckpointError: nothing of that name, a folder that holds no model, or the hub cannot be reached.
     """
+    return _find(name, argument)
+
+
+def _find(name: str, argument: str, only: str | None = None) -> Path:
+    """`find_model`; of a model on the hub, files of the pattern `only`, where one is given."""
     path = Path(name)
     try:
         if path.is_dir():
@@ -44,21 +49,24 @@ def find_model(name: str, *, argument: str = "model") -> Path:
             fetch(name, cached)
         return cached
     if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
-        return _from_hub(name, argument)
+        return _from_hub(name, argument, only)
     raise CheckpointError(
         f"`{argument}` must be a folder, a hub id such as org/name, {' or '.join(PACKAGED)}; got {name!r}."
     )
 
 
 def find_config(name: str, *, argument: str = "model") -> Path:
-    """The folder of a model's configuration, where its weights are not needed: a local one, or one that ships here.
+    """The folder of a model's configuration, where its weights are not needed: of a model on the hub, nothing else is
+    fetched, and nothing at all where it ships here.
 
     Raises:
-        CheckpointError: as `find_model`, which is asked for every other name.
+        CheckpointError: as `find_model`.
     """
     shipped = CONFIGS / name
     plain = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) is not None
-    return shipped if plain and not Path(name).exists() and shipped.is_dir() else find_model(name, argument=argument)
+    if plain and not Path(name).exists() and shipped.is_dir():
+        return shipped
+    return _find(name, argument, only="*.json")
 
 
 def cache_folder() -> Path:
@@ -66,11 +74,12 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SPECDEF_CACHE") or Path.home() / ".cache" / "specdef")
 
 
-def _from_hub(name: str, argument: str) -> Path:
+def _from_hub(name: str, argument: str, only: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, ignore_patterns=["*.bin", "*.pt", "*.pth", "*.onnx", "*.gguf", "*.h5"]))
+        ignored = ["*.bin", "*.pt", "*.pth", "*.onnx", "*.gguf", "*.h5"]
+        return Path(snapshot_download(name, allow_patterns=only, ignore_patterns=ignored))
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,11 +24,12 @@ PICTURES = (".png", ".svg", ".pdf")
 
 
 def refuse_plot_path(path: Path) -> None:
-    """Raise SpecdefError unless `path` is a PNG, SVG or PDF in a folder that exists."""
+    """Raise SpecdefError unless plots can be drawn and `path` is a PNG, SVG or PDF in a folder that exists."""
     if path.suffix.lower() not in PICTURES:
         raise SpecdefError(f"`plot` must be a file ending in {', '.join(PICTURES)}; got {path}.")
     if not path.resolve().parent.is_dir():
         raise SpecdefError(f"`plot` must be in a folder that exists; {path.parent} does not. Create it first.")
+    require_matplotlib()
 
 
 def plot_inspection(report: InspectReport, path: Path) -> None:
@@ -212,16 +214,13 @@ def plot_density(report: CurvatureReport, path: Path) -> None:
 
 def can_plot() -> bool:
     """Whether matplotlib is installed."""
-    try:
-        load_pyplot()
-    except SpecdefError:
-        return False
-    return True
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def require_matplotlib() -> None:
     """Raise SpecdefError when plots cannot be drawn."""
-    load_pyplot()
+    if not can_plot():
+        raise SpecdefError("Plots need matplotlib, which is not installed. Run `pip install specdef[plot]`.")
 
 
 def load_pyplot() -> Any:
@@ -230,10 +229,9 @@ def load_pyplot() -> Any:
     Raises:
         SpecdefError: it is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise SpecdefError("Plots need matplotlib, which is not installed. Run `pip install specdef[plot]`.") from error
+    require_matplotlib()
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

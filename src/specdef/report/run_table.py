@@ -56,6 +56,8 @@ def kind_of(cell: StoredCell) -> Kind:
 def is_compared(cell: StoredCell) -> bool:
     """Whether a run that did not reach the target says anything of a defence: it is of another model than the
     undefended one."""
+    if cell.measured.compared is not None:
+        return cell.measured.compared
     config = CellConfig.from_wire(cell.config)
     return config.original != config.model and (config.original is not None or config.reference is not None)
 

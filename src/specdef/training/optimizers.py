@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from specdef.core.text import did_you_mean
-from specdef.errors import SpecdefError
+from specdef.errors import SpecdefError, UnreadyError
 
 if TYPE_CHECKING:
     import torch
@@ -126,7 +126,7 @@ def _xmat(trained: Trained, lr: float, decay: float) -> Any:
 def _kfac(trained: Trained, lr: float, decay: float) -> Any:
     """The natural gradient on linear layers and convolutions that are trained whole, AdamW on the rest."""
     if importlib.util.find_spec("singd") is None:
-        raise SpecdefError("Optimizer kfac needs singd. Run `pip install specdef[attack]`.")
+        raise UnreadyError("Optimizer kfac needs singd. Run `pip install specdef[attack]`.")
     from singd.optim.optimizer import SINGD
 
     ours = set(map(id, trained.parameters))
@@ -144,7 +144,7 @@ def _kfac(trained: Trained, lr: float, decay: float) -> Any:
 def _third_party(name: str, **options: Any) -> Callable[[Trained, float, float], Any]:
     def build(trained: Trained, lr: float, decay: float) -> Any:
         if importlib.util.find_spec("pytorch_optimizer") is None:
-            raise SpecdefError(f"Optimizer {name} needs pytorch-optimizer. Run `pip install specdef[attack]`.")
+            raise UnreadyError(f"Optimizer {name} needs pytorch-optimizer. Run `pip install specdef[attack]`.")
         import pytorch_optimizer
 
         return getattr(pytorch_optimizer, name)(trained.parameters, lr=lr, weight_decay=decay, **options)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from specdef.attacks.base import Intervention, Trains
-from specdef.errors import SpecdefError
+from specdef.errors import SpecdefError, UnreadyError
 from specdef.models.base import Batch, LoadedModel
 from specdef.training.recipe import Recipe
 
@@ -123,10 +123,11 @@ def add_adapter(loaded: LoadedModel, spec: Lora) -> Any:
         The PEFT model: same function until it is trained.
 
     Raises:
-        SpecdefError: peft is missing, or the targets match no layer.
+        UnreadyError: peft is missing.
+        SpecdefError: the targets match no layer.
     """
     if importlib.util.find_spec("peft") is None:
-        raise SpecdefError("LoRA and other adapters need peft. Run `pip install specdef[attack]`.")
+        raise UnreadyError("LoRA and other adapters need peft. Run `pip install specdef[attack]`.")
     import peft
     from torch import nn
 

@@ -18,7 +18,7 @@ from specdef.certify.events import CellEvent, Listen, tell, waiting
 from specdef.certify.faults import describe, is_machine_fault
 from specdef.certify.run_cell import run_cell
 from specdef.core.leftovers import remove_scratch_of
-from specdef.errors import SpecdefError
+from specdef.errors import SpecdefError, UnreadyError
 
 Finished = tuple[Cell, FinishedCell]
 Run = Callable[..., FinishedCell]
@@ -196,17 +196,19 @@ def _child(sender: Any, function: Run, data: dict[str, Any]) -> None:
 
 
 def safely(function: Run, data: Mapping[str, Any], *listen: Any) -> tuple[str, Any]:
-    """Run a cell: what it gave, or why it gave nothing. A refusal is a result; a fault of the machine never is.
+    """Run a cell: what it gave, or why it gave nothing. A refusal is a result; a fault of the machine never is, nor
+    a package or file that is not there as planned.
 
     A result says nothing of where files lie: the model's folder goes by its name.
     """
     try:
         return "done", function(data, *listen)
     except Exception as error:
-        if isinstance(error, SpecdefError) and not is_machine_fault(error):
-            folder = Path(data["subject"]["path"])
-            return "refused", str(error).replace(str(folder), folder.name) if folder.is_absolute() else str(error)
-        return "failed", describe(error)
+        if not isinstance(error, SpecdefError) or is_machine_fault(error):
+            return "failed", describe(error)
+        folder = Path(data["subject"]["path"])
+        said = str(error).replace(str(folder), folder.name) if folder.is_absolute() else str(error)
+        return "failed" if isinstance(error, UnreadyError) else "refused", said
 
 
 def leave_with_parent() -> None:

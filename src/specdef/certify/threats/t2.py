@@ -42,7 +42,8 @@ class Optimizers(ThreatModel):
         best = findings.best(*T1.parts)
         middle = learning_rate(best) if best is not None else findings.working[0]
         at_middle = {"lr": middle}
-        clipping = [Trial({**at_middle, "max_grad_norm": None}), Trial({**at_middle, "batch_size": 16})]
+        unclipped = {"max_grad_norm": None, "clip_each": False}
+        clipping = [Trial({**at_middle, **unclipped}), Trial({**at_middle, "batch_size": 16})]
         steady = [
             Trial({**at_middle, "gradient_accumulation_steps": 2}),
             Trial({**at_middle, "schedule": "constant", "warmup": 0.0}),

@@ -17,6 +17,7 @@ from specdef.certify.study import Study
 from specdef.certify.threat_model import Plan, ThreatModel
 from specdef.certify.threats.t0 import KIND as T0
 from specdef.certify.trials import Trial
+from specdef.training.recipe import Recipe
 
 
 class UndoAttacks(ThreatModel):
@@ -36,7 +37,8 @@ class UndoAttacks(ThreatModel):
         undoing = [Trial(at_best, (one,)) for one in (Merge(), Rebalance())]
         layers = [Trial(at_best, (InjectLayers(factors=factors),)) for factors in (2, 4)]
         rated = {} if study.recipe.optimizer in RATED_OPTIMIZERS else {"optimizer": RATED_OPTIMIZERS[0]}
-        rates = Trial({**at_best, **rated, "max_grad_norm": None}, (ChannelRates(),))
+        rates = Trial({**at_best, **rated, "max_grad_norm": None, "clip_each": False}, (ChannelRates(),))
+        each = {"clip_each": True, "max_grad_norm": study.recipe.max_grad_norm or Recipe.max_grad_norm}
         gradients = [Trial(at_best, (SmallestGradients(share),)) for share in (0.9, 0.5)]
         stages = [
             Stage("merging and rebalancing", undoing),
@@ -44,7 +46,7 @@ class UndoAttacks(ThreatModel):
             Stage("layer injection", layers),
             Stage("a learning rate per channel", [rates]),
             Stage("training what has small gradients", gradients),
-            Stage("clipping tensor by tensor", [Trial({**at_best, "clip_each": True})]),
+            Stage("clipping tensor by tensor", [Trial({**at_best, **each})]),
             Stage("eps scaled by the multiplier", [Trial({**at_best, **rated, "eps": 1e-8 * study.multiplier})]),
             Stage("pruning what looks scaled", [Trial(at_best, (Prune(),))]),
         ]
