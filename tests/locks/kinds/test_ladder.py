@@ -280,6 +280,16 @@ def test_the_manifest_says_what_was_read_and_where_the_lock_is_exact(tmp_path: P
     ] == ("4 random images")
 
 
+def test_norms_that_config_has_loaded_in_bfloat16_are_exact_there_too(tmp_path: Path) -> None:
+    """Before, a float32 Gemma that transformers loads in bfloat16 was given factors that only float32 holds."""
+    model = pico.build("gemma2", tmp_path / "model")
+    config = model / "config.json"
+    config.write_text(config.read_text().replace('"float32"', '"bfloat16"'))
+    report = lock(model, tmp_path / "locked", preset="ladder")
+    assert report.exactness["bit_exact"]
+    assert torch.equal(pico.run("gemma2", model), pico.run("gemma2", tmp_path / "locked"))
+
+
 def test_pairs_and_layers_restrict_the_rungs(tmp_path: Path) -> None:
     model = pico.build("llama", tmp_path / "model")
     report = lock(model, tmp_path / "locked", preset="ladder", pairs=["vo", "updown"], layers=[1])
