@@ -289,6 +289,23 @@ class TestKeys:
         assert not (tmp_path / "back").exists()
 
 
+def test_a_lock_whose_channel_has_a_norm_weight_of_zero_is_found(llama: Path, tmp_path: Path) -> None:
+    """Zero times a factor says nothing; before, it counted as a factor of 1, unlike the consumers'."""
+    model = Path(shutil.copytree(llama, tmp_path / "model"))
+    lock(model, tmp_path / "trial", preset="exact", pairs=["norm"])
+    tensors, trial = load_file(model / "model.safetensors"), load_file(tmp_path / "trial" / "model.safetensors")
+    name = "model.layers.0.input_layernorm.weight"
+    tensors[name][tensors[name] != trial[name]] = 0.0
+    save_file(tensors, model / "model.safetensors", {"format": "pt"})
+    lock(model, tmp_path / "locked", preset="exact", pairs=["norm"])
+    assert torch.equal(load_file(tmp_path / "locked" / "model.safetensors")[name], tensors[name])
+    alone, beside = verify(tmp_path / "locked"), verify(tmp_path / "locked", original=model)
+    assert "equal the original's times 2^20 in 4/4 norm pairs" in beside.checks[1].detail
+    assert beside.passed
+    assert "the others cannot be told from natural scales without --original" in alone.checks[1].detail
+    assert alone.passed is not False
+
+
 def test_dead_channels_are_never_chosen(llama: Path, tmp_path: Path) -> None:
     model = Path(shutil.copytree(llama, tmp_path / "model"))
     tensors = load_file(model / "model.safetensors")
