@@ -125,7 +125,9 @@ def _reaches(before: Stored, after: Stored, dtype: str, exponent: int, offset: f
     runtime, reached = (np.float32(offset) + to_float(v, dtype).astype(np.float32) for v in (before, after))
     with np.errstate(over="ignore", under="ignore"):
         wanted = np.ldexp(runtime, exponent)
-        return np.isfinite(wanted) & (reached == wanted) & (np.ldexp(wanted, -exponent) == runtime)
+        exact: npt.NDArray[np.bool_] = (reached == wanted) & (np.ldexp(wanted, -exponent) == runtime)
+        exact &= np.isfinite(wanted)
+    return exact
 
 
 def _round_to(values: npt.NDArray[np.float64], dtype: str) -> Stored:
