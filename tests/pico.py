@@ -34,6 +34,7 @@ GPT2 = {**TOKENS, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_inner": 48, "n_pos
 NEOX = {**TOKENS, **BLOCK, "tie_word_embeddings": False}
 OPT = {**NEOX, "ffn_dim": 48, "word_embed_proj_dim": 32}
 MIXTRAL = {**DECODER, "num_local_experts": 3, "num_experts_per_tok": 2}
+OLMOE = {**DECODER, "num_experts": 3, "num_experts_per_tok": 2}
 QWEN3_MOE = {**WIDE_HEADS, "num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
 ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 MINISTRAL_ROPE = {**ROPE, "llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 16}
@@ -90,7 +91,7 @@ _FAMILIES = {
     "opt": Pico("OPTConfig", "OPTForCausalLM", OPT),
     "mixtral": Pico("MixtralConfig", "MixtralForCausalLM", MIXTRAL),
     "qwen3_moe": Pico("Qwen3MoeConfig", "Qwen3MoeForCausalLM", QWEN3_MOE),
-    "olmoe": Pico("OlmoeConfig", "OlmoeForCausalLM", {**DECODER, "num_experts": 3, "num_experts_per_tok": 2}),
+    "olmoe": Pico("OlmoeConfig", "OlmoeForCausalLM", OLMOE),
     "gpt_oss": Pico("GptOssConfig", "GptOssForCausalLM", GPT_OSS),
     "bert": Pico("BertConfig", "BertForMaskedLM", ENCODER),
     "roberta": Pico("RobertaConfig", "RobertaForMaskedLM", ENCODER),
@@ -128,6 +129,7 @@ _VARIANTS = {
         {**OPT, "enable_bias": False, "layer_norm_elementwise_affine": False, "tie_word_embeddings": True},
     ),
     "qwen3_moe-mixed": Pico("Qwen3MoeConfig", "Qwen3MoeForCausalLM", {**QWEN3_MOE, "mlp_only_layers": [0]}),
+    "olmoe-clipped": Pico("OlmoeConfig", "OlmoeForCausalLM", {**OLMOE, "clip_qkv": 0.5}),
     "bert-classifier": Pico("BertConfig", "BertForSequenceClassification", ENCODER),
     "bert-relu": Pico("BertConfig", "BertModel", {**ENCODER, "hidden_act": "relu"}),
     "roberta-classifier": Pico("RobertaConfig", "RobertaForSequenceClassification", ENCODER),

@@ -77,6 +77,7 @@ NUM_PAIRS = {
     "qwen3_moe": 13,
     "olmoe": 13,
     "qwen3_moe-mixed": 11,
+    "olmoe-clipped": 11,  # no v->o past a clamp
     # attention only
     "gpt_oss": 4,
     "bert": 2,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pico
 import pytest
@@ -48,6 +51,11 @@ def _link(folder: Path) -> None:
     (folder / "link").symlink_to(folder.parent / "secret")
 
 
+def _link_folder(folder: Path) -> None:
+    (folder / "other").mkdir()
+    (folder / "assets").symlink_to("other")
+
+
 def _both(*changes: Callable[[Path], None]) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         for change in changes:
@@ -67,6 +75,11 @@ def _both(*changes: Callable[[Path], None]) -> Callable[[Path], None]:
         (
             lambda folder: (folder / "link").symlink_to("nothing"),
             "File {0}/link is not a regular file or its link is broken. Remove it.",
+        ),
+        (
+            _link_folder,
+            "File {0}/assets is a link to a folder, which no copy of the model would hold. Put the folder itself in "
+            "its place, or remove the link.",
         ),
         (
             _rename(SINGLE, "pytorch_model.bin"),
@@ -112,13 +125,30 @@ def _both(*changes: Callable[[Path], None]) -> Callable[[Path], None]:
             "Move them out of the folder; `lock --exclude PATTERN` leaves such files out of the locked one.",
         ),
     ],
-    ids=range(16),
+    ids=range(17),
 )
 def test_refusals(change: Callable[[Path], None], sentence: str, model: Path) -> None:
     change(model)
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(model, argument="given")
     assert str(caught.value) == sentence.format(model).replace("\\\\\\\\", "\\\\")
+
+
+@pytest.mark.parametrize("name", ["assets", "LICENSE"])
+def test_what_cannot_be_read_is_named(name: str, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, a folder was left out of the locked one without a word, and a file ended in a traceback."""
+    path, scandir, opened = model / name, os.scandir, Path.open
+
+    def refuse(given: Any) -> None:
+        if Path(given) == path:
+            raise PermissionError(errno.EACCES, "Permission denied", str(given))
+
+    monkeypatch.setattr(os, "scandir", lambda given: (refuse(given), scandir(given))[1])
+    monkeypatch.setattr(Path, "open", lambda given, *args, **more: (refuse(given), opened(given, *args, **more))[1])
+    path.mkdir() if name == "assets" else path.touch()
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(model, publishing=False)
+    assert str(caught.value) == f"File {path} cannot be read (Permission denied). Check the path and permissions."
 
 
 def test_what_is_not_published_may_hold_other_weights(model: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specdef.errors import PlanError
-from specdef.linalg.exponent import _round_to, all_finite, scale, scale_offset, to_float
+from specdef.linalg.exponent import _round_to, all_finite, scale, scale_offset, scale_stored, to_float
 from specdef.linalg.multiplier import exponent_of, format_multiplier, parse_multiplier
 
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
@@ -66,6 +66,21 @@ def test_offset_scaling_is_sometimes_possible_and_sometimes_not() -> None:
     half = _stored(torch.from_numpy(weights).bfloat16())
     assert not scale_offset(half, "BF16", 20, 1.0)[1].any()
     assert scale_offset(half, "BF16", 3, 1.0)[1].sum() > 0
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+@pytest.mark.parametrize("other", ["F16", "BF16"])
+def test_exact_after_a_cast_is_what_torch_casts(other: str, offset: float) -> None:
+    values = torch.logspace(-30, 17, 4096, base=2.0) * torch.tensor([1.0, -1.0]).repeat(2048)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for exponent in (-5, 3, 20):
+            scaled, exact = scale_stored(values.numpy(), "F32", exponent, offset, [other])
+            before, after = (v.to(DTYPES[other]).float() + offset for v in (values, torch.from_numpy(scaled)))
+            same = torch.ldexp(before, torch.tensor(exponent)) == after
+            assert same[torch.from_numpy(exact)].all()
+            assert 0 < exact.sum() < len(exact) or offset or other == "BF16"
+            assert (exact <= scale_stored(values.numpy(), "F32", exponent, offset)[1]).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -166,6 +166,27 @@ def test_the_papers_lock_in_memory_and_back(llama: Path) -> None:
     assert "quantization_config" not in model.config.to_dict()
 
 
+def test_each_of_two_locks_of_the_paper_is_declared_until_it_is_taken_off(llama: Path, tmp_path: Path) -> None:
+    """Before, the second declared its own layers only, and unlocking one took the other's declaration away."""
+    model: Any = load(llama)
+    before = logits(model)
+    gates, values = (lock_module(model, targets=[f"*.{name}_proj"], rank=3) for name in ("gate", "v"))
+    of_gates, of_values = ({layer.name for layer in held.report.layers} for held in (gates, values))
+    assert set(model.config.quantization_config.modules) == of_gates | of_values
+    model.save_pretrained(tmp_path / "both")
+    assert torch.equal(logits(load(tmp_path / "both")), logits(model))
+    unlock_module(model, gates.key)
+    model.save_pretrained(tmp_path / "one")
+    again: Any = load(tmp_path / "one")
+    assert set(again.config.quantization_config.modules) == of_values
+    assert torch.equal(logits(again), logits(model))
+    more = lock_module(again, targets=["*.o_proj"], rank=3)
+    assert set(again.config.quantization_config.modules) == of_values | {x.name for x in more.report.layers}
+    unlock_module(model, values.key)
+    assert torch.equal(logits(model), before)
+    assert "quantization_config" not in model.config.to_dict()
+
+
 def test_a_refused_lock_leaves_the_model_alone(llama: Path) -> None:
     model = load(llama)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

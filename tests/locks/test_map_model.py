@@ -12,6 +12,9 @@ import pico
 import pytest
 
 from specdef import inspect_model, lock, map_model, undo, unlock, verify
+from specdef.architectures.resolve import resolve
+from specdef.architectures.written import WrittenLayout, architecture_from
+from specdef.checkpoint.reader import open_checkpoint
 from specdef.errors import ArchitectureError, CheckpointError, PlanError
 from specdef.locks import map_model as module
 from specdef.locks.base import Check
@@ -149,6 +152,9 @@ def test_what_no_automatic_map_can_do_is_refused(
         lambda written: written["pairs"][0].update(producers=[]),
         lambda written: written["pairs"][0].update(degree=0),
         lambda written: written.update(stacks=[]),
+        lambda written: written["pairs"][0]["producers"][0].update(tensor="x{y}.weight"),
+        lambda written: written["pairs"][0]["consumers"][0].update(tensor="{layer}.{.weight"),
+        lambda written: written["pairs"][0]["consumers"][0].update(axis=-1),
     ],
 )
 def test_a_spoiled_map_in_a_manifest_is_refused(spoil: Callable[[Any], None], locked: Path, tmp_path: Path) -> None:
@@ -157,3 +163,15 @@ def test_a_spoiled_map_in_a_manifest_is_refused(spoil: Callable[[Any], None], lo
     (tmp_path / MANIFEST).write_text(json.dumps(data))
     with pytest.raises(CheckpointError, match="is malformed"):
         read_manifest(tmp_path)
+
+
+def test_a_map_whose_ends_have_unlike_numbers_of_channels_is_refused(locked: Path) -> None:
+    """Before, an IndexError for whoever verified the folder."""
+    written = read_manifest(locked).map
+    assert written is not None
+    norm = next(pair for pair in written.pairs if pair.kind == "norm")
+    consumer = replace(norm.consumers[0], layout=WrittenLayout(("16", "16")))
+    spoiled = replace(written, pairs=(replace(norm, consumers=(consumer,)),))
+    checkpoint = open_checkpoint(locked)
+    with pytest.raises(ArchitectureError, match=r"must give all ends of a pair as many channels; it does not for "):
+        resolve(checkpoint.config, checkpoint.shapes, architecture_from(spoiled))

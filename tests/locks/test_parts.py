@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import numpy as np
 import pico
 import pytest
 
-from specdef import lock
+from specdef import lock, unlock
 from specdef.checkpoint.header import TensorInfo
 from specdef.errors import KeyFileError, PlanError, SpecdefError
 from specdef.locks.edits import Edit, check_finite, inverse, shard_edits
@@ -165,6 +167,27 @@ def test_a_key_is_read_as_it_was_written_and_never_overwrites(tmp_path: Path) ->
         with pytest.raises(KeyFileError) as caught:
             read_key(tmp_path / name)
         assert str(caught.value) == sentence.format(tmp_path / name)
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP])
+def test_a_key_is_placed_where_a_file_system_has_no_hard_links(
+    code: int, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*_: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", link)
+    key = lock(llama, tmp_path / "locked", preset="exact").key
+    assert key is not None
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert {path.name for path in tmp_path.iterdir()} == {"locked", key.name}
+    unlock(tmp_path / "locked", tmp_path / "back")
+    (tmp_path / "temporary").write_bytes(b"other")
+    with pytest.raises(KeyFileError, match="`key` must be a new file"):
+        place_key(tmp_path / "temporary", key)
+    with pytest.raises(SpecdefError, match=f"Writing {tmp_path}/new failed"):
+        place_key(tmp_path / "none", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 MATRIX = TensorInfo("w", "F32", (4, 3), 0, 48)

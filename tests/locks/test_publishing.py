@@ -52,6 +52,20 @@ def test_the_way_to_a_hub_and_back(model: Path, tmp_path: Path, options: dict[st
     assert _files(tmp_path / "back") == {**_files(model), "README.md": edited, "LICENSE": b"MIT"}
 
 
+def test_read_only_files_are_written_anew_where_they_change(model: Path, tmp_path: Path) -> None:
+    """Before, README.md and config.json were copied as read-only and then opened for writing, which root alone may."""
+    (model / "notes.txt").write_text("x")
+    for path in model.iterdir():
+        path.chmod(0o444)
+    lock(model, tmp_path / "locked", preset="paper", rank=2, card=True)
+    modes = {path.name: path.stat().st_mode & 0o200 for path in (tmp_path / "locked").iterdir()}
+    assert modes["README.md"]
+    assert modes["config.json"]
+    assert not modes["notes.txt"]
+    unlock(tmp_path / "locked", tmp_path / "back")
+    assert _files(tmp_path / "back") == _files(model)
+
+
 def test_the_weights_are_checked_with_weights_only(model: Path, tmp_path: Path) -> None:
     lock(model, tmp_path / "locked", preset="exact")
     shard = tmp_path / "locked" / "model.safetensors"

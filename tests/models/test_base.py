@@ -43,6 +43,8 @@ def test_every_kind_is_named_as_the_registry_spells_it() -> None:
         ({"architectures": []}, "of a class that config.json does not name"),
         ({"architectures": [7]}, "of a class that config.json does not name"),
         ({}, "of a class that config.json does not name"),
+        ({"model_type": "diffusion"}, "of a class that config.json does not name"),
+        ({"model_type": "diffusion", "components": 7}, "of a class that config.json does not name"),
     ],
 )
 def test_a_model_of_no_kind_is_refused_by_name(config: Mapping[str, Any], description: str, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pico
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import Gemma3TextConfig
 
 from specdef.errors import CheckpointError
 from specdef.models.equivalence import Equivalence, _outputs, _Place, compare
@@ -52,6 +53,17 @@ def test_an_encoder_decoder_is_compared_on_tokens_for_both(tmp_path: Path) -> No
     probes = Probing().probes({**sizes, "is_encoder_decoder": True})
     assert probes["input_ids"].shape == probes["decoder_input_ids"].shape
     assert not torch.equal(probes["input_ids"], probes["decoder_input_ids"])
+
+
+def test_a_vocabulary_that_is_the_classs_default_may_be_left_out() -> None:
+    """As in published Gemma 3 folders; before, `verify --original` said that their config.json gives no sizes."""
+    text = {"model_type": "gemma3_text", "hidden_size": 32}
+    ids = Probing().probes({"model_type": "gemma3", "text_config": text})["input_ids"]
+    assert ids.shape == (16, 48)
+    assert 2**17 < int(ids.max()) < Gemma3TextConfig().vocab_size
+    for config in ({}, {"model_type": "resnet"}, {"model_type": "no such model"}, {"text_config": 7}):
+        with pytest.raises(CheckpointError, match=r"config.json must give usable sizes \(vocab_size or image_size\)"):
+            Probing().probes(config)
 
 
 def test_kl_is_that_of_torch() -> None:

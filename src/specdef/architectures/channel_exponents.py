@@ -17,6 +17,8 @@ Along = Callable[[str, int], Exponents | None]
 """(tensor, axis) -> exponents along it; None while they are unknown."""
 UNKNOWN = np.iinfo(np.int64).min
 """Stands for a channel whose numbers are not the original's times one power of two."""
+SILENT = UNKNOWN + 1
+"""Stands for a channel of which every number so far is zero: it says nothing."""
 WIDEST = 3 * MAX_EXPONENT
 """Largest power of two looked for: two pairs may cross, one of them of degree two."""
 UNCOUNTED = 2 * WIDEST + 1
@@ -78,7 +80,7 @@ def _crossings(slot: ResolvedSlot, original: Checkpoint, along: Along) -> dict[i
 
 
 def _solve(pair: ResolvedPair, reader: _RatioReader, original: Checkpoint, along: Along) -> Exponents:
-    found: Exponents | None = None
+    found = np.full(pair.size, SILENT)
     for slot, sign in _signed_slots(pair):
         others = _crossings(slot, original, along)
         if others is None:
@@ -88,12 +90,11 @@ def _solve(pair: ResolvedPair, reader: _RatioReader, original: Checkpoint, along
         for channel in range(pair.size):
             here = [int(e) for i in slot.indices(channel) if (e := positions[i]) is not None]
             if not here:
-                scaled[channel] = 0 if found is None else found[channel]  # all zero here: says nothing
+                scaled[channel] = found[channel]
             elif len(set(here)) == 1 and here[0] != UNKNOWN and here[0] % sign == 0:
                 scaled[channel] = here[0] // sign
-        found = scaled if found is None else np.where(found == scaled, found, UNKNOWN)
-    assert found is not None
-    return found
+        found = np.where((found == SILENT) | (found == scaled), scaled, UNKNOWN)
+    return np.where(found == SILENT, 0, found)
 
 
 class _RatioReader:

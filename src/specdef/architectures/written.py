@@ -112,11 +112,10 @@ def architecture_from(written: WrittenMap) -> Architecture:
             f"The map of {written.model_type!r} must name layers and ends; it does not. Make it anew."
         )
     for pair in written.pairs:
-        for layout in (slot.layout for slot in (*pair.producers, *pair.consumers)):
-            if not pair.consumers or not 0 <= layout.index < len(layout.parts) or pair.degree < 1:
-                raise ArchitectureError(
-                    f"The map of {written.model_type!r} must hold sound pairs; it does not. Make it anew."
-                )
+        if not pair.consumers or pair.degree < 1 or not all(map(_is_sound, (*pair.producers, *pair.consumers))):
+            raise ArchitectureError(
+                f"The map of {written.model_type!r} must hold sound pairs; it does not. Make it anew."
+            )
     pattern = "|".join(re.escape(stack) for stack in written.stacks)
     known = sorted({rel for rels in written.kinds.values() for rel in rels})
     return Architecture(
@@ -135,6 +134,12 @@ def architecture_from(written: WrittenMap) -> Architecture:
         text_config=written.text_config,
         config_defaults=dict(written.defaults),
     )
+
+
+def _is_sound(slot: WrittenSlot) -> bool:
+    """Whether a slot names a part of its layout, and no number of the tensor's name but the expert's is left open."""
+    named = not set("{}") & set(slot.tensor.replace("{expert}", ""))
+    return named and slot.axis >= 0 and 0 <= slot.layout.index < len(slot.layout.parts)
 
 
 def split_layer(name: str, stacks: Sequence[str]) -> tuple[str, str] | None:
@@ -230,8 +235,9 @@ def _factor(name: str, config: Config, dims: Dims) -> int:
     if name.isdecimal() and int(name[:9]) > 0:
         return int(name[:9])
     if name == "group":
-        return dims.num_heads // dims.num_kv_heads
-    value = getattr(dims, name, None) if name in SIZES else config.get(name)
+        value: object = dims.num_heads // dims.num_kv_heads
+    else:
+        value = getattr(dims, name, None) if name in SIZES else config.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ArchitectureError(f"`{name}` in config.json must be a positive whole number; got {value!r}.")
     return value
@@ -242,6 +248,13 @@ SIZES = ("hidden", "intermediate", "kv_width", "q_width", "head_dim", "num_heads
 
 
 def _pairs(written: WrittenMap, config: Config, dims: Dims) -> Sequence[Pair]:
+    for pair in written.pairs:
+        slots = (*pair.producers, *pair.consumers)
+        if len({channels(slot.layout, config, dims) for slot in slots}) > 1:
+            raise ArchitectureError(
+                f"The map of {written.model_type!r} must give all ends of a pair as many channels; it does not for "
+                f"{', '.join(slot.tensor for slot in slots)}. Make it anew."
+            )
     return [
         Pair(
             pair.kind,

@@ -74,7 +74,7 @@ def read_header(path: Path, prefix: str = "") -> ShardHeader:
                 raise _broken(path, f"its header claims {length:,} bytes and the file has {size:,}")
             text = file.read(length)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     metadata, tensors = _parse(path, text)
     _check_layout(path, tensors, 8 + length, size)
     named = tuple(replace(tensor, name=prefix + tensor.name) for tensor in tensors) if prefix else tuple(tensors)
@@ -159,7 +159,7 @@ def load_json_object(path: Path) -> dict[str, Any]:
             f"File {name} must exist; it was not found. Point at a Hugging Face model folder."
         ) from None
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     except JsonError as error:
         raise CheckpointError(f"File {name} {error}. Restore it from its source.") from None
     if not isinstance(value, dict):
@@ -215,5 +215,6 @@ def _broken(path: Path, fault: str) -> CheckpointError:
     )
 
 
-def _unreadable(path: Path, error: OSError) -> CheckpointError:
+def unreadable(path: Path, error: OSError) -> CheckpointError:
+    """What to say of a file or folder that the system does not let this user read."""
     return CheckpointError(f"File {shown(path)} cannot be read ({error.strerror}). Check the path and permissions.")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from specdef.checkpoint.header import ShardHeader, TensorInfo, load_json_object, read_header
+from specdef.checkpoint.header import ShardHeader, TensorInfo, load_json_object, read_header, unreadable
 from specdef.checkpoint.layout import WeightPlace, config_files, load_config, weight_places
 from specdef.core.text import is_unicode, shown
 from specdef.errors import CheckpointError
@@ -79,8 +79,8 @@ def open_checkpoint(
 
     Raises:
         CheckpointError: not a folder; no safetensors weights (pickle weights: how to convert); a broken shard or
-            index; a pipeline without one of its components; a file that lies outside the folder; other weight files
-            that would be published unlocked.
+            index; a pipeline without one of its components; a file that lies outside the folder or cannot be read; a
+            link to a folder; other weight files that would be published unlocked.
     """
     if not _is_folder(folder):
         raise CheckpointError(
@@ -96,6 +96,8 @@ def open_checkpoint(
     _check_unique(folder, shards)
     left_out = _excluded(files, {*shards, *config_files(files)}, exclude)
     others = tuple(name for name in files if name not in shards and name not in left_out)
+    for name in others:
+        _check_readable(folder / name)
     if publishing:
         _refuse_other_weights(folder, others)
     return Checkpoint(folder, config, shards, others)
@@ -110,7 +112,7 @@ def _is_folder(path: Path) -> bool:
 
 def _files(folder: Path) -> Iterator[str]:
     root = folder.resolve()
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_refuse_folder):
         folders[:] = sorted(name for name in folders if name not in {".git", ".cache"})
         for name in (*folders, *names):
             path = Path(parent) / name
@@ -121,11 +123,28 @@ def _files(folder: Path) -> Iterator[str]:
                     f"File {shown(path)} is a link to {shown(_followed(path))}, outside the model folder. "
                     "Copy the file into the folder."
                 )
+        for name in folders:
+            if (Path(parent) / name).is_symlink():
+                raise CheckpointError(
+                    f"File {shown(Path(parent) / name)} is a link to a folder, which no copy of the model would hold. "
+                    "Put the folder itself in its place, or remove the link."
+                )
         for name in names:
             path = Path(parent) / name
             if not path.is_file():
                 raise CheckpointError(f"File {shown(path)} is not a regular file or its link is broken. Remove it.")
             yield path.relative_to(folder).as_posix()
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise unreadable(Path(error.filename), error) from error
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def _followed(link: Path) -> Path:

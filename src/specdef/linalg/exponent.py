@@ -6,6 +6,7 @@ A factor ``2^e`` moves only the exponent field of a floating-point number, so ``
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -82,13 +83,51 @@ def scale_offset(stored: Stored, dtype: str, exponent: int, offset: float) -> tu
     Returns:
         The candidate raw values and a boolean array that is true where the runtime value is exactly scaled.
     """
-    runtime = np.float32(offset) + to_float(stored, dtype).astype(np.float32)
+    with np.errstate(over="ignore", under="ignore"):
+        wanted = np.ldexp(np.float32(offset) + to_float(stored, dtype).astype(np.float32), exponent)
+        candidate = _round_to(wanted.astype(np.float64) - offset, dtype)
+    return candidate, _reaches(stored, candidate, dtype, exponent, offset)
+
+
+def scale_stored(
+    stored: Stored, dtype: str, exponent: int, offset: float = 0.0, loaded_in: Iterable[str] = ()
+) -> tuple[Stored, npt.NDArray[np.bool_]]:
+    """`scale`, or `scale_offset` where there is an offset; exact only where it also is after a cast to other dtypes.
+
+    Args:
+        stored: raw values, any shape; bfloat16 as uint16.
+        dtype: safetensors dtype of the tensor.
+        exponent: e, in powers of two.
+        offset: what the runtime adds.
+        loaded_in: safetensors' names of the dtypes that the runtime casts the stored values to.
+
+    Example:
+        >>> import numpy as np
+        >>> scale_stored(np.array([1.5, 1e-6], dtype=np.float32), "F32", 4, loaded_in=["F16"])[1].tolist()
+        [True, False]
+    """
+    scaled, exact = scale_offset(stored, dtype, exponent, offset) if offset else scale(stored, dtype, exponent)
+    for other in loaded_in:
+        if other == dtype:
+            continue
+        with np.errstate(over="ignore", under="ignore"):
+            before, after = (_round_to(to_float(v, dtype).astype(np.float64), other) for v in (stored, scaled))
+        if offset:
+            exact = exact & _reaches(before, after, other, exponent, offset)
+        else:
+            wanted, held = scale(before, other, exponent)
+            exact = exact & held & (after == wanted)
+    return scaled, exact
+
+
+def _reaches(before: Stored, after: Stored, dtype: str, exponent: int, offset: float) -> npt.NDArray[np.bool_]:
+    """Where the runtime's ``float32(offset + w)`` is exactly scaled from `before` to `after`."""
+    runtime, reached = (np.float32(offset) + to_float(v, dtype).astype(np.float32) for v in (before, after))
     with np.errstate(over="ignore", under="ignore"):
         wanted = np.ldexp(runtime, exponent)
-        candidate = _round_to(wanted.astype(np.float64) - offset, dtype)
-        reached = np.float32(offset) + to_float(candidate, dtype).astype(np.float32)
-        exact = np.isfinite(wanted) & (reached == wanted) & (np.ldexp(wanted, -exponent) == runtime)
-    return candidate, exact
+        exact: npt.NDArray[np.bool_] = (reached == wanted) & (np.ldexp(wanted, -exponent) == runtime)
+        exact &= np.isfinite(wanted)
+    return exact
 
 
 def _round_to(values: npt.NDArray[np.float64], dtype: str) -> Stored:

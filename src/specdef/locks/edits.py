@@ -11,7 +11,7 @@ import numpy as np
 from specdef.checkpoint.edits import EditBlock, ShardEdits
 from specdef.checkpoint.header import TensorInfo
 from specdef.errors import PlanError
-from specdef.linalg.exponent import Stored, all_finite, scale, scale_offset
+from specdef.linalg.exponent import Stored, all_finite, scale_stored
 
 Locations = Mapping[str, tuple[str, TensorInfo]]
 """Tensor name -> (shard, entry)."""
@@ -47,7 +47,10 @@ class Edit:
 
 
 def shard_edits(
-    edits: Iterable[Edit], where: Locations, originals: Mapping[str, Stored] | None = None
+    edits: Iterable[Edit],
+    where: Locations,
+    originals: Mapping[str, Stored] | None = None,
+    loaded_in: Sequence[str] = (),
 ) -> dict[str, ShardEdits]:
     """Edits grouped by shard, as block functions for `checkpoint.writer.write_shards`.
 
@@ -55,6 +58,7 @@ def shard_edits(
         edits: scalings in the order they are applied.
         where: tensor name -> (shard, entry).
         originals: stored values to put back at offset edits (unlocking only).
+        loaded_in: dtypes that the weights are cast to as they load, in which the scalings must be exact too.
     """
     by_tensor: dict[str, list[Edit]] = {}
     for edit in edits:
@@ -62,7 +66,7 @@ def shard_edits(
     by_shard: dict[str, dict[str, EditBlock]] = {}
     for name, tensor_edits in by_tensor.items():
         shard, tensor = where[name]
-        by_shard.setdefault(shard, {})[name] = _block_editor(shard, tensor, tensor_edits, originals or {})
+        by_shard.setdefault(shard, {})[name] = _block_editor(shard, tensor, tensor_edits, originals or {}, loaded_in)
     return {shard: ShardEdits(blocks=blocks) for shard, blocks in by_shard.items()}
 
 
@@ -79,7 +83,13 @@ def check_finite(shard: str, tensor: TensorInfo, block: Stored) -> None:
         )
 
 
-def _block_editor(shard: str, tensor: TensorInfo, edits: Sequence[Edit], originals: Mapping[str, Stored]) -> EditBlock:
+def _block_editor(
+    shard: str,
+    tensor: TensorInfo,
+    edits: Sequence[Edit],
+    originals: Mapping[str, Stored],
+    loaded_in: Sequence[str],
+) -> EditBlock:
     positions = [np.array(edit.indices) for edit in edits]
 
     def edit_block(block: Stored, first: int) -> None:
@@ -94,10 +104,7 @@ def _block_editor(shard: str, tensor: TensorInfo, edits: Sequence[Edit], origina
                 block[index] = originals[tensor.name][at + first]
                 continue
             values = block[index]
-            if edit.offset:
-                scaled, exact = scale_offset(values, tensor.dtype, edit.exponent, edit.offset)
-            else:
-                scaled, exact = scale(values, tensor.dtype, edit.exponent)
+            scaled, exact = scale_stored(values, tensor.dtype, edit.exponent, edit.offset, loaded_in)
             if not exact.all():
                 raise PlanError(
                     f"Tensor {tensor.name} of file {shard} cannot be scaled by 2^{edit.exponent} exactly where two "

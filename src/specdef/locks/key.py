@@ -6,6 +6,7 @@ bytes (weights a lock replaced, headers and small files that changed).
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -26,6 +27,8 @@ from specdef.linalg.exponent import MAX_EXPONENT
 from specdef.locks.edits import Edit
 
 FORMAT = 1
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
+"""What a file system without hard links (FAT, some network ones) answers to one."""
 MISFIT = "The key does not fit the locked model's tensors. Give the key written with it."
 
 
@@ -120,11 +123,26 @@ def place_key(temporary: Path, path: Path) -> None:
         CheckpointError: it cannot be created.
     """
     try:
-        os.link(temporary, path)
+        _place(temporary, path)
     except FileExistsError:
         raise KeyFileError(f"`key` must be a new file; {shown(path)} exists. Choose another name.") from None
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def _place(temporary: Path, path: Path) -> None:
+    """Give a file a name that nothing has; without hard links the name is taken first, by an empty file."""
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        path.touch(0o600, exist_ok=False)
+        try:
+            temporary.replace(path)
+        except OSError:
+            path.unlink()
+            raise
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):

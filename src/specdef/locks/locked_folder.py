@@ -36,11 +36,13 @@ def write_locked(
         written: the automatic map it was planned with; None where the family's is declared.
         progress: called with the number of bytes just read.
     """
-    files = copy_others(checkpoint, folder)
-    originals = dict(files)
+    rewritten = (CARD, *p.changed_files)
+    files = copy_others(checkpoint, folder, skip=rewritten)  # a copy may be read-only
+    replaced = {name: file_digest(checkpoint.folder / name) for name in checkpoint.others if name in rewritten}
+    originals = {**files, **replaced}
     (folder / CARD).write_text(model_card(kind, p.strength, p.exactness), encoding="utf-8")
     write_files(folder, p.changed_files)
-    files |= {name: file_digest(folder / name) for name in (CARD, *p.changed_files)}
+    files |= {name: file_digest(folder / name) for name in rewritten}
     digests = write_shards(checkpoint, folder, p.edits, check=check_finite, progress=progress)
     files |= {shard: digest.target for shard, digest in digests.items()}
     originals |= {shard: digest.source for shard, digest in digests.items()}

@@ -83,10 +83,15 @@ def _draw(model: ResolvedModel, options: MatrixChoice, share: float | None) -> l
             raise PlanError(f"`components` must be drawn from {', '.join(known)} for this model; got {component!r}.")
     layers = select_layers(model.dims.num_layers, options.layers, None, options.seed)
     candidates = [key for key in model.linears if key[0] in components and key[1] in layers]
+    if not candidates:
+        raise PlanError(
+            f"`layers` and `components` must select at least one matrix; got {', '.join(components)} in layers "
+            f"{', '.join(map(str, layers))}, which hold none. Choose others."
+        )
     if options.layers is not None and options.num_matrices is None and share is None:
         return [model.linears[key] for key in candidates]
     number = NUMBER if options.num_matrices is None else options.num_matrices
-    if share is not None and candidates:
+    if share is not None:
         number = max(1, round(share * len(candidates)))
     elif options.num_matrices is None:
         number = min(number, len(candidates))

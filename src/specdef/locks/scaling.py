@@ -10,7 +10,7 @@ import numpy as np
 from specdef.architectures.resolve import ResolvedPair, ResolvedSlot
 from specdef.checkpoint.edits import ShardEdits
 from specdef.checkpoint.reader import Checkpoint
-from specdef.core.dtypes import TORCH_NAMES
+from specdef.core.dtypes import STORED_NAMES, TORCH_NAMES
 from specdef.errors import PlanError
 from specdef.linalg.exponent import MAX_EXPONENT, NUMPY_DTYPES
 from specdef.linalg.multiplier import exponent_of
@@ -33,11 +33,17 @@ def scaling_exponent(multiplier: float) -> int:
     return exponent
 
 
-def runs_in_float16(config: Mapping[str, Any]) -> bool:
-    """Whether config.json makes transformers load the model in float16, whatever its weights are stored in."""
+def narrow_dtypes(config: Mapping[str, Any]) -> list[str]:
+    """Safetensors' names of the 16-bit dtypes that config.json makes transformers cast the stored weights to."""
     inner = config.get("text_config")
     places = (config, inner if isinstance(inner, Mapping) else {})
-    return any("float16" in str(place.get(key)).split(".") for place in places for key in ("dtype", "torch_dtype"))
+    named = {str(place.get(key)).split(".")[-1] for place in places for key in ("dtype", "torch_dtype")}
+    return sorted(STORED_NAMES[name] for name in named & {"float16", "bfloat16"})
+
+
+def runs_in_float16(config: Mapping[str, Any]) -> bool:
+    """Whether config.json makes transformers load the model in float16, whatever its weights are stored in."""
+    return "F16" in narrow_dtypes(config)
 
 
 def signed_slots(pair: ResolvedPair, direction: str, exponent: int) -> list[tuple[ResolvedSlot, int]]:
@@ -71,22 +77,22 @@ def scaling_lock(
         checked=("every scaled weight is normal and scales back to its original bits",),
         num_values=_num_values(edits, checkpoint),
         left_out=left_out,
-        edits=shard_edits(edits, checkpoint.locate()),
+        edits=shard_edits(edits, checkpoint.locate(), loaded_in=narrow_dtypes(checkpoint.config)),
         key_edits=tuple(edit.to_json() for edit in edits),
         blobs=_offset_originals(edits, checkpoint),
         remarks=remarks,
     )
 
 
-def exact_dtypes(edits: Iterable[Edit], stored: Sequence[str]) -> dict[str, list[str]]:
-    """Where the function is the original's: any wide dtype, but the stored one alone where it decides what is exact.
+def exact_dtypes(edits: Iterable[Edit], checked: Sequence[str]) -> dict[str, list[str]]:
+    """Where the function is the original's: any wide dtype, but those checked alone where they decide what is exact.
 
     Args:
         edits: every scaling.
-        stored: safetensors' names of the dtypes of the scaled tensors.
+        checked: safetensors' names of the dtypes that the scaled tensors are stored in, or loaded in.
     """
-    portable = "F16" not in stored and not any(edit.offset for edit in edits)
-    exact_in = ["bfloat16", "float32"] if portable else [TORCH_NAMES[dtype] for dtype in stored]
+    portable = "F16" not in checked and not any(edit.offset for edit in edits)
+    exact_in = ["bfloat16", "float32"] if portable else [TORCH_NAMES[dtype] for dtype in checked]
     others = [name for name in ("bfloat16", "float16", "float32") if name not in exact_in]
     return {"exact_in": exact_in, "not_claimed_in": others}
 

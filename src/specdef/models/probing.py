@@ -54,11 +54,12 @@ class Probing:
                 return {"pixel_values": torch.randn(pixels, generator=generator)}
             longest = inner.get("max_position_embeddings") or length + 2
             tokens = (num, max(1, min(length, longest - 2)))
-            found = {"input_ids": torch.randint(inner["vocab_size"], tokens, generator=generator)}
+            vocabulary = _vocabulary(inner)
+            found = {"input_ids": torch.randint(vocabulary, tokens, generator=generator)}
             if inner.get("is_encoder_decoder"):
-                found["decoder_input_ids"] = torch.randint(inner["vocab_size"], tokens, generator=generator)
+                found["decoder_input_ids"] = torch.randint(vocabulary, tokens, generator=generator)
             return found
-        except (TypeError, ValueError, KeyError, RuntimeError) as error:
+        except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
             raise CheckpointError(
                 f"config.json must give usable sizes (vocab_size or image_size); it does not ({error!r}). Repair it."
             ) from error
@@ -79,6 +80,20 @@ class Probing:
     def divergence(self, reference: torch.Tensor, other: torch.Tensor) -> float:
         """Mean KL divergence of the other outputs from the reference's, nats per output."""
         return kl_divergence(reference, other)
+
+
+def _vocabulary(config: Mapping[str, Any]) -> int:
+    """How many tokens a model knows; published configurations leave out what is the default of their class.
+
+    Raises:
+        KeyError, ValueError, AttributeError: neither the configuration nor its class says.
+    """
+    if "vocab_size" not in config and "model_type" in config:
+        from transformers import AutoConfig
+
+        config = {"vocab_size": AutoConfig.for_model(config["model_type"]).vocab_size}
+    tokens: int = config["vocab_size"]
+    return tokens
 
 
 def kl_divergence(reference: torch.Tensor, other: torch.Tensor) -> float:

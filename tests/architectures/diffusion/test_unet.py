@@ -168,6 +168,9 @@ def test_an_unknown_tensor_in_a_layer_and_a_pipeline_without_unet_are_refused(fo
     texts = {name: shape for name, shape in found.shapes.items() if name.startswith("text_encoder")}
     with pytest.raises(ArchitectureError, match=r"must have a U-Net with transformers .*; this pipeline has"):
         resolve(found.config, texts)
+    for components in ([], {"unet": []}):
+        with pytest.raises(ArchitectureError, match=r"this pipeline has (no components|unet)"):
+            resolve({"model_type": "diffusion", "components": components}, texts)
 
 
 def test_what_has_no_place_in_a_pipeline_is_one_sentence(folder: Path, locked: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import stat
 from pathlib import Path
@@ -186,6 +187,45 @@ def test_float16_bounds_the_multiplier_and_says_which_fits(tmp_path: Path) -> No
     assert torch.equal(pico.run("llama", model), pico.run("llama", tmp_path / "locked"))
 
 
+def _loaded_in(dtype: str, family: str, folder: Path) -> Path:
+    """A float32 checkpoint whose config.json says otherwise, so that transformers casts its weights."""
+    config = pico.build(family, folder) / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": dtype}))
+    return folder
+
+
+def test_a_factor_is_exact_in_float16_too_where_config_has_float32_weights_loaded_so(tmp_path: Path) -> None:
+    """Before, weights were chosen that a factor makes subnormal once they are cast, and the lock claimed every bit."""
+    model = _loaded_in("float16", "llama", tmp_path / "model")
+    report = lock(model, tmp_path / "locked", preset="exact", multiplier="2^5")
+    before, after = load_file(model / "model.safetensors"), load_file(tmp_path / "locked" / "model.safetensors")
+    for name, old in before.items():
+        changed = old != after[name]
+        factor, cast, scaled = (after[name] / old)[changed], old.half()[changed], after[name].half()[changed]
+        assert torch.equal(cast.float() * factor, scaled.float()), name
+        assert bool((scaled.abs() >= torch.finfo(torch.float16).tiny).all()), name
+    assert report.exactness["stored_dtypes"] == ["F32"]
+    assert report.exactness["exact_in"] == ["float16", "float32"]
+    assert not report.exactness["bit_exact"]
+
+
+@pytest.mark.parametrize("family", ["gemma2", "nemotron"])
+def test_offset_norms_are_exact_in_the_dtype_that_config_has_them_loaded_in(family: str, tmp_path: Path) -> None:
+    """2^20 (1 + w) - 1 is a float32 and no bfloat16; before, float32 weights loaded in bfloat16 lost the function."""
+    model = _loaded_in("bfloat16", family, tmp_path / "model")
+    report = lock(model, tmp_path / "locked", preset="exact", multiplier="2^20")
+    assert "norm" not in report.strength["pairs"]
+    assert report.exactness["bit_exact"]
+    assert torch.equal(pico.run(family, model), pico.run(family, tmp_path / "locked"))
+    with pytest.raises(
+        PlanError, match=r"scales exactly, also as config.json has them loaded, in bfloat16; it has few"
+    ):
+        lock(model, tmp_path / "norms", preset="exact", multiplier="2^20", pairs=["norm"])
+    report = lock(model, tmp_path / "small", preset="exact", multiplier="2^3", pairs=["norm"])
+    assert report.exactness["exact_in"] == ["bfloat16", "float32"]
+    assert torch.equal(pico.run(family, model), pico.run(family, tmp_path / "small"))
+
+
 def test_a_pair_without_an_exact_channel_names_the_largest_multiplier(tmp_path: Path) -> None:
     model = pico.build("llama", tmp_path / "model", dtype=torch.float16)
     tensors = load_file(model / "model.safetensors")
@@ -247,6 +287,23 @@ class TestKeys:
         with pytest.raises(SpecdefError, match="was changed after locking"):
             unlock(locked, tmp_path / "back", tmp_path / "locked.specdef-key")
         assert not (tmp_path / "back").exists()
+
+
+def test_a_lock_whose_channel_has_a_norm_weight_of_zero_is_found(llama: Path, tmp_path: Path) -> None:
+    """Zero times a factor says nothing; before, it counted as a factor of 1, unlike the consumers'."""
+    model = Path(shutil.copytree(llama, tmp_path / "model"))
+    lock(model, tmp_path / "trial", preset="exact", pairs=["norm"])
+    tensors, trial = load_file(model / "model.safetensors"), load_file(tmp_path / "trial" / "model.safetensors")
+    name = "model.layers.0.input_layernorm.weight"
+    tensors[name][tensors[name] != trial[name]] = 0.0
+    save_file(tensors, model / "model.safetensors", {"format": "pt"})
+    lock(model, tmp_path / "locked", preset="exact", pairs=["norm"])
+    assert torch.equal(load_file(tmp_path / "locked" / "model.safetensors")[name], tensors[name])
+    alone, beside = verify(tmp_path / "locked"), verify(tmp_path / "locked", original=model)
+    assert "equal the original's times 2^20 in 4/4 norm pairs" in beside.checks[1].detail
+    assert beside.passed
+    assert "the others cannot be told from natural scales without --original" in alone.checks[1].detail
+    assert alone.passed is not False
 
 
 def test_dead_channels_are_never_chosen(llama: Path, tmp_path: Path) -> None:

@@ -100,6 +100,16 @@ def test_options_that_cannot_be(options: dict[str, object], match: str, llama: P
     assert not list(tmp_path.iterdir())
 
 
+def test_layers_and_components_that_share_no_matrix_are_refused(tmp_path: Path) -> None:
+    """Before, an IndexError: of a sparse layer no gate_proj is a matrix that can be locked."""
+    model = pico.build("qwen3_moe-mixed", tmp_path / "model")
+    options: dict[str, Any] = {"preset": "paper", "rank": 3, "components": ["gate_proj"]}
+    for more in ({}, {"share": 1.0}):
+        with pytest.raises(PlanError, match=r"`layers` and `components` must .* got gate_proj in layers 1, which"):
+            lock(model, tmp_path / "out", layers=[1], **options, **more)
+    assert not (tmp_path / "out").exists()
+
+
 def test_named_layers_lock_every_component_there(llama: Path, tmp_path: Path) -> None:
     report = lock(llama, tmp_path / "out", preset="paper", rank=4, layers=[1], components=["v_proj", "o_proj"])
     assert sorted(report.strength["matrices"]) == [

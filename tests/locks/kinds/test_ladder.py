@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pico
+import pico_text
 import pytest
 import torch
+import transformers
 from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -19,7 +21,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 from specdef import inspect_model, lock, lock_module, unlock, unlock_module, verify
 from specdef.architectures.resolve import resolve
 from specdef.checkpoint.reader import open_checkpoint
-from specdef.errors import PlanError, SpecdefError
+from specdef.errors import CheckpointError, PlanError, SpecdefError
 from specdef.locks.kinds.ladder import prepare
 from specdef.locks.kinds.ladder.check import unmatched
 from specdef.locks.kinds.ladder.inputs import folder_inputs, loaded
@@ -280,6 +282,16 @@ def test_the_manifest_says_what_was_read_and_where_the_lock_is_exact(tmp_path: P
     ] == ("4 random images")
 
 
+def test_norms_that_config_has_loaded_in_bfloat16_are_exact_there_too(tmp_path: Path) -> None:
+    """Before, a float32 Gemma that transformers loads in bfloat16 was given factors that only float32 holds."""
+    model = pico.build("gemma2", tmp_path / "model")
+    config = model / "config.json"
+    config.write_text(config.read_text().replace('"float32"', '"bfloat16"'))
+    report = lock(model, tmp_path / "locked", preset="ladder")
+    assert report.exactness["bit_exact"]
+    assert torch.equal(pico.run("gemma2", model), pico.run("gemma2", tmp_path / "locked"))
+
+
 def test_pairs_and_layers_restrict_the_rungs(tmp_path: Path) -> None:
     model = pico.build("llama", tmp_path / "model")
     report = lock(model, tmp_path / "locked", preset="ladder", pairs=["vo", "updown"], layers=[1])
@@ -308,6 +320,32 @@ def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
         assert not (tmp_path / "out").exists()
     with pytest.raises(PlanError, match="`calibration` must be left out"):
         lock_module(loaded(model), preset="ladder", calibration="text.txt")
+
+
+def test_a_classifier_without_a_padding_token_is_measured(tmp_path: Path) -> None:
+    """Before, transformers' ValueError: it takes such a model one text at a time."""
+    model = pico.build("llama-classifier", tmp_path / "model", pad_token_id=None)
+    lock(model, tmp_path / "locked", preset="ladder")
+    assert verify(tmp_path / "locked", original=model).passed
+
+
+def test_an_encoder_decoder_is_given_a_text_on_both_sides(tmp_path: Path) -> None:
+    """Before, transformers' ValueError: T5 has no decoder inputs of its own."""
+    config = {"vocab_size": pico.VOCAB, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_heads": 4}
+    model = tmp_path / "model"
+    transformers.T5ForConditionalGeneration(transformers.T5Config(**config)).save_pretrained(model)
+    pico_text.write_tokenizer(model)
+    report = lock(model, tmp_path / "locked", preset="ladder", map="auto")
+    assert report.strength["measured_on"] == "512 tokens of the bundled prose"
+    assert verify(tmp_path / "locked", original=model).passed
+
+
+def test_a_model_that_does_not_run_is_one_sentence(tmp_path: Path) -> None:
+    model = pico.build("llama", tmp_path / "model")
+    checkpoint, module = open_checkpoint(model), loaded(model)
+    pairs = resolve(checkpoint.config, checkpoint.shapes).pairs
+    with pytest.raises(CheckpointError, match=r"Model LlamaForCausalLM cannot be loaded and run by transformers \("):
+        measure(module, pairs, {"pixels": torch.zeros(1)})
 
 
 def test_a_model_beyond_the_machines_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

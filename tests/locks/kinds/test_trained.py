@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from specdef.defences.card import RECORD
 from specdef.errors import PlanError, SpecdefError
 from specdef.locks.base import LOCKS
 from specdef.locks.kinds.trained.metric import DAMPING, SMALLEST, metrics, patches
-from specdef.locks.kinds.trained.train import ABOVE
+from specdef.locks.kinds.trained.options import TrainedOptions
+from specdef.locks.kinds.trained.prepare import _refuse_too_little
+from specdef.locks.kinds.trained.train import ABOVE, Outcome
 from specdef.locks.lock import LockReport
 from specdef.locks.manifest import MANIFEST
 from specdef.models.base import kind_of
@@ -207,6 +210,14 @@ def test_a_budget_that_no_step_keeps_writes_nothing(toy_model: Path, prose: str,
             **{**QUICK, "lr": 50.0, "eval_every": 1, "utility_factor": 1.0001, "text": prose},
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_rise_too_small_to_be_written_down_is_refused() -> None:
+    """Before, a multiplier of 1.0003 was written as 1, which `read_manifest` calls malformed."""
+    for after, refused in ((1.0003, True), (1.0008, False)):
+        outcome = Outcome(3, {"w": 2.0}, {"w": 2.0 * after}, (1.0, 1.0), "all steps done")
+        with pytest.raises(PlanError, match=r"sigma_1 rises by 0.1%.*\(all steps done\)") if refused else nullcontext():
+            _refuse_too_little(outcome, TrainedOptions())
 
 
 def test_steps_that_are_too_few_are_said_and_what_is_reached_is_claimed(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from specdef.architectures.spec import (
     HIDDEN,
@@ -45,7 +46,8 @@ def places(config: Config, shapes: Mapping[str, tuple[int, ...]]) -> list[Place]
     Raises:
         ArchitectureError: the pipeline has no such U-Net, or one whose attention is another.
     """
-    unet = config.get("components", {}).get("unet", {})
+    components = _object(config.get("components"))
+    unet = _object(components.get("unet"))
     for key in ("only_cross_attention", "dual_cross_attention"):
         found = unet.get(key, False)
         if any(found) if isinstance(found, list) else found:
@@ -54,9 +56,14 @@ def places(config: Config, shapes: Mapping[str, tuple[int, ...]]) -> list[Place]
     if not any(place.kind == BLOCK for place in made):
         raise ArchitectureError(
             "`model` must have a U-Net with transformers (UNet2DConditionModel); this pipeline has "
-            f"{', '.join(sorted(config.get('components', {}))) or 'no components'}. Its map is not declared."
+            f"{', '.join(sorted(components)) or 'no components'}. Its map is not declared."
         )
     return sorted(made, key=lambda place: _order(place.path))
+
+
+def _object(found: Any) -> Mapping[str, Any]:
+    """What a configuration says, where that is an object."""
+    return found if isinstance(found, Mapping) else {}
 
 
 def _of_kind(kind: str, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Place]:

@@ -1,4 +1,4 @@
-"""Mixtral and Qwen3-MoE: a norm read by the router and by every expert, and one up->down pair per expert.
+"""Mixtral, Qwen3-MoE and OLMoE: a norm read by the router and by every expert, and one up->down pair per expert.
 
 Tensors carry the published names, one per expert, which is also what transformers 5 writes; its fused in-memory form
 (``mlp.experts.gate_up_proj``) has other names and is refused as unknown.
@@ -98,9 +98,10 @@ def _is_dense(config: Config, layer: int) -> bool:
 
 def _qwen3_moe_pairs(config: Config, dims: Dims) -> Sequence[Pair]:
     sparse = expert_pairs(MLP, "gate_proj", "up_proj", "down_proj")
+    clipped = config.get("clip_qkv") is not None
     return (
         ATTENTION_NORM,
-        VALUE_OUTPUT,
+        *(() if clipped else (VALUE_OUTPUT,)),
         *(replace(pair, where=is_sparse) for pair in sparse),
         *(replace(pair, where=_is_dense) for pair in (MLP_NORM, UP_DOWN)),
         FINAL_NORM,
@@ -128,7 +129,11 @@ QWEN3_MOE = Architecture(
     linears=DECODER_LINEARS,
     inject_default=("o_proj", "v_proj"),
     others=(*DECODER_OTHERS, *QUERY_KEY_NORMS),
-    exclusions=(*DECODER_EXCLUSIONS, *MOE_EXCLUSIONS),
+    exclusions=(
+        *DECODER_EXCLUSIONS,
+        *MOE_EXCLUSIONS,
+        Exclusion("v_proj -> o_proj when clip_qkv is set (OLMoE)", "a clamp on the values is not homogeneous"),
+    ),
     roots=DECODER_ROOTS,
 )
 

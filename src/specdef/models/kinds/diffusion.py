@@ -35,7 +35,8 @@ class Diffusion(ModelKind):
 
     def matches(self, config: Mapping[str, Any]) -> bool:
         """A pipeline of diffusers that has a U-Net; what else it needs is said when it is loaded."""
-        return config.get("model_type") == PIPELINE_TYPE and "unet" in config["components"]
+        components = config.get("components")
+        return config.get("model_type") == PIPELINE_TYPE and isinstance(components, Mapping) and "unet" in components
 
     def load_processor(self, folder: Path) -> Any:
         """The tokenizer."""

@@ -18,6 +18,11 @@ from specdef.locks.kinds.fold.check import _alone, _Claim, _near, _refuse_more_t
 UNTOLD = "; the others cannot be told from natural scales without --original"
 
 
+@pytest.fixture(autouse=True)
+def no_channel_is_half_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checking, "_half_dead", lambda _, pairs, exponent: [0] * len(pairs))
+
+
 def scaled(*exponents: int) -> tuple[ScaledChannel, ...]:
     return tuple(ScaledChannel(number, exponent, 0.0, 0.0) for number, exponent in enumerate(exponents))
 
@@ -61,6 +66,15 @@ def test_the_weights_alone(
     found = _alone(None, pairs, _Claim(exponent, 2, {"vo": 2}))  # type: ignore[arg-type]
     assert (found.name, found.passed) == ("lock", passed)
     assert found.detail == f"channels look scaled by about 2^{exponent} in {detail}"
+
+
+def test_a_side_that_is_all_zero_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs: Any = [SimpleNamespace(id=f"vo.{number}", kind="vo", size=16) for number in range(2)]
+    monkeypatch.setattr(checking, "pair_imbalances", lambda *_: [imbalance(0, [20, 20]), imbalance(1, [20])])
+    monkeypatch.setattr(checking, "channel_logs", lambda *_: [])
+    for half, passed in (([0, 1], None), ([1, 0], False)):
+        monkeypatch.setattr(checking, "_half_dead", lambda *_, half=half: half)
+        assert _alone(None, pairs, _Claim(20, 2, {"vo": 2})).passed is passed  # type: ignore[arg-type]
 
 
 def test_a_wide_threshold_hides_more(monkeypatch: pytest.MonkeyPatch) -> None:

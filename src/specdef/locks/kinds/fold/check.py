@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from specdef.architectures.channel_exponents import channel_exponents
-from specdef.architectures.channels import PairImbalance, ScaledChannel, channel_logs, pair_imbalances
+from specdef.architectures.channels import PairImbalance, ScaledChannel, channel_logs, deviation, pair_imbalances
 from specdef.architectures.resolve import ResolvedPair
 from specdef.checkpoint.reader import Checkpoint
 from specdef.errors import CheckpointError
@@ -101,7 +101,8 @@ def _alone(checkpoint: Checkpoint, pairs: Sequence[ResolvedPair], claim: _Claim)
     """What the locked weights show by themselves."""
     exponent = claim.exponent
     many = [pair for pair in pairs if 2 * claim.channels >= pair.size]
-    seen = pair_imbalances(checkpoint, [pair for pair in pairs if 2 * claim.channels < pair.size])
+    fewer = [pair for pair in pairs if 2 * claim.channels < pair.size]
+    seen = pair_imbalances(checkpoint, fewer)
     near = {pair.id: _near(pair.scaled, exponent) for pair in seen}
     nearest = [min(found, key=lambda e: abs(e - exponent)) for found in near.values() if found]
     agrees = not nearest or abs(statistics.median(nearest) - exponent) <= MEDIAN_TOLERANCE
@@ -114,8 +115,8 @@ def _alone(checkpoint: Checkpoint, pairs: Sequence[ResolvedPair], claim: _Claim)
     if complete:
         detail += claim.shortage(missing) if missing else f", but typically by 2^{statistics.median(nearest):g}"
     possible = [
-        (pair.kind, claim.channels if _may_hide_more(pair, near[pair.id], exponent) else len(near[pair.id]))
-        for pair in seen
+        (pair.kind, claim.channels if _may_hide_more(pair, near[pair.id], exponent) else len(near[pair.id]) + half)
+        for pair, half in zip(seen, _half_dead(checkpoint, fewer, exponent), strict=True)
     ]
     possible += [(kind, claim.channels if abs(exponent) < TELLING_EXPONENT else channels) for kind, channels in most]
     _, all_pairs = claim.counts("", [kind for kind, channels in possible if channels])
@@ -131,6 +132,16 @@ def _may_hide_more(pair: PairImbalance, near: Sequence[int], exponent: int) -> b
     if near:
         return abs(exponent) < max(certain, TELLING_EXPONENT)
     return not pair.scaled and abs(exponent) < certain
+
+
+def _half_dead(checkpoint: Checkpoint, pairs: Sequence[ResolvedPair], exponent: int) -> list[int]:
+    """How many channels of each pair are all zero on one side, and on the other scaled as the claim has it."""
+    counts = []
+    for producer, consumer in channel_logs(checkpoint, pairs):
+        half = np.isfinite(producer) != np.isfinite(consumer)
+        off = np.abs(deviation(producer) - deviation(consumer) - exponent)
+        counts.append(int((half & (off <= _slack(exponent))).sum()))
+    return counts
 
 
 def _shown_by_most(checkpoint: Checkpoint, pairs: Sequence[ResolvedPair], exponent: int) -> list[tuple[str, int]]:
@@ -152,7 +163,11 @@ def _shown_by_most(checkpoint: Checkpoint, pairs: Sequence[ResolvedPair], expone
 
 def _near(channels: Iterable[ScaledChannel], exponent: int) -> list[int]:
     """The exponents of scaled channels that are near the claim."""
-    return [c.exponent for c in channels if abs(c.exponent - exponent) <= max(3, min(8, abs(exponent) // 2))]
+    return [c.exponent for c in channels if abs(c.exponent - exponent) <= _slack(exponent)]
+
+
+def _slack(exponent: int) -> int:
+    return max(3, min(8, abs(exponent) // 2))
 
 
 def recognise(name: str, evidence: Evidence) -> Sign | None:

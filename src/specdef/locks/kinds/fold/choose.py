@@ -14,12 +14,13 @@ import numpy.typing as npt
 
 from specdef.architectures.resolve import ResolvedPair, ResolvedSlot
 from specdef.checkpoint.reader import Checkpoint
+from specdef.core.dtypes import TORCH_NAMES
 from specdef.errors import PlanError
-from specdef.linalg.exponent import MAX_EXPONENT, scale, scale_offset, to_float
+from specdef.linalg.exponent import MAX_EXPONENT, scale_stored, to_float
 from specdef.locks.edits import Locations
 from specdef.locks.kinds.fold.options import FoldOptions
 from specdef.locks.runtimes import block_of, smallest_weight
-from specdef.locks.scaling import signed_slots
+from specdef.locks.scaling import narrow_dtypes, signed_slots
 
 FIRST_CANDIDATES, SPARE_CANDIDATES = 64, 3
 """Channels looked at before all of a pair's; of those, beyond the ones needed, the ones looked at first."""
@@ -81,17 +82,14 @@ def usable_channels(
     floor: float = 0.0,
 ) -> npt.NDArray[np.bool_]:
     """Which candidate runs of `block` channels are alive on both sides and exactly scalable in every slot."""
-    usable = np.ones(len(candidates), dtype=bool)
+    usable, loaded_in = np.ones(len(candidates), dtype=bool), narrow_dtypes(checkpoint.config)
     for slot, exponent in signed:
         if not usable.any():
             break
         shard, tensor = where[slot.tensor]
         positions = np.array([sorted(i for c in _run(run, block) for i in slot.indices(c)) for run in candidates])
         values = np.take(checkpoint.map_tensor(shard, tensor), positions.reshape(-1), axis=slot.axis)
-        if slot.offset:
-            _, exact = scale_offset(values, tensor.dtype, exponent, slot.offset)
-        else:
-            _, exact = scale(values, tensor.dtype, exponent)
+        _, exact = scale_stored(values, tensor.dtype, exponent, slot.offset, loaded_in)
         per_channel = np.moveaxis(exact, slot.axis, 0).reshape(len(candidates), -1)
         usable &= per_channel.all(axis=1)
         if len(tensor.shape) > 1:
@@ -144,8 +142,12 @@ def _too_few(
         else "No multiplier fits; leave this kind out with `pairs`, or convert the model to float32."
     )
     tensors = ", ".join(dict.fromkeys(slot.tensor for slot in pair.slots))
+    stored = {where[slot.tensor][1].dtype for slot in pair.slots}
+    others = [TORCH_NAMES[dtype] for dtype in narrow_dtypes(checkpoint.config) if {dtype} != stored]
+    loaded = f", also as config.json has them loaded, in {' and '.join(map(str, others))}" if others else ""
     blocks = ", blocks whose own scale would lose digits" if smallest_weight(options.runtimes) else ""
     return NoExactChannelError(
-        f"Pair {pair.id} must have {options.channels} channels that 2^{exponent} ({options.direction}) scales exactly; "
+        f"Pair {pair.id} must have {options.channels} channels that 2^{exponent} ({options.direction}) scales "
+        f"exactly{loaded}; "
         f"it has fewer in {tensors} (overflow, subnormals, zero channels{blocks} or an offset). {hint}"
     )

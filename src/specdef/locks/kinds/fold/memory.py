@@ -17,6 +17,7 @@ from specdef.locks.edits import Edit, shard_edits
 from specdef.locks.kinds.fold.options import FoldOptions
 from specdef.locks.kinds.fold.plan import plan_fold
 from specdef.locks.model_tensors import SHARD, ModelTensors, model_tensors, write_tensors
+from specdef.locks.scaling import narrow_dtypes
 
 
 @dataclass(frozen=True, repr=False)
@@ -70,7 +71,7 @@ def scale_module(
     """
     where = tensors.locate()
     changed: dict[str, Stored] = {}
-    for tensor, edit in shard_edits(edits, where)[SHARD].blocks.items():
+    for tensor, edit in shard_edits(edits, where, loaded_in=narrow_dtypes(tensors.config))[SHARD].blocks.items():
         changed[tensor] = tensors.map_tensor(*where[tensor]).copy()
         edit(changed[tensor], 0)
     values = tensors.in_memory(changed)

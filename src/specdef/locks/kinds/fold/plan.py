@@ -22,7 +22,14 @@ from specdef.locks.edits import Edit, Locations
 from specdef.locks.kinds.fold.budget import cache_claim, runtime_claims, runtime_remarks, within_budget
 from specdef.locks.kinds.fold.choose import NoExactChannelError, choose_channels
 from specdef.locks.kinds.fold.options import FoldOptions
-from specdef.locks.scaling import exact_dtypes, pair_edits, runs_in_float16, scaling_exponent, scaling_lock
+from specdef.locks.scaling import (
+    exact_dtypes,
+    narrow_dtypes,
+    pair_edits,
+    runs_in_float16,
+    scaling_exponent,
+    scaling_lock,
+)
 from specdef.locks.selection import select_layers, select_pairs
 
 FP16_ACTIVATION_EXPONENT = 10
@@ -135,7 +142,7 @@ def _check_dtypes(
 def prepare(checkpoint: Checkpoint, model: ResolvedModel, options: FoldOptions) -> PreparedLock:
     """The planned lock as edits, manifest entries and key."""
     plan = plan_fold(checkpoint, model, options)
-    strength, exactness = _describe(plan, model)
+    strength, exactness = _describe(plan, model, narrow_dtypes(checkpoint.config))
     weakness = (*_remarks(strength["pairs"], model, options), *model.architecture.remarks)
     stronger = () if weakness or options.runtimes or not exactness["bit_exact"] else (STRONGER,)
     remarks = (*weakness, *runtime_remarks(exactness["runtimes"]), *stronger)
@@ -157,7 +164,7 @@ def _remarks(pairs: Mapping[str, int], model: ResolvedModel, options: FoldOption
     return (weak, f"This {model.architecture.name} model has no other exact pair: {reasons}.") if reasons else (weak,)
 
 
-def _describe(plan: LockPlan, model: ResolvedModel) -> tuple[dict[str, Any], dict[str, Any]]:
+def _describe(plan: LockPlan, model: ResolvedModel, loaded_in: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     kinds = {pair.id: pair.kind for pair in model.pairs}
     counts: dict[str, int] = {}
     for pair in plan.channels:
@@ -171,12 +178,13 @@ def _describe(plan: LockPlan, model: ResolvedModel) -> tuple[dict[str, Any], dic
         "pairs": counts,
         "num_layers": len(plan.layers),
     }
-    half = "F16" in dtypes
+    checked = sorted({*dtypes, *loaded_in})
+    half = "F16" in checked
     exactness = {
         "bit_exact": not half,
         "closeness": "identical while no activation leaves float16's normal range" if half else "bit-identical",
         "stored_dtypes": dtypes,
-        **exact_dtypes(plan.edits, dtypes),
+        **exact_dtypes(plan.edits, checked),
         "kv_cache": cache_claim(counts, plan.exponent, plan.options),
         "quantisation": (
             "quantising the locked model afterwards damages the channels it divides"

@@ -121,12 +121,12 @@ def lock_module(
     for owner, prefix in owners(module):
         own = {x.name.removeprefix(prefix): x.entry for x in layers if x.name.startswith(prefix)}
         if own:
-            attach(owner, quantization_config(own))
+            attach(owner, own)
     return ModuleLock(name, ModuleKey(name, {path: child for path, child, _, _ in planned}), report)
 
 
 def unlock_module(module: nn.Module, layers: Mapping[str, nn.Module]) -> None:
-    """Put the original layers back under their old names; the model no longer says that it is locked.
+    """Put the original layers back under their old names; the model no longer says that they are locked.
 
     Args:
         module: the locked model.
@@ -144,8 +144,8 @@ def unlock_module(module: nn.Module, layers: Mapping[str, nn.Module]) -> None:
             )
     for path, layer in layers.items():
         module.set_submodule(path, layer)
-    for owner, _ in owners(module):
-        detach(owner)
+    for owner, prefix in owners(module):
+        detach(owner, [path.removeprefix(prefix) for path in layers if path.startswith(prefix)])
 
 
 def _matrix(path: str, child: nn.Module) -> tuple[torch.Tensor, bool]:

@@ -68,7 +68,9 @@ def folder_inputs(folder: Path, model: nn.Module, config: Mapping[str, Any], cal
     check_vocabulary(ids, vocabulary(model))
     rows = ids[: len(ids) // width * width].view(-1, width)
     source = "the bundled prose" if calibration is None else Path(calibration).name
-    return Inputs({"input_ids": rows}, f"{rows.numel()} tokens of {source}")
+    seq2seq = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+    tensors = dict.fromkeys(("input_ids", "decoder_input_ids") if seq2seq else ("input_ids",), rows)
+    return Inputs(tensors, f"{rows.numel()} tokens of {source}")
 
 
 def probes(model: nn.Module, config: Mapping[str, Any]) -> Inputs:

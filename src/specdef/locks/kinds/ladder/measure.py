@@ -20,6 +20,9 @@ from torch import Tensor, nn
 from specdef.architectures.resolve import ResolvedPair, ResolvedSlot
 from specdef.errors import PlanError
 from specdef.locks.model_tensors import model_tensors, saved_parts
+from specdef.models.base import find_kind
+from specdef.models.loading import unusable
+from specdef.models.probing import Probing
 
 Values = npt.NDArray[np.float64]
 
@@ -70,6 +73,7 @@ def measure(
 
     Raises:
         PlanError: an output is not finite.
+        CheckpointError: transformers cannot run the model on these inputs.
     """
     tensors = model_tensors(model)
     own: dict[str, Tensor] = dict(model.named_parameters())
@@ -83,7 +87,7 @@ def measure(
             parameter.requires_grad_(True)
             parameter.grad = None
         with _watched(readers) as constancies, torch.enable_grad():
-            loss = _loss(model, inputs, seed)
+            loss = _loss(model, find_kind(tensors.config) or Probing(), inputs, seed)
             loss.backward()
         slopes = _slopes(
             model,
@@ -100,10 +104,13 @@ def measure(
             parameter.grad = held[name]
 
 
-def _loss(model: Any, inputs: Mapping[str, Tensor], seed: int) -> Tensor:
+def _loss(model: Any, probing: Probing, inputs: Mapping[str, Tensor], seed: int) -> Tensor:
     """Cross-entropy against classes drawn from the model's own outputs."""
-    outputs: Tensor = model(**inputs)[0].flatten(0, -2).float()
-    log_p = torch.log_softmax(outputs, dim=-1)
+    try:
+        outputs = probing.outputs(model, inputs)
+    except Exception as error:  # whatever a stranger's config makes transformers raise
+        raise unusable(type(model).__name__, error) from error
+    log_p = torch.log_softmax(outputs.flatten(0, -2).float(), dim=-1)
     if log_p.isnan().any():
         raise PlanError(
             "`model` must have finite outputs on the calibration text; some are not. Repair its weights, or give "

@@ -26,6 +26,7 @@ from specdef.locks.kinds.ladder.rungs import Rung, Side, groups_of, levels_of, r
 from specdef.locks.runtimes import broken, claims_of, survival
 from specdef.locks.scaling import (
     exact_dtypes,
+    narrow_dtypes,
     pair_edits,
     runs_in_float16,
     scaling_exponent,
@@ -172,12 +173,14 @@ def prepared(checkpoint: Checkpoint, plan: LadderPlan, inputs: str) -> PreparedL
         inputs: what it was measured on, in words.
     """
     stored = sorted({checkpoint.locate()[edit.tensor][1].dtype for edit in plan.edits})
-    strength, exactness = describe(plan, inputs, stored)
+    strength, exactness = describe(plan, inputs, stored, narrow_dtypes(checkpoint.config))
     said = remarks(plan, inputs, exactness["runtimes"])
     return scaling_lock(checkpoint, plan.edits, strength, exactness, left_out=plan.left_out, remarks=said)
 
 
-def describe(plan: LadderPlan, inputs: str, stored: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def describe(
+    plan: LadderPlan, inputs: str, stored: Sequence[str], loaded_in: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Strength and exactness, for the manifest and the report. No channel is named."""
     signed = [c.exponent if c.side == "consumer" else -c.exponent for c in plan.channels]
     kinds = sorted({c.kind for c in plan.channels})
@@ -197,7 +200,7 @@ def describe(plan: LadderPlan, inputs: str, stored: Sequence[str]) -> tuple[dict
         "bit_exact": True,
         "closeness": "bit-identical",
         "stored_dtypes": list(stored),
-        **exact_dtypes(plan.edits, stored),
+        **exact_dtypes(plan.edits, sorted({*stored, *loaded_in})),
         "kv_cache": "a cache in the model's own dtype is exact; float16 and fp8 overflow on scaled value channels",
         "quantisation": "quantising the locked model afterwards damages the channels it divides",
         "runtimes": _runtime_claims(plan),

@@ -99,12 +99,17 @@ def _data(utility: Utility, content: str, loaded: LoadedModel) -> UtilityData:
 
 
 def _refuse_too_little(outcome: Outcome, options: TrainedOptions) -> None:
-    if not outcome.steps or outcome.multiplier <= 1:
+    if not outcome.steps or _claimed(outcome) <= 1:
         raise PlanError(
-            f"`lr` must be such that sigma_1 rises while utility stays within a factor of {options.utility_factor:g}; "
-            f"no evaluation of {options.lr:g} showed that ({outcome.ended}). Give a smaller `lr` or `eval_every`, a "
-            "larger `retain_weight`, or more `steps`."
+            "`lr` must be such that sigma_1 rises by 0.1% while utility stays within a factor of "
+            f"{options.utility_factor:g}; no evaluation of {options.lr:g} showed that ({outcome.ended}). "
+            "Give a smaller `lr` or `eval_every`, a larger `retain_weight`, or more `steps`."
         )
+
+
+def _claimed(outcome: Outcome) -> float:
+    """The multiplier as the manifest says it."""
+    return float(f"{outcome.multiplier:.4g}")
 
 
 def _stored(checkpoint: Checkpoint, name: str, one: Raised) -> NewTensor:
@@ -141,7 +146,7 @@ def _prepared(
         "quantisation": "quantising it was not tried: the raised directions take most of a format's range",
     }
     strength = {
-        "multiplier": format_multiplier(float(f"{outcome.multiplier:.4g}")),
+        "multiplier": format_multiplier(_claimed(outcome)),
         "wished": format_multiplier(options.multiplier),
         "top_k": options.rank,
         "sigma_1": {name: [_short(outcome.before[name]), _short(value)] for name, value in outcome.after.items()},
