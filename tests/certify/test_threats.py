@@ -127,3 +127,20 @@ def test_an_attack_that_fails_without_a_lock_counts_for_nothing(tmp_path: Path) 
     assert all(cell.config["model"] != "a" * 64 for cell in uncounted)
     reasons = certificate.threat_models["T2"].not_tried
     assert any(reason.endswith("fails on the undefended model as well, so it says nothing") for reason in reasons)
+
+
+@pytest.mark.parametrize("others", [30, 50])
+def test_stages_are_left_out_only_for_an_attack_that_other_seeds_confirm(others: int, tmp_path: Path) -> None:
+    """Batches of 16 break the lock at one rate in 50 steps, 30 undefended: not slowed, were it not for other seeds."""
+    rates = list[float]()
+
+    def behaviour(cell: Cell) -> str:
+        recipe = cell.attack.recipe
+        if recipe.batch_size != 16 or recipe.lr != [*rates, recipe.lr][0]:
+            return "stall 0.3"
+        rates.append(recipe.lr)
+        return "broken 50" if recipe.seed == 0 else f"broken {others}"
+
+    found = synthetic.certify(tmp_path, behaviour, threats=("T0", "T2"))
+    left_out = "sgd: already broken" in found.threat_models["T2"].not_tried
+    assert left_out is isinstance(found.verdicts["T2"], Broken) is (others == 30)

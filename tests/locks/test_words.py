@@ -165,7 +165,9 @@ def test_too_few_channels_name_what_fits(fitting: set[int], hint: str, monkeypat
     monkeypatch.setattr(choose, "usable_channels", usable)
     slots = [SimpleNamespace(tensor=name) for name in ("v", "v", "o")]
     pair: Any = SimpleNamespace(id="vo.3", producers=slots[:2], consumers=slots[2:], slots=slots, degree=1)
-    found = _too_few(None, {}, pair, FoldOptions(channels=2), 20, [0, 1, 2])  # type: ignore[arg-type]
+    checkpoint: Any = SimpleNamespace(config={})
+    where: Any = {name: ("model.safetensors", SimpleNamespace(dtype="F32")) for name in "vo"}
+    found = _too_few(checkpoint, where, pair, FoldOptions(channels=2), 20, [0, 1, 2])
     assert isinstance(found, PlanError)
     assert str(found) == (
         "Pair vo.3 must have 2 channels that 2^20 (up) scales exactly; it has fewer in v, o (overflow, "

@@ -60,7 +60,7 @@ def test_the_synthetic_certificate_has_every_outcome(opened: Path) -> None:
         ("T1", "adamw", 3e-7, "55 ± 5 (0.65); 2/3 seeds; 1 crashed"),
         ("T1", "adamw", 9.49e-7, "60 (0.65)‡§"),
         ("T2", "adamw, no clipping", 3e-7, "invalid"),
-        ("T2", "adamw, batch size 16", 3e-7, "50 (0.65)‡§"),
+        ("T2", "adamw, batch size 16", 3e-7, "55 ± 5 (0.517)‡§; 2/3 seeds"),
     ],
 )
 def test_entries_have_the_papers_form(opened: Path, name: str, attack: str, lr: float, text: str) -> None:

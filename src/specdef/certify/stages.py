@@ -32,15 +32,17 @@ class Stage:
 
 
 def run_stages(study: Study, findings: Findings, threat: ThreatModel, stages: Sequence[Stage]) -> Plan:
-    """Stage after stage until one breaks the lock without being slowed.
+    """Stage after stage until one breaks the lock without being slowed, with the seeds that its verdict is drawn from.
 
     A stage that does not is tried on the undefended model too: an attack that fails there is no test of a lock.
     """
-    name = threat.name
+    name, make = threat.name, partial(locked_cell, study, findings)
     for number, stage in enumerate(stages):
         found = yield [locked_cell(study, findings, trial.attack(study)) for trial in stage.trials]
         if not findings.is_open(name, study.recipe.eval_every):
             found = [*found, *(yield from _searched(study, findings, name, stage, found))]
+        if findings.is_open(name, study.recipe.eval_every):
+            yield from other_seeds(study, findings, name, make)
         if findings.is_open(name, study.recipe.eval_every):
             for left in stages[number + 1 :]:
                 findings.skip(name, f"{left.label}: already broken")
@@ -52,7 +54,6 @@ def run_stages(study: Study, findings: Findings, threat: ThreatModel, stages: Se
             findings.skip(name, f"{stage.label}: {invalid}")
         elif study.locked.digest != study.original.digest:
             yield from _control(study, findings, name, stage, {cell.key for cell in found})
-    make = partial(locked_cell, study, findings)
     yield from try_longer(study, findings, (name,), make)
     yield from other_seeds(study, findings, name, make)
 

@@ -148,6 +148,5 @@ def _too_few(
     blocks = ", blocks whose own scale would lose digits" if smallest_weight(options.runtimes) else ""
     return NoExactChannelError(
         f"Pair {pair.id} must have {options.channels} channels that 2^{exponent} ({options.direction}) scales "
-        f"exactly{loaded}; "
-        f"it has fewer in {tensors} (overflow, subnormals, zero channels{blocks} or an offset). {hint}"
+        f"exactly{loaded}; it has fewer in {tensors} (overflow, subnormals, zero channels{blocks} or an offset). {hint}"
     )
