@@ -89,3 +89,9 @@ def test_the_second_machine_makes_the_copies_that_are_left(
 
 def test_who_makes_the_page_again_makes_all_of_it(run: Any) -> None:
     assert run("one", 10**6).made == run("other", 10**6).made != []
+
+
+def test_a_copy_that_two_processes_made_says_nothing_of_its_seconds(run: Any, tmp_path: Path) -> None:
+    run("one", 4)
+    run("one", 10**6)
+    assert [row["seconds"] is None for row in rows(tmp_path)][:6] == [False] * 4 + [True, False]
