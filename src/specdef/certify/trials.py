@@ -12,6 +12,9 @@ from specdef.certify.findings import Findings
 from specdef.certify.rates import rounded
 from specdef.certify.study import Study
 
+UNCLIPPED = {"max_grad_norm": None, "clip_each": False}
+"""Changes that leave gradients as long as they are, whatever the ordinary recipe does."""
+
 
 @dataclass(frozen=True)
 class Trial:

@@ -39,8 +39,7 @@ class Score:
 def share(right: Sequence[bool], groups: Sequence[Hashable]) -> Score:
     """The share of questions answered right.
 
-    A group of another size than most weighs by its questions, as it does in the share (delta method, as in
-    `specdef.tasks.confusion`).
+    What a group adds goes by how many questions it has (delta method, as in `specdef.tasks.confusion`).
 
     Args:
         right: per question.
@@ -54,8 +53,8 @@ def share(right: Sequence[bool], groups: Sequence[Hashable]) -> Score:
     found: dict[Hashable, list[bool]] = {}
     for one, group in zip(right, groups, strict=True):
         found.setdefault(group, []).append(one)
-    value, most = sum(right) / len(right), len(right) / len(found)
-    added = (value + (sum(ones) - len(ones) * value) / most for ones in found.values())
+    value, mean_size = sum(right) / len(right), len(right) / len(found)
+    added = (value + (sum(ones) - len(ones) * value) / mean_size for ones in found.values())
     return Score(value, tuple(round(one, 4) for one in added))
 
 

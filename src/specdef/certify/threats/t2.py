@@ -12,7 +12,7 @@ from specdef.certify.stages import Stage, run_stages
 from specdef.certify.study import Study
 from specdef.certify.threat_model import Plan, ThreatModel
 from specdef.certify.threats.t1 import KIND as T1
-from specdef.certify.trials import Trial, trying
+from specdef.certify.trials import UNCLIPPED, Trial, trying
 
 ORDINARY_LR = {
     "adamw": 1e-4,
@@ -42,8 +42,7 @@ class Optimizers(ThreatModel):
         best = findings.best(*T1.parts)
         middle = learning_rate(best) if best is not None else findings.working[0]
         at_middle = {"lr": middle}
-        unclipped = {"max_grad_norm": None, "clip_each": False}
-        clipping = [Trial({**at_middle, **unclipped}), Trial({**at_middle, "batch_size": 16})]
+        clipping = [Trial({**at_middle, **UNCLIPPED}), Trial({**at_middle, "batch_size": 16})]
         steady = [
             Trial({**at_middle, "gradient_accumulation_steps": 2}),
             Trial({**at_middle, "schedule": "constant", "warmup": 0.0}),

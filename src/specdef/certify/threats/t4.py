@@ -16,7 +16,7 @@ from specdef.certify.stages import Stage, run_stages
 from specdef.certify.study import Study
 from specdef.certify.threat_model import Plan, ThreatModel
 from specdef.certify.threats.t0 import KIND as T0
-from specdef.certify.trials import Trial
+from specdef.certify.trials import UNCLIPPED, Trial
 from specdef.training.recipe import Recipe
 
 
@@ -37,7 +37,7 @@ class UndoAttacks(ThreatModel):
         undoing = [Trial(at_best, (one,)) for one in (Merge(), Rebalance())]
         layers = [Trial(at_best, (InjectLayers(factors=factors),)) for factors in (2, 4)]
         rated = {} if study.recipe.optimizer in RATED_OPTIMIZERS else {"optimizer": RATED_OPTIMIZERS[0]}
-        rates = Trial({**at_best, **rated, "max_grad_norm": None, "clip_each": False}, (ChannelRates(),))
+        rates = Trial({**at_best, **rated, **UNCLIPPED}, (ChannelRates(),))
         each = {"clip_each": True, "max_grad_norm": study.recipe.max_grad_norm or Recipe.max_grad_norm}
         gradients = [Trial(at_best, (SmallestGradients(share),)) for share in (0.9, 0.5)]
         stages = [
